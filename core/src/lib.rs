@@ -1,0 +1,20 @@
+//! The SIP presence protocol of ComSIPL, without any input or output.
+//!
+//! Everything here takes `(now, input)` and returns decisions or writes effects into an [`Outbox`]; nothing opens,
+//! sleeps, spawns, reads a clock or draws a random number by itself.
+
+#![forbid(unsafe_code)]
+
+mod body;
+pub use body::{Bodies, BodyId};
+mod chance;
+pub use chance::Chance;
+mod flow;
+pub use flow::{Flow, Transport};
+mod key;
+pub use key::{AorKey, HashKey, PARTITIONS};
+pub mod limits;
+mod outbox;
+pub use outbox::{Outbox, Outgoing};
+mod time;
+pub use time::{Mono, Now, UnixMillis};

@@ -1,0 +1,87 @@
+//! Messages that a turn wants sent.
+//!
+//! The engine writes here; the event loop (or the simulator) takes the messages out at the end of the turn. Heads lie
+//! behind one another in one buffer that is used again each turn; shared bodies are named, not copied.
+
+use crate::{Bodies, BodyId, Flow};
+
+/// One message to send: its head lies in the outbox, its shared body (if any) in [`Bodies`].
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// Where to.
+    pub flow: Flow,
+    /// Start of the head in the outbox's buffer.
+    head_start: u32,
+    /// Length of the head in bytes.
+    head_len: u32,
+    /// Shared body that follows the head; the outbox holds a reference until [`Outbox::clear`].
+    pub body: Option<BodyId>,
+}
+
+/// The messages of one turn, in the order in which they must leave.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    heads: Vec<u8>,
+    messages: Vec<Outgoing>,
+}
+
+impl Outbox {
+    /// Appends a message whose bytes `write` produces. `body` must be held by the caller; the outbox retains it.
+    pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) {
+        self.push(flow, None, write);
+    }
+
+    /// Appends a message that ends in a shared body. The outbox takes a reference of its own.
+    pub fn send_with_body(
+        &mut self,
+        flow: Flow,
+        body: BodyId,
+        bodies: &mut Bodies,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        bodies.retain(body);
+        self.push(flow, Some(body), write);
+    }
+
+    fn push(&mut self, flow: Flow, body: Option<BodyId>, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.heads.len();
+        write(&mut self.heads);
+        let head_len = u32::try_from(self.heads.len() - start).expect("a head is far below 4 GiB");
+        let head_start = u32::try_from(start).expect("a turn's heads are far below 4 GiB");
+        self.messages.push(Outgoing { flow, head_start, head_len, body });
+    }
+
+    /// The messages, oldest first.
+    #[must_use]
+    pub fn messages(&self) -> &[Outgoing] {
+        &self.messages
+    }
+
+    /// The head of one of [`Self::messages`].
+    #[must_use]
+    pub fn head(&self, message: &Outgoing) -> &[u8] {
+        &self.heads[message.head_start as usize..][..message.head_len as usize]
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Forgets all messages and lets go of their bodies. Buffers are kept for the next turn.
+    pub fn clear(&mut self, bodies: &mut Bodies) {
+        for message in self.messages.drain(..) {
+            if let Some(body) = message.body {
+                bodies.release(body);
+            }
+        }
+        self.heads.clear();
+    }
+}

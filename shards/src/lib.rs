@@ -1,0 +1,7 @@
+//! The ComSIPL server as a library: the engine of a shard, and what joins it to sockets, files and threads.
+
+#![deny(unsafe_code)]
+
+pub mod note;
+pub mod settings;
+pub mod shard;

@@ -1,0 +1,2 @@
+//! The ComSIPL server.
+fn main() {}

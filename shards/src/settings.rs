@@ -1,0 +1,113 @@
+//! What an operator may set, with its defaults. The configuration file and the command line fill this in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Bounds and default of an expiry that a client asks for, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryPolicy {
+    /// Shortest granted; a shorter wish is answered 423 (Interval Too Brief) with Min-Expires.
+    pub min_secs: u32,
+    /// Granted when the client names none.
+    pub default_secs: u32,
+    /// Longest granted; a longer wish is shortened.
+    pub max_secs: u32,
+}
+
+/// How NOTIFYs look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// By the RFCs, for the world.
+    #[default]
+    Rfc,
+    /// As installed ComSIPL clients expect them.
+    Comsipl,
+}
+
+/// What watchers are told of a user who is registered and has published nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RegisteredState {
+    /// `closed`, as if not registered: a phone that takes its publication back is offline.
+    #[default]
+    Closed,
+    /// `open`: a live registration alone makes a user available.
+    Open,
+}
+
+/// Whether requests must be authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Not written out: only loopback listeners are allowed.
+    #[default]
+    Unset,
+    /// Written out by the operator: anyone may do anything.
+    None,
+}
+
+/// Everything that an operator may set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Addresses to listen on (UDP).
+    pub listen: Vec<SocketAddr>,
+    /// `host` or `host:port` that phones are told as our Contact and Via; `None`: the address they reached us on.
+    pub advertise: Option<String>,
+    /// Where the two files are.
+    pub data_dir: PathBuf,
+    /// Number of shards (1..=64); `None`: one per core.
+    pub shards: Option<usize>,
+    /// Whether shard threads are pinned to cores.
+    pub pin: bool,
+    /// Domains served, in lower case; empty: any.
+    pub domains: Vec<String>,
+    /// Authentication.
+    pub auth: Auth,
+    /// How NOTIFYs look.
+    pub profile: Profile,
+    /// What a registration alone says of its user.
+    pub registered_state: RegisteredState,
+    /// Registrations (RFC 3261 §10.3).
+    pub registration: ExpiryPolicy,
+    /// Publications (RFC 3903 §6).
+    pub publication: ExpiryPolicy,
+    /// Subscriptions (RFC 6665 §4.2.1.1).
+    pub subscription: ExpiryPolicy,
+    /// How often the files are synced to disk: what a power cut can take.
+    pub sync_interval: Duration,
+    /// Most records a partition of `presence_w.fdb` may have (there are 64 partitions).
+    pub presence_records_max: u32,
+    /// Most records a partition of `registered.fdb` may have (there are 64 partitions).
+    pub registered_records_max: u32,
+    /// Bytes of answers a shard remembers for retransmitted requests (RFC 3261 §17.2.2, Timer J).
+    pub transaction_memory: usize,
+    /// Most NOTIFYs a shard starts in one turn of its event loop.
+    pub notifies_per_turn: usize,
+    /// Receive and send buffer of each socket, bytes.
+    pub socket_buffer: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let expiry = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 5060))],
+            advertise: None,
+            data_dir: PathBuf::from("./comsipl-data"),
+            shards: None,
+            pin: true,
+            domains: Vec::new(),
+            auth: Auth::Unset,
+            profile: Profile::Rfc,
+            registered_state: RegisteredState::Closed,
+            registration: expiry,
+            publication: expiry,
+            subscription: expiry,
+            sync_interval: Duration::from_secs(1),
+            presence_records_max: 1 << 20,
+            registered_records_max: 1 << 18,
+            transaction_memory: 64 << 20,
+            notifies_per_turn: 256,
+            socket_buffer: 8 << 20,
+        }
+    }
+}
