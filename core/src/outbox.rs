@@ -26,12 +26,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Appends a message whose bytes `write` produces. `body` must be held by the caller; the outbox retains it.
+    /// Appends a message whose bytes `write` produces.
     pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) {
         self.push(flow, None, write);
     }
 
-    /// Appends a message that ends in a shared body. The outbox takes a reference of its own.
+    /// Appends a message that ends in a shared body. The caller holds the body; the outbox takes a reference of its own.
     pub fn send_with_body(
         &mut self,
         flow: Flow,
@@ -61,6 +61,12 @@ impl Outbox {
     #[must_use]
     pub fn head(&self, message: &Outgoing) -> &[u8] {
         &self.heads[message.head_start as usize..][..message.head_len as usize]
+    }
+
+    /// The head of the newest message, if there is one: what an answer's transaction remembers.
+    #[must_use]
+    pub fn newest_head(&self) -> Option<&[u8]> {
+        self.messages.last().map(|message| self.head(message))
     }
 
     /// How many messages wait.

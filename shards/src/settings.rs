@@ -4,16 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Bounds and default of an expiry that a client asks for, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiryPolicy {
-    /// Shortest granted; a shorter wish is answered 423 (Interval Too Brief) with Min-Expires.
-    pub min_secs: u32,
-    /// Granted when the client names none.
-    pub default_secs: u32,
-    /// Longest granted; a longer wish is shortened.
-    pub max_secs: u32,
-}
+pub use comsipl_core::ExpiryPolicy;
 
 /// How NOTIFYs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,265 @@
+//! The head of a NOTIFY, in either of two looks.
+//!
+//! `rfc` is for the world (RFC 6665 §4.2.2, RFC 3261 §12.2.1.1). `comsipl` is what installed ComSIPL clients expect, as the
+//! customer's document shows it: the Request-URI is the presentity, From carries no tag, and the header fields stand in the
+//! document's order.
+
+use crate::token::push_number;
+
+/// How NOTIFYs look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// By the RFCs, for the world.
+    #[default]
+    Rfc,
+    /// As installed ComSIPL clients expect them.
+    Comsipl,
+}
+
+/// What Subscription-State says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionStatus {
+    /// `active` with the seconds left.
+    Active {
+        /// Seconds until the subscription ends.
+        expires_secs: u32,
+    },
+    /// `terminated;reason=timeout`: it ran out, was ended by the watcher, or was a poll (RFC 6665 §4.1.3).
+    TerminatedTimeout,
+}
+
+/// Everything that a NOTIFY's head is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NotifyHead<'a> {
+    /// Canonical AoR of the presentity.
+    pub aor: &'a [u8],
+    /// Remote target of the dialog: the watcher's Contact URI.
+    pub remote_target: &'a [u8],
+    /// Route set as `<uri>,<uri>`, empty without proxies.
+    pub route_set: &'a [u8],
+    /// Our address as it stands in Via and Contact: `host[:port]`.
+    pub sent_by: &'a [u8],
+    /// Transport token of the Via.
+    pub transport: &'a str,
+    /// Branch of this transaction, with the magic cookie.
+    pub branch: &'a [u8],
+    /// The To URI of the SUBSCRIBE.
+    pub local_uri: &'a [u8],
+    /// Our tag.
+    pub local_tag: &'a [u8],
+    /// The From URI of the SUBSCRIBE.
+    pub remote_uri: &'a [u8],
+    /// The From tag of the SUBSCRIBE.
+    pub remote_tag: &'a [u8],
+    /// The dialog's Call-ID.
+    pub call_id: &'a [u8],
+    /// Our sequence number.
+    pub cseq: u32,
+    /// Event package name.
+    pub event: &'a str,
+    /// `id` of the Event header field, empty if there is none.
+    pub event_id: &'a [u8],
+    /// Subscription-State.
+    pub status: SubscriptionStatus,
+    /// Body type and length; `None` without a body.
+    pub content: Option<(&'a str, usize)>,
+}
+
+/// Product name of the `rfc` profile's User-Agent and Server.
+pub const PRODUCT: &str = concat!("ComSIPL/", env!("CARGO_PKG_VERSION"));
+
+impl NotifyHead<'_> {
+    /// Appends the head, the blank line included.
+    pub fn write(&self, profile: Profile, out: &mut Vec<u8>) {
+        match profile {
+            Profile::Rfc => self.write_rfc(out),
+            Profile::Comsipl => self.write_comsipl(out),
+        }
+    }
+
+    fn write_rfc(&self, out: &mut Vec<u8>) {
+        let strict = strict_first_route(self.route_set);
+        put(out, &[b"NOTIFY ", strict.unwrap_or(self.remote_target), b" SIP/2.0\r\nVia: SIP/2.0/"]);
+        put(out, &[self.transport.as_bytes(), b" ", self.sent_by, b";branch=", self.branch]);
+        put(out, &[b";rport\r\nMax-Forwards: 70\r\n"]);
+        self.write_routes(strict.is_some(), out);
+        put(out, &[b"From: <", self.local_uri, b">;tag=", self.local_tag]);
+        put(out, &[b"\r\nTo: <", self.remote_uri, b">"]);
+        if !self.remote_tag.is_empty() {
+            put(out, &[b";tag=", self.remote_tag]);
+        }
+        put(out, &[b"\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
+        push_number(out, u64::from(self.cseq));
+        put(out, &[b" NOTIFY\r\nContact: <sip:", self.sent_by, b">\r\n"]);
+        self.write_event(out);
+        self.write_status(out);
+        put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
+        self.write_content(out);
+    }
+
+    fn write_comsipl(&self, out: &mut Vec<u8>) {
+        put(out, &[b"NOTIFY sip:", self.aor, b" SIP/2.0\r\nVia: SIP/2.0/", self.transport.as_bytes(), b" "]);
+        put(out, &[self.sent_by, b";branch=", self.branch, b"\r\n"]);
+        self.write_routes(false, out);
+        put(out, &[b"To: <", self.remote_uri, b">"]);
+        if !self.remote_tag.is_empty() {
+            put(out, &[b";tag=", self.remote_tag]);
+        }
+        put(out, &[b"\r\nFrom: <sip:", self.aor, b">\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
+        push_number(out, u64::from(self.cseq));
+        put(out, &[b" NOTIFY\r\nUser-Agent: ComSIPL/1.x\r\n"]);
+        self.write_event(out);
+        self.write_status(out);
+        put(out, &[b"Contact: <sip:", self.sent_by, b">\r\n"]);
+        self.write_content(out);
+    }
+
+    /// RFC 3261 §12.2.1.1: with a strict first route, that route is the Request-URI and the target goes last.
+    fn write_routes(&self, strict: bool, out: &mut Vec<u8>) {
+        if self.route_set.is_empty() {
+            return;
+        }
+        if !strict {
+            put(out, &[b"Route: ", self.route_set, b"\r\n"]);
+            return;
+        }
+        let rest =
+            self.route_set.iter().position(|&b| b == b',').map_or(&b""[..], |at| &self.route_set[at + 1..]);
+        put(
+            out,
+            &[b"Route: ", rest, if rest.is_empty() { b"" } else { b"," }, b"<", self.remote_target, b">\r\n"],
+        );
+    }
+
+    fn write_event(&self, out: &mut Vec<u8>) {
+        put(out, &[b"Event: ", self.event.as_bytes()]);
+        if !self.event_id.is_empty() {
+            put(out, &[b";id=", self.event_id]);
+        }
+        put(out, &[b"\r\n"]);
+    }
+
+    fn write_status(&self, out: &mut Vec<u8>) {
+        match self.status {
+            SubscriptionStatus::Active { expires_secs } => {
+                put(out, &[b"Subscription-State: active;expires="]);
+                push_number(out, u64::from(expires_secs));
+                put(out, &[b"\r\n"]);
+            }
+            SubscriptionStatus::TerminatedTimeout => {
+                put(out, &[b"Subscription-State: terminated;reason=timeout\r\n"]);
+            }
+        }
+    }
+
+    fn write_content(&self, out: &mut Vec<u8>) {
+        let (kind, len) = self.content.unwrap_or(("", 0));
+        if !kind.is_empty() {
+            put(out, &[b"Content-Type: ", kind.as_bytes(), b"\r\n"]);
+        }
+        put(out, &[b"Content-Length: "]);
+        push_number(out, len as u64);
+        put(out, &[b"\r\n\r\n"]);
+    }
+}
+
+/// The first route's URI if it is a strict router's (no `lr`, RFC 3261 §12.2.1.1).
+fn strict_first_route(route_set: &[u8]) -> Option<&[u8]> {
+    let first = crate::dialog::first_route(route_set)?;
+    let uri = crate::uri::Uri::parse(first).ok()?;
+    (!uri.lr()).then_some(first)
+}
+
+/// Appends the parts one after another.
+#[inline]
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: NotifyHead<'_> = NotifyHead {
+        aor: b"51234@10.0.0.27",
+        remote_target: b"sip:51112@10.0.0.141:5062",
+        route_set: b"",
+        sent_by: b"10.0.0.27",
+        transport: "UDP",
+        branch: b"z9hG4bK-d1e4c983",
+        local_uri: b"sip:51234@10.0.0.27",
+        local_tag: b"~3f0123456789abcdef",
+        remote_uri: b"sip:51112@10.0.0.27",
+        remote_tag: b"rnzgc",
+        call_id: b"uyyucrjijinwadl",
+        cseq: 633,
+        event: "presence",
+        event_id: b"",
+        status: SubscriptionStatus::Active { expires_secs: 599 },
+        content: Some(("application/pidf+xml", 253)),
+    };
+
+    fn text(head: &NotifyHead<'_>, profile: Profile) -> String {
+        let mut out = Vec::new();
+        head.write(profile, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_comsipl_profile_is_the_customers_document_byte_for_byte() {
+        let expected = "NOTIFY sip:51234@10.0.0.27 SIP/2.0\r\n\
+            Via: SIP/2.0/UDP 10.0.0.27;branch=z9hG4bK-d1e4c983\r\n\
+            To: <sip:51112@10.0.0.27>;tag=rnzgc\r\n\
+            From: <sip:51234@10.0.0.27>\r\n\
+            Call-ID: uyyucrjijinwadl\r\n\
+            CSeq: 633 NOTIFY\r\n\
+            User-Agent: ComSIPL/1.x\r\n\
+            Event: presence\r\n\
+            Subscription-State: active;expires=599\r\n\
+            Contact: <sip:10.0.0.27>\r\n\
+            Content-Type: application/pidf+xml\r\n\
+            Content-Length: 253\r\n\r\n";
+        assert_eq!(text(&HEAD, Profile::Comsipl), expected);
+    }
+
+    #[test]
+    fn the_rfc_profile_goes_to_the_remote_target_within_the_dialog() {
+        let head = text(&HEAD, Profile::Rfc);
+        assert!(
+            head.starts_with(
+                "NOTIFY sip:51112@10.0.0.141:5062 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.27;branch="
+            )
+        );
+        assert!(head.contains("\r\nFrom: <sip:51234@10.0.0.27>;tag=~3f0123456789abcdef\r\n"));
+        assert!(
+            head.contains("\r\nMax-Forwards: 70\r\n") && head.contains("\r\nContact: <sip:10.0.0.27>\r\n")
+        );
+        assert!(!head.contains("Route:"));
+    }
+
+    #[test]
+    fn a_strict_router_becomes_the_request_uri() {
+        let mut head = HEAD;
+        head.route_set = b"<sip:192.0.2.1>,<sip:192.0.2.2;lr>";
+        let strict = text(&head, Profile::Rfc);
+        assert!(strict.starts_with("NOTIFY sip:192.0.2.1 SIP/2.0\r\n"));
+        assert!(strict.contains("\r\nRoute: <sip:192.0.2.2;lr>,<sip:51112@10.0.0.141:5062>\r\n"));
+        head.route_set = b"<sip:192.0.2.1;lr>";
+        let loose = text(&head, Profile::Rfc);
+        assert!(loose.starts_with("NOTIFY sip:51112@10.0.0.141:5062 SIP/2.0\r\n"));
+        assert!(loose.contains("\r\nRoute: <sip:192.0.2.1;lr>\r\n"));
+    }
+
+    #[test]
+    fn an_end_names_its_reason_and_no_expiry() {
+        let mut head = HEAD;
+        head.status = SubscriptionStatus::TerminatedTimeout;
+        (head.event_id, head.content) = (b"42", None);
+        let ended = text(&head, Profile::Rfc);
+        assert!(ended.contains("\r\nSubscription-State: terminated;reason=timeout\r\n"));
+        assert!(ended.contains("\r\nEvent: presence;id=42\r\n"));
+        assert!(ended.ends_with("\r\nContent-Length: 0\r\n\r\n") && !ended.contains("Content-Type"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Timers.
+
+mod wheel;
+pub use wheel::Wheel;
