@@ -1,1 +1,4 @@
 //! Support for the tests of ComSIPL.
+
+pub mod scenario;
+pub mod world;

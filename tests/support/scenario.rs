@@ -1,0 +1,378 @@
+//! Plays scenario files: readable conversations between phones and the server, in virtual time.
+//!
+//! `tests/scenarios/README.md` describes the format.
+
+mod compose;
+mod expect;
+mod pattern;
+mod phone;
+mod syntax;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
+
+use crate::world::sip_text::SipText;
+use crate::world::{Bytes, Happening, SERVER, Setup, World};
+use pattern::{Variables, expand, matches};
+use phone::{Phone, Received};
+use syntax::{Expected, PROMPTLY, Step, Verb, When, Who};
+
+/// Plays the scenario file at `path`.
+///
+/// # Errors
+///
+/// A report for the reader: file and line, what was expected, what came, and the last messages.
+pub fn play(path: &Path) -> Result<(), String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    play_text(&name, &text)
+}
+
+fn play_text(name: &str, text: &str) -> Result<(), String> {
+    if !["# RFC ", "# ComSIPL "].iter().any(|source| text.starts_with(source)) {
+        return Err(format!("{name}:1: the first line must name the text that the scenario proves"));
+    }
+    let steps = syntax::parse(text).map_err(|(line, why)| format!("{name}:{line}: {why}"))?;
+    let mut stage = Stage::default();
+    for step in &steps {
+        stage.play(step).map_err(|(line, why)| stage.report(name, line, &step.text, &why))?;
+    }
+    stage.finish().map_err(|why| stage.report(name, text.lines().count(), "the end", &why))
+}
+
+/// A line of the file and what went wrong there.
+type Fault = (usize, String);
+
+/// Everyone who takes part, and the world they are in.
+struct Stage {
+    setup: Setup,
+    /// Made by the first step that needs it, so that settings can come before.
+    world: Option<World>,
+    phones: BTreeMap<String, Phone>,
+    variables: Variables,
+    branches: u32,
+    /// The moment that `after` counts from: the end of the step before.
+    since: Duration,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let settings = Settings { listen: vec![SERVER], auth: Auth::None, ..Settings::default() };
+        let variables = Variables::from([
+            ("server".to_owned(), SERVER.to_string()),
+            ("server.ip".to_owned(), SERVER.ip().to_string()),
+        ]);
+        Self {
+            setup: Setup { settings, ..Setup::default() },
+            world: None,
+            phones: BTreeMap::new(),
+            variables,
+            branches: 0,
+            since: Duration::ZERO,
+        }
+    }
+}
+
+impl Stage {
+    fn play(&mut self, step: &Step) -> Result<(), Fault> {
+        let fault = |why: String| (step.line, why);
+        if !step.block.is_empty()
+            && !matches!(
+                step.verb,
+                Verb::Request { .. } | Verb::Response { .. } | Verb::Raw { .. } | Verb::Expect { .. }
+            )
+        {
+            return Err(fault("nothing may be indented below this step".to_owned()));
+        }
+        match &step.verb {
+            Verb::Settings(pairs) => {
+                if self.world.is_some() {
+                    return Err(fault("settings come first".to_owned()));
+                }
+                for (name, value) in pairs {
+                    set(&mut self.setup.settings, name, value).map_err(fault)?;
+                }
+            }
+            Verb::Shards(count) => {
+                if self.world.is_some() {
+                    return Err(fault("shards come first".to_owned()));
+                }
+                self.setup.shards = *count;
+            }
+            Verb::Phone { name, at, via } => self.add_phone(name, *at, via.unwrap_or(*at)),
+            Verb::Moves { phone, to } => {
+                let mut moved = self.phones.remove(phone).ok_or_else(|| fault(format!("who is {phone}?")))?;
+                (moved.at, moved.via) = (*to, *to);
+                self.tell_address(phone, *to);
+                self.phones.insert(phone.clone(), moved);
+            }
+            Verb::Answers { phone, status } => self.phone(phone).answers = *status,
+            Verb::Forgets { phone } => {
+                self.settle();
+                self.phone(phone).inbox.clear();
+            }
+            Verb::Request { who, method, uri } => self.send_request(who, method, uri.as_deref(), step)?,
+            Verb::Response { who, status } => self.send_response(who, *status, step)?,
+            Verb::Again { who } => {
+                let again = self.phone(&who.phone).line(&who.line).last_sent.clone();
+                let again = again.ok_or_else(|| fault(format!("{} has sent nothing yet", who.name())))?;
+                self.send(who, again);
+            }
+            Verb::Raw { who } => {
+                self.phone(&who.phone);
+                let bytes: Bytes = compose::raw(&step.block, &self.variables)?.into();
+                self.send(who, Bytes::clone(&bytes));
+                self.phone(&who.phone).line(&who.line).on_sent(bytes);
+            }
+            Verb::Expect { who, what, when } => self.expect(who, what, *when, step)?,
+            Verb::TimePasses(span) => {
+                let until = self.world().now() + *span;
+                self.advance(until);
+            }
+            Verb::Nothing(span) => {
+                self.check_silence().map_err(fault)?;
+                let until = self.world().now() + *span;
+                self.advance(until);
+                self.check_silence().map_err(fault)?;
+            }
+            Verb::Crash { before_send, down, shards } => {
+                let shards = shards.unwrap_or(self.setup.shards);
+                if *before_send {
+                    self.world().crash_before_next_send(*down);
+                } else {
+                    self.settle();
+                    self.world().crash_into(*down, shards);
+                    let until = self.world().now() + *down;
+                    self.advance(until);
+                }
+            }
+            Verb::Set { name, value } => {
+                let value = expand(value, &self.variables).map_err(fault)?;
+                self.variables.insert(name.clone(), value);
+            }
+            Verb::Records(pairs) => {
+                self.settle();
+                let used = self.world().records_in_use();
+                for (file, wanted) in pairs {
+                    let found = match file.as_str() {
+                        "presence" => used.presence,
+                        "registered" => used.registered,
+                        _ => return Err(fault(format!("there is no file {file}"))),
+                    };
+                    if found != *wanted {
+                        return Err(fault(format!("{file} has {found} records in use")));
+                    }
+                }
+            }
+        }
+        self.since = self.world.as_ref().map_or(Duration::ZERO, World::now);
+        Ok(())
+    }
+
+    fn send_request(&mut self, who: &Who, method: &str, uri: Option<&str>, step: &Step) -> Result<(), Fault> {
+        self.branches += 1;
+        let branch = self.branches;
+        self.phone(&who.phone);
+        let phone = self.phones.get_mut(&who.phone).expect("just made");
+        let bytes: Bytes =
+            compose::request(phone, &who.line, method, uri, step, &self.variables, branch)?.into();
+        phone.line(&who.line).on_sent(Bytes::clone(&bytes));
+        self.send(who, bytes);
+        Ok(())
+    }
+
+    fn send_response(&mut self, who: &Who, status: u16, step: &Step) -> Result<(), Fault> {
+        let line = self.phone(&who.phone).line(&who.line);
+        let tag = line.tag.clone();
+        let nothing = || (step.line, format!("{} has nothing to answer", who.name()));
+        let request =
+            if status < 200 { line.unanswered.front().cloned() } else { line.unanswered.pop_front() };
+        let request = request.ok_or_else(nothing)?;
+        let bytes = compose::response(&request.text, status, &tag, &step.block, &self.variables)?;
+        self.send(who, bytes.into());
+        Ok(())
+    }
+
+    fn send(&mut self, who: &Who, bytes: Bytes) {
+        let from = self.phone(&who.phone).at;
+        let to = self.setup.settings.listen[0];
+        self.world().send(from, to, bytes);
+    }
+
+    fn expect(&mut self, who: &Who, what: &Expected, when: When, step: &Step) -> Result<(), Fault> {
+        let fault = |why: String| (step.line, why);
+        let deadline = self.since + when.latest;
+        let received = loop {
+            if let Some(received) = self.phone(&who.phone).take(&who.line) {
+                break received;
+            }
+            if !self.advance_one(deadline) {
+                return Err(fault("nothing came".to_owned()));
+            }
+        };
+        let came = || {
+            let span = received.at.checked_sub(self.since).unwrap_or_default();
+            format!("this came after {span:?}:\n{}", shown(&received.bytes))
+        };
+        if received.at < self.since + when.earliest || received.at > deadline {
+            return Err(fault(format!("at the wrong time, {}", came())));
+        }
+        if !what.is(&received.text) {
+            return Err(fault(came()));
+        }
+        let report = came();
+        match what {
+            Expected::Again => {
+                let before = self.phone(&who.phone).line(&who.line).last_seen.clone();
+                let before = before.ok_or_else(|| fault("nothing came before".to_owned()))?;
+                if before.bytes != received.bytes {
+                    let before = shown(&before.bytes);
+                    return Err(fault(format!("not the same as before, {report}\nbefore:\n{before}")));
+                }
+            }
+            Expected::Request(_, Some(uri)) => {
+                let actual = received.text.request_uri().unwrap_or("");
+                if !matches(uri, actual, &mut self.variables).map_err(fault)? {
+                    return Err(fault(format!("the Request-URI is {actual}, {report}")));
+                }
+            }
+            Expected::Request(_, None) | Expected::Status(_) => {}
+        }
+        for line in &step.block {
+            expect::check(&line.text, &received.text, &mut self.variables)
+                .map_err(|why| (line.line, format!("`{}`: {why}\n{report}", line.text)))?;
+        }
+        self.phone(&who.phone).line(&who.line).on_seen(&received);
+        Ok(())
+    }
+
+    /// What was expected and what came, for the reader.
+    fn report(&self, name: &str, line: usize, step: &str, why: &str) -> String {
+        let story = self.world.as_ref().map(World::story).unwrap_or_default();
+        format!("tests/scenarios/{name}:{line}: {step}\n{why}\n\nWhat happened:\n{story}")
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.settle();
+        self.check_silence()
+    }
+
+    /// Lets everything happen that happens at once.
+    fn settle(&mut self) {
+        let until = self.world().now() + PROMPTLY;
+        self.advance(until);
+    }
+
+    fn check_silence(&self) -> Result<(), String> {
+        for phone in self.phones.values() {
+            if let Some(received) = phone.inbox.front() {
+                return Err(format!("{} got something unexpected:\n{}", phone.name, shown(&received.bytes)));
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, until: Duration) {
+        while self.advance_one(until) {}
+    }
+
+    /// Lets one thing happen; false: nothing does until then.
+    fn advance_one(&mut self, until: Duration) -> bool {
+        let Some(happening) = self.world().next(until) else { return false };
+        if let Happening::PhoneGot { from, to, bytes } = happening {
+            let at = self.world().now();
+            let variables = Variables::new();
+            let Some(phone) = self.phones.values_mut().find(|p| p.at == to) else { return true };
+            let unreadable = || SipText {
+                start: String::from_utf8_lossy(&bytes).into_owned(),
+                headers: Vec::new(),
+                body: String::new(),
+            };
+            let text = SipText::read(&bytes).unwrap_or_else(unreadable);
+            let mut received = Received { at, from, bytes, text, answered: false };
+            let answer = match (phone.answers, received.text.method()) {
+                (Some(status), Some("NOTIFY")) => {
+                    received.answered = true;
+                    let tag = format!("{}-tag", phone.name);
+                    compose::response(&received.text, status, &tag, &[], &variables).ok()
+                }
+                _ => None,
+            };
+            let (source, target) = (phone.at, received.from);
+            phone.inbox.push_back(received);
+            if let Some(answer) = answer {
+                self.world().send(source, target, answer);
+            }
+        }
+        true
+    }
+
+    fn world(&mut self) -> &mut World {
+        let setup = &self.setup;
+        self.world.get_or_insert_with(|| World::new(setup.clone()))
+    }
+
+    /// A phone; the first use of a name gives it the next free address.
+    fn phone(&mut self, name: &str) -> &mut Phone {
+        if !self.phones.contains_key(name) {
+            let host = u8::try_from(self.phones.len() + 1).expect("few phones");
+            let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), 5060);
+            self.add_phone(name, at, at);
+        }
+        self.phones.get_mut(name).expect("just added")
+    }
+
+    fn add_phone(&mut self, name: &str, at: SocketAddr, via: SocketAddr) {
+        self.tell_address(name, at);
+        self.phones.insert(name.to_owned(), Phone::new(name, at, via));
+    }
+
+    fn tell_address(&mut self, name: &str, at: SocketAddr) {
+        self.variables.insert(name.to_owned(), at.to_string());
+        self.variables.insert(format!("{name}.ip"), at.ip().to_string());
+        self.variables.insert(format!("{name}.port"), at.port().to_string());
+    }
+}
+
+/// Applies one pair of a `settings` step.
+fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
+    let number = || value.parse::<u32>().map_err(|_| format!("{name} is a number"));
+    if let Some((policy, bound)) = name.split_once('.') {
+        let policy: &mut ExpiryPolicy = match policy {
+            "registration" => &mut settings.registration,
+            "publication" => &mut settings.publication,
+            "subscription" => &mut settings.subscription,
+            _ => return Err(format!("there is no setting {name}")),
+        };
+        match bound {
+            "min_secs" => policy.min_secs = number()?,
+            "default_secs" => policy.default_secs = number()?,
+            "max_secs" => policy.max_secs = number()?,
+            _ => return Err(format!("there is no setting {name}")),
+        }
+        return Ok(());
+    }
+    match (name, value) {
+        ("profile", "comsipl") => settings.profile = Profile::Comsipl,
+        ("profile", "rfc") => settings.profile = Profile::Rfc,
+        ("registered_state", "open") => settings.registered_state = RegisteredState::Open,
+        ("registered_state", "closed") => settings.registered_state = RegisteredState::Closed,
+        ("domains", domains) => settings.domains = domains.split(',').map(str::to_owned).collect(),
+        ("advertise", host) => settings.advertise = Some(host.to_owned()),
+        ("notifies_per_turn", _) => settings.notifies_per_turn = number()? as usize,
+        ("presence_records_max", _) => settings.presence_records_max = number()?,
+        ("registered_records_max", _) => settings.registered_records_max = number()?,
+        _ => return Err(format!("there is no setting {name}={value}")),
+    }
+    Ok(())
+}
+
+/// A message, indented, for a report.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}

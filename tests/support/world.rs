@@ -1,0 +1,533 @@
+//! A whole server in virtual time: real shards over real files, and a made-up network, bus and clock around them.
+//!
+//! Nothing here reads a clock or draws a number that the seed does not determine, so a run replays exactly. Time stands
+//! still while anything happens and jumps to whatever happens next.
+//!
+//! ```text
+//!   phones ──network──▶ socket of some shard ──owner_of──▶ owner's inbox ──turn──▶ outbox ──network──▶ phones
+//!                        (chosen by peer)      hand-over    (delayed bus)  └─────▶ notes ──bus──▶ other shards
+//! ```
+//!
+//! Invariants:
+//!   * what is addressed to a process that has crashed since never reaches its successor, except from the network;
+//!   * hand-overs from one shard to another arrive in order, and so do notes; across the two there is no order.
+
+mod network;
+mod node;
+pub mod sip_text;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use comsipl_core::{Chance, Flow, Mono, Now, Transport, UnixMillis};
+use comsipl_shards::note::Note;
+use comsipl_shards::settings::Settings;
+use comsipl_shards::shard::Owner;
+
+pub use network::Network;
+use node::Node;
+pub use node::RecordsInUse;
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How many shards the server has.
+    pub shards: usize,
+    /// The server's settings; `data_dir` is replaced by the world's own.
+    pub settings: Settings,
+    /// The network between phones and server.
+    pub network: Network,
+    /// Longest delay of a hand-over or a note between two shards.
+    pub bus_delay_max: Duration,
+    /// Longest time between the arrival of input and the turn that takes it.
+    pub turn_delay_max: Duration,
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            shards: 2,
+            settings: Settings { listen: vec![SERVER], ..Settings::default() },
+            network: Network::PERFECT,
+            bus_delay_max: Duration::ZERO,
+            turn_delay_max: Duration::ZERO,
+            seed: 0,
+        }
+    }
+}
+
+/// Where the server listens unless the settings say otherwise.
+pub const SERVER: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 5060);
+
+/// The bytes of a datagram, shared by everyone who looks at it.
+pub type Bytes = Arc<[u8]>;
+
+/// Something that happened, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// The server gave a datagram to the network.
+    ServerSent {
+        /// The listener it left from.
+        from: SocketAddr,
+        /// Where it goes.
+        to: SocketAddr,
+        /// The datagram.
+        bytes: Bytes,
+    },
+    /// The shard that owns a datagram took it.
+    ServerTook {
+        /// Who had sent it.
+        from: SocketAddr,
+        /// The datagram.
+        bytes: Bytes,
+    },
+    /// A datagram of the server arrived at an address.
+    PhoneGot {
+        /// The listener it came from.
+        from: SocketAddr,
+        /// Where it arrived.
+        to: SocketAddr,
+        /// The datagram.
+        bytes: Bytes,
+    },
+    /// The process ended, with everything it had in memory.
+    Crashed,
+    /// A new process opened the files.
+    Restarted,
+}
+
+/// A server, its network and its clock.
+pub struct World {
+    setup: Setup,
+    settings: Arc<Settings>,
+    dir: tempfile::TempDir,
+    node: Option<Node>,
+    /// Microseconds since the world began.
+    now: u64,
+    /// Counts processes; what was meant for an earlier one is dropped.
+    life: u32,
+    queue: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    benches: Vec<Bench>,
+    /// Latest arrival on the bus, by (from, to, is a note), which keeps each lane in order.
+    lanes: BTreeMap<(usize, usize, bool), u64>,
+    happenings: VecDeque<Happening>,
+    chance: Chance,
+    /// Set: the next turn that wants to send ends the process instead, which comes back after this long.
+    doom: Option<Duration>,
+    story: VecDeque<String>,
+}
+
+/// What waits for one shard, and when it looks.
+#[derive(Debug, Default)]
+struct Bench {
+    inbox: VecDeque<Input>,
+    wakes_at: Option<u64>,
+    /// Turns in a row that took nothing and gave nothing though the shard had asked to be called at once.
+    idle_turns: u32,
+}
+
+/// Something for one shard.
+#[derive(Debug)]
+enum Input {
+    /// From the shard's own socket; it may belong to another shard.
+    Datagram(Flow, Bytes),
+    /// From another shard's socket; it belongs to this one.
+    HandedOver(Flow, Bytes),
+    /// From another shard.
+    Note(Note),
+}
+
+/// Something that is due at a moment.
+#[derive(Debug)]
+enum Event {
+    ArrivesAtServer { from: SocketAddr, to: SocketAddr, bytes: Bytes },
+    ArrivesAtPhone { from: SocketAddr, to: SocketAddr, bytes: Bytes },
+    OnBus { life: u32, to: usize, input: Input },
+    Turn { life: u32, shard: usize },
+    Restart { shards: usize },
+}
+
+impl World {
+    /// A world whose server has just been started for the first time.
+    ///
+    /// # Panics
+    /// If the files cannot be made: a test has nothing to say then.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let dir = if Path::new("/dev/shm").is_dir() {
+            tempfile::TempDir::new_in("/dev/shm")
+        } else {
+            tempfile::TempDir::new()
+        }
+        .expect("a place for the files");
+        let settings = Arc::new(Settings { data_dir: dir.path().to_owned(), ..setup.settings.clone() });
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&setup.seed.to_le_bytes());
+        let shards = setup.shards;
+        let mut world = Self {
+            setup,
+            settings,
+            dir,
+            node: None,
+            now: 0,
+            life: 0,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            benches: Vec::new(),
+            lanes: BTreeMap::new(),
+            happenings: VecDeque::new(),
+            chance: Chance::from_seed(seed),
+            doom: None,
+            story: VecDeque::new(),
+        };
+        world.boot(shards);
+        world
+    }
+
+    /// Time since the world began.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+
+    /// The wall clock, in milliseconds since 1970.
+    #[must_use]
+    pub fn wall(&self) -> UnixMillis {
+        UnixMillis(WALL_AT_START + self.now / 1000)
+    }
+
+    /// The settings the server runs with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether a server process is running.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Replaces the network; what is on its way already is not touched.
+    pub fn set_network(&mut self, network: Network) {
+        self.setup.network = network;
+    }
+
+    /// How many records of each file are in use. The server must be up.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[must_use]
+    pub fn records_in_use(&self) -> RecordsInUse {
+        self.node.as_ref().expect("the server is up").records_in_use()
+    }
+
+    /// Gives a datagram of a phone to the network.
+    pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        for delay in self.setup.network.fates(&mut self.chance) {
+            let bytes = Arc::clone(&bytes);
+            self.schedule(delay, Event::ArrivesAtServer { from, to, bytes });
+        }
+        self.tell(format!("{from} ─▶ server  {}", first_line(&bytes)));
+    }
+
+    /// The next thing that happens until `until`; `None`: nothing does, and it is `until` now.
+    pub fn next(&mut self, until: Duration) -> Option<Happening> {
+        let until = micros(until);
+        loop {
+            if let Some(happening) = self.happenings.pop_front() {
+                return Some(happening);
+            }
+            match self.queue.first_key_value() {
+                Some((&(at, _), _)) if at <= until => {
+                    let ((at, _), event) = self.queue.pop_first().expect("just seen");
+                    self.now = self.now.max(at);
+                    self.handle(event);
+                }
+                _ => {
+                    self.now = self.now.max(until);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Ends the process at once: memory, notes and hand-overs are gone, the files stay as they are. The process comes
+    /// back after `down`.
+    pub fn crash(&mut self, down: Duration) {
+        let shards = self.setup.shards;
+        self.crash_into(down, shards);
+    }
+
+    /// Like [`Self::crash`]; the new process has another number of shards.
+    pub fn crash_into(&mut self, down: Duration, shards: usize) {
+        self.setup.shards = shards;
+        self.life += 1;
+        self.node = None;
+        self.benches.clear();
+        self.lanes.clear();
+        self.doom = None;
+        self.happenings.push_back(Happening::Crashed);
+        self.tell("server crashes".to_owned());
+        self.schedule(down, Event::Restart { shards });
+    }
+
+    /// The next turn that has something to send ends the process before it is sent, but after it is stored; the process
+    /// comes back after `down`.
+    pub fn crash_before_next_send(&mut self, down: Duration) {
+        self.doom = Some(down);
+    }
+
+    /// The last messages, oldest first, for a failure's report.
+    #[must_use]
+    pub fn story(&self) -> String {
+        self.story.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A number below `bound` from the world's own chance.
+    pub fn below(&mut self, bound: u32) -> u32 {
+        self.chance.below(bound)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ArrivesAtServer { from, to, bytes } => {
+                let Some(listener) = self.settings.listen.iter().position(|l| *l == to) else { return };
+                if self.node.is_none() {
+                    return;
+                }
+                let flow = Flow {
+                    transport: Transport::Udp,
+                    listener: u8::try_from(listener).expect("few listeners"),
+                    local_ip: None,
+                    peer: from,
+                };
+                let shard = socket_of(from, self.benches.len());
+                self.give(shard, Input::Datagram(flow, bytes));
+            }
+            Event::ArrivesAtPhone { from, to, bytes } => {
+                self.happenings.push_back(Happening::PhoneGot { from, to, bytes });
+            }
+            Event::OnBus { life, to, input } => {
+                if life == self.life {
+                    self.give(to, input);
+                }
+            }
+            Event::Turn { life, shard } => {
+                if life == self.life && self.benches[shard].wakes_at == Some(self.now) {
+                    self.turn(shard);
+                }
+            }
+            Event::Restart { shards } => {
+                if self.node.is_none() {
+                    self.boot(shards);
+                    self.happenings.push_back(Happening::Restarted);
+                    self.tell(format!("server starts again with {shards} shards"));
+                }
+            }
+        }
+    }
+
+    /// Puts `input` into a shard's inbox and sees to it that the shard looks.
+    fn give(&mut self, shard: usize, input: Input) {
+        self.benches[shard].inbox.push_back(input);
+        let delay = self.below_duration(self.setup.turn_delay_max);
+        self.wake(shard, self.now + delay);
+    }
+
+    /// One turn of a shard's event loop.
+    fn turn(&mut self, shard: usize) {
+        let mut node = self.node.take().expect("turns belong to the living process");
+        let now = Now { mono: Mono(self.now - node.born_at), wall: self.wall() };
+        self.benches[shard].wakes_at = None;
+        let take = self.benches[shard].inbox.len().min(INPUTS_PER_TURN_MAX);
+        let inputs: Vec<Input> = self.benches[shard].inbox.drain(..take).collect();
+        let was_idle = inputs.is_empty();
+        let engine = &mut node.shards[shard];
+        for input in inputs {
+            let (flow, bytes) = match input {
+                Input::Note(note) => {
+                    engine.on_note(now, note);
+                    continue;
+                }
+                Input::Datagram(flow, bytes) => match engine.owner_of(&bytes) {
+                    Owner::Shard(owner) if owner != shard => {
+                        self.post(shard, owner, Input::HandedOver(flow, bytes));
+                        continue;
+                    }
+                    Owner::Shard(_) | Owner::Anyone => (flow, bytes),
+                },
+                Input::HandedOver(flow, bytes) => (flow, bytes),
+            };
+            engine.on_datagram(now, flow, &bytes);
+            self.happenings.push_back(Happening::ServerTook { from: flow.peer, bytes });
+        }
+        engine.on_turn_end(now);
+
+        let sent: Vec<(Flow, Bytes)> = engine
+            .outbox
+            .messages()
+            .iter()
+            .map(|message| {
+                let mut bytes = engine.outbox.head(message).to_vec();
+                if let Some(body) = message.body {
+                    bytes.extend_from_slice(engine.bodies.get(body));
+                }
+                (message.flow, bytes.into())
+            })
+            .collect();
+        engine.outbox.clear(&mut engine.bodies);
+        let notes = std::mem::take(&mut engine.notes);
+        let deadline = engine.deadline();
+        let born_at = node.born_at;
+
+        if let (false, Some(down)) = (sent.is_empty(), self.doom) {
+            drop(node);
+            self.crash(down);
+            return;
+        }
+        self.node = Some(node);
+        let was_idle = was_idle && sent.is_empty() && notes.is_empty();
+        for (to, note) in notes {
+            self.post(shard, to, Input::Note(note));
+        }
+        for (flow, bytes) in sent {
+            self.emit(flow, bytes);
+        }
+
+        let bench = &mut self.benches[shard];
+        let deadline = deadline.map(|d| d.0.saturating_add(born_at));
+        bench.idle_turns = match deadline {
+            Some(at) if was_idle && at <= self.now => bench.idle_turns + 1,
+            _ => 0,
+        };
+        assert!(
+            bench.idle_turns < IDLE_TURNS_MAX,
+            "shard {shard} asks to be called at once, for ever, and does nothing\n{}",
+            self.story()
+        );
+        if !bench.inbox.is_empty() {
+            self.wake(shard, self.now + TURN);
+        }
+        if let Some(at) = deadline {
+            self.wake(shard, at.max(self.now + TURN));
+        }
+    }
+
+    /// Gives a datagram of the server to the network.
+    fn emit(&mut self, flow: Flow, bytes: Bytes) {
+        let from = self.settings.listen[usize::from(flow.listener)];
+        let to = flow.peer;
+        self.tell(format!("server ─▶ {to}  {}", first_line(&bytes)));
+        for delay in self.setup.network.fates(&mut self.chance) {
+            let bytes = Arc::clone(&bytes);
+            self.schedule(delay, Event::ArrivesAtPhone { from, to, bytes });
+        }
+        self.happenings.push_back(Happening::ServerSent { from, to, bytes });
+    }
+
+    /// Puts something on the bus.
+    fn post(&mut self, from: usize, to: usize, input: Input) {
+        assert!(to < self.benches.len(), "shard {from} writes to shard {to}, which does not exist");
+        let at = self.now + self.below_duration(self.setup.bus_delay_max);
+        let lane = self.lanes.entry((from, to, matches!(input, Input::Note(_)))).or_default();
+        *lane = at.max(*lane);
+        let delay = Duration::from_micros(*lane - self.now);
+        self.schedule(delay, Event::OnBus { life: self.life, to, input });
+    }
+
+    /// Sees to it that a shard has a turn at `at` or before.
+    fn wake(&mut self, shard: usize, at: u64) {
+        let bench = &mut self.benches[shard];
+        if bench.wakes_at.is_none_or(|earlier| at < earlier) {
+            bench.wakes_at = Some(at);
+            let delay = Duration::from_micros(at - self.now);
+            self.schedule(delay, Event::Turn { life: self.life, shard });
+        }
+    }
+
+    fn schedule(&mut self, delay: Duration, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((self.now + micros(delay), self.next_event), event);
+    }
+
+    /// Starts a process on the files.
+    fn boot(&mut self, shards: usize) {
+        let mut seed = [0; 32];
+        for bytes in seed.chunks_mut(8) {
+            bytes.copy_from_slice(&self.chance.next_u64().to_le_bytes());
+        }
+        let wall = self.wall();
+        let node = Node::open(self.dir.path(), &self.settings, shards, seed, self.now, wall)
+            .unwrap_or_else(|error| panic!("the server does not start: {error:#}\n{}", self.story()));
+        self.node = Some(node);
+        self.benches = (0..shards).map(|_| Bench::default()).collect();
+        for shard in 0..shards {
+            self.wake(shard, self.now);
+        }
+    }
+
+    fn below_duration(&mut self, max: Duration) -> u64 {
+        match u32::try_from(max.as_micros()).unwrap_or(u32::MAX) {
+            0 => 0,
+            bound => u64::from(self.chance.below(bound)),
+        }
+    }
+
+    fn tell(&mut self, line: String) {
+        if self.story.len() == STORY_LEN_MAX {
+            self.story.pop_front();
+        }
+        let now = self.now;
+        self.story.push_back(format!("{:>5}.{:06}  {line}", now / 1_000_000, now % 1_000_000));
+    }
+}
+
+/// The shard whose socket the kernel picks for a peer: always the same one.
+fn socket_of(peer: SocketAddr, shards: usize) -> usize {
+    let ip = match peer.ip() {
+        std::net::IpAddr::V4(ip) => u32::from(ip),
+        std::net::IpAddr::V6(ip) => (u128::from(ip) & 0xffff_ffff) as u32,
+    };
+    let mixed = (u64::from(ip) << 16 | u64::from(peer.port())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % shards
+}
+
+/// The first line of a message and what tells messages apart, for the story.
+fn first_line(bytes: &[u8]) -> String {
+    match sip_text::SipText::read(bytes) {
+        Some(message) => {
+            let of = |name| message.header(name).unwrap_or("-").to_owned();
+            let state = message.header("Subscription-State").map(|s| format!("  [{s}]")).unwrap_or_default();
+            format!("{}  ({}, CSeq {}){state}", message.start, of("Call-ID"), of("CSeq"))
+        }
+        None => format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)])),
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).expect("a test does not run for ages")
+}
+
+/// 2027-01-15T08:00:00Z, in milliseconds.
+const WALL_AT_START: u64 = 1_800_000_000_000;
+
+/// Time one turn takes, in microseconds, so that a shard that always has work does not stop the clock.
+const TURN: u64 = 10;
+
+/// Most inputs of one turn, as in the event loop.
+const INPUTS_PER_TURN_MAX: usize = 64;
+
+/// Idle turns in a row after which a shard is said to spin.
+const IDLE_TURNS_MAX: u32 = 1000;
+
+/// How many messages a failure's report shows.
+const STORY_LEN_MAX: usize = 80;
