@@ -2,6 +2,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod bus;
+pub mod clock;
+pub mod event_loop;
+pub mod metrics;
+pub mod net;
 pub mod note;
 pub mod settings;
 pub mod shard;
+pub mod sleep;
+mod sync;

@@ -1,0 +1,359 @@
+//! The turn of a shard: sockets and bus in, engine, sockets and bus out.
+//!
+//! A turn:
+//!   1. sleep until a socket, the bus or the engine's deadline wants us; not at all if the last turn left work over;
+//!   2. read both clocks, once;
+//!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`];
+//!   4. take from each socket that may hold something, at most [`BATCHES_PER_TURN`] batches; what another shard owns is
+//!      handed over;
+//!   5. deliver the notes that the engine wrote to itself;
+//!   6. end the engine's turn: due timers, fan-out within its bounds;
+//!   7. notes to the bus, messages to the sockets, wake those who were given something and sleep.
+//!
+//! Readiness is edge-triggered: a socket that once was reported readable is read until it says that it is empty. There
+//! is no tick: a shard with nothing to do and no deadline sleeps for ever.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use comsipl_core::{Flow, Now, Transport};
+use crossbeam::utils::CachePadded;
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::bus::{BusEnd, Delivery};
+use crate::clock::Clock;
+use crate::metrics::NetCounters;
+use crate::net::mmsg::RecvBatch;
+use crate::net::{SendFigures, Sender};
+use crate::note::Note;
+use crate::shard::{Owner, Shard};
+
+/// The token of the waker; sockets have their listener's number.
+pub const WAKER: Token = Token(usize::MAX);
+
+/// What all shards of a node share to stop together.
+#[derive(Debug, Default)]
+pub struct Stop {
+    asked: AtomicBool,
+    /// How many shards have stopped reading their sockets.
+    quiet: AtomicUsize,
+}
+
+impl Stop {
+    /// Asks all shards to stop. Those asleep must be woken by their wakers.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// Whether the shards were asked to stop.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}
+
+/// What an event loop joins together.
+pub struct Parts {
+    /// The number of the shard.
+    pub index: usize,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The engine.
+    pub shard: Shard,
+    /// The poll, on which a waker with token [`WAKER`] is registered.
+    pub poll: Poll,
+    /// One socket of each listener, not blocking.
+    pub sockets: Vec<std::net::UdpSocket>,
+    /// Our end of the bus.
+    pub bus: BusEnd,
+    /// The clock of the node.
+    pub clock: Clock,
+    /// Our counters.
+    pub counters: Arc<CachePadded<NetCounters>>,
+    /// The node's wish to stop.
+    pub stop: Arc<Stop>,
+}
+
+/// The event loop of one shard.
+pub struct EventLoop {
+    index: usize,
+    shards: usize,
+    shard: Shard,
+    poll: Poll,
+    events: Events,
+    sockets: Vec<UdpSocket>,
+    /// For each listener, whether its socket may hold something.
+    readable: Vec<bool>,
+    /// For each listener, whether we asked to be told when its socket takes more.
+    wants_writable: Vec<bool>,
+    bus: BusEnd,
+    recv: RecvBatch,
+    sender: Sender,
+    /// Notes of the engine to itself, not yet delivered.
+    own_notes: Vec<Note>,
+    clock: Clock,
+    counters: Arc<CachePadded<NetCounters>>,
+    stop: Arc<Stop>,
+}
+
+impl EventLoop {
+    /// Registers the sockets. To be called on the thread that will run the loop.
+    ///
+    /// # Errors
+    /// What the system says of the registration.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let mut sockets: Vec<_> = parts.sockets.into_iter().map(UdpSocket::from_std).collect();
+        for (listener, socket) in sockets.iter_mut().enumerate() {
+            parts.poll.registry().register(socket, Token(listener), Interest::READABLE)?;
+        }
+        Ok(Self {
+            index: parts.index,
+            shards: parts.shards,
+            shard: parts.shard,
+            poll: parts.poll,
+            events: Events::with_capacity(sockets.len() + 1),
+            readable: vec![false; sockets.len()],
+            wants_writable: vec![false; sockets.len()],
+            bus: parts.bus,
+            recv: RecvBatch::new(),
+            sender: Sender::new(sockets.len()),
+            own_notes: Vec::new(),
+            clock: parts.clock,
+            counters: parts.counters,
+            stop: parts.stop,
+            sockets,
+        })
+    }
+
+    /// Turns until the node wants to stop, then brings out what is under way.
+    ///
+    /// # Errors
+    /// What the system says of the poll; errors of single datagrams are counted and do not end the loop.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut work_left = false;
+        while !self.stop.is_asked() {
+            work_left = self.turn(work_left)?;
+        }
+        self.finish()
+    }
+
+    /// One turn. Returns whether work is left, so that the next turn must not sleep.
+    fn turn(&mut self, work_left: bool) -> io::Result<bool> {
+        let timeout = if work_left { Some(Duration::ZERO) } else { self.longest_sleep() };
+        self.sleep(timeout)?;
+        let now = self.clock.now();
+        self.counters.turns.add(1);
+        let mut work_left = self.take_from_bus(now);
+        for listener in 0..self.sockets.len() {
+            if self.readable[listener] {
+                self.take_from_socket(listener, now);
+                work_left |= self.readable[listener];
+            }
+        }
+        self.end_turn(now)?;
+        Ok(work_left || !self.own_notes.is_empty())
+    }
+
+    /// How long we may sleep if nobody wakes us; `None`: for ever.
+    fn longest_sleep(&self) -> Option<Duration> {
+        let until_deadline = self.shard.deadline().map(|deadline| deadline.since(self.clock.mono()));
+        if self.bus.notes_waiting() == 0 {
+            return until_deadline;
+        }
+        // A reader does not tell when it has made room, so we look again soon; it is awake and will have.
+        Some(until_deadline.map_or(BACKLOG_RETRY, |it| it.min(BACKLOG_RETRY)))
+    }
+
+    /// Waits for at most `timeout` and notes which sockets are ready.
+    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let may_sleep = timeout != Some(Duration::ZERO) && self.bus.prepare_sleep();
+        let result = self.poll.poll(&mut self.events, if may_sleep { timeout } else { Some(Duration::ZERO) });
+        if may_sleep {
+            self.bus.wake_up();
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        for event in &self.events {
+            let Token(listener) = event.token();
+            if listener >= self.sockets.len() {
+                continue;
+            }
+            // An error of the socket is taken off it by reading.
+            if event.is_readable() || event.is_error() {
+                self.readable[listener] = true;
+            }
+            if event.is_writable() && self.wants_writable[listener] {
+                let mut figures = SendFigures::default();
+                self.sender.resume(listener, &self.sockets[listener], &mut figures);
+                count_sent(&self.counters, figures);
+            }
+        }
+        self.update_interest()
+    }
+
+    /// Takes what other shards put in. Returns whether more is left.
+    fn take_from_bus(&mut self, now: Now) -> bool {
+        let shard = &mut self.shard;
+        for note in self.own_notes.drain(..) {
+            shard.on_note(now, note);
+        }
+        let taken = self.bus.take(BUS_ITEMS_PER_TURN, |delivery| match delivery {
+            Delivery::Note(note) => shard.on_note(now, note),
+            Delivery::Packet(packet) => shard.on_datagram(now, packet.flow, &packet.bytes),
+        });
+        taken == BUS_ITEMS_PER_TURN
+    }
+
+    /// Takes what the socket of a listener holds, within the bounds of a turn, and notes when it is empty.
+    fn take_from_socket(&mut self, listener: usize, now: Now) {
+        let counters = &self.counters;
+        for _ in 0..BATCHES_PER_TURN {
+            let count = match self.recv.recv(self.sockets[listener].as_fd()) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable[listener] = false;
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a socket reported an error");
+                    counters.recv_errors.add(1);
+                    continue;
+                }
+            };
+            counters.datagrams_in.add(count as u64);
+            for received in (0..count).filter_map(|index| self.recv.get(index)) {
+                counters.bytes_in.add(received.bytes.len() as u64);
+                if received.truncated {
+                    counters.truncated.add(1);
+                    continue;
+                }
+                let flow = Flow {
+                    transport: Transport::Udp,
+                    listener: listener as u8,
+                    local_ip: received.local_ip,
+                    peer: received.peer,
+                };
+                match self.shard.owner_of(received.bytes) {
+                    Owner::Shard(owner) if owner != self.index => {
+                        debug_assert!(owner < self.shards, "the engine knows how many shards there are");
+                        if self.bus.hand_over(owner, flow, received.bytes) {
+                            counters.handed_over.add(1);
+                        } else {
+                            counters.hand_over_dropped.add(1);
+                        }
+                    }
+                    Owner::Shard(_) | Owner::Anyone => self.shard.on_datagram(now, flow, received.bytes),
+                }
+            }
+        }
+    }
+
+    /// Ends the engine's turn and brings out what it wrote.
+    fn end_turn(&mut self, now: Now) -> io::Result<()> {
+        // What a PUBLISH changes is told to our own watchers within the same turn; the bound is for notes that answer
+        // notes, and what is beyond it is delivered in the next turn.
+        for _ in 0..OWN_NOTE_ROUNDS {
+            self.post_notes();
+            if self.own_notes.is_empty() {
+                break;
+            }
+            for note in self.own_notes.drain(..) {
+                self.shard.on_note(now, note);
+            }
+        }
+        self.shard.on_turn_end(now);
+        self.post_notes();
+        let mut figures = SendFigures::default();
+        let Shard { outbox, bodies, .. } = &mut self.shard;
+        self.sender.send(&self.sockets, outbox, bodies, &mut figures);
+        outbox.clear(bodies);
+        count_sent(&self.counters, figures);
+        self.update_interest()?;
+        self.bus.flush()?;
+        Ok(())
+    }
+
+    /// Moves the engine's notes to the bus, those to ourselves aside.
+    fn post_notes(&mut self) {
+        for (to, note) in self.shard.notes.drain(..) {
+            if to == self.index {
+                self.own_notes.push(note);
+            } else {
+                self.bus.tell(to, note);
+            }
+        }
+    }
+
+    /// Asks to be told of room in a socket exactly while something waits for it. Asking always would wake us for each
+    /// datagram that leaves. The registration is looked at anew by the kernel, so no readiness is missed.
+    fn update_interest(&mut self) -> io::Result<()> {
+        for listener in 0..self.sockets.len() {
+            let wants = self.sender.is_waiting(listener);
+            if wants != self.wants_writable[listener] {
+                self.wants_writable[listener] = wants;
+                let interest =
+                    if wants { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                self.poll.registry().reregister(&mut self.sockets[listener], Token(listener), interest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After the wish to stop: reads no socket any more, but brings out every answer, and takes what other shards put
+    /// in until all of them have stopped reading.
+    fn finish(&mut self) -> io::Result<()> {
+        let give_up = self.clock.mono() + FINISH_SPAN;
+        let mut announced = false;
+        loop {
+            let now = self.clock.now();
+            let work_left = self.take_from_bus(now);
+            self.end_turn(now)?;
+            if !announced {
+                self.stop.quiet.fetch_add(1, Ordering::AcqRel); // pairs with the load below
+                announced = true;
+            }
+            // Loaded first: whoever has announced has put in everything that its last datagrams led to.
+            let all_quiet = self.stop.quiet.load(Ordering::Acquire) >= self.shards;
+            let idle = self.bus.is_empty()
+                && self.bus.notes_waiting() == 0
+                && self.own_notes.is_empty()
+                && (0..self.sockets.len()).all(|listener| !self.sender.is_waiting(listener));
+            if (all_quiet && idle) || now.mono >= give_up {
+                return Ok(());
+            }
+            self.sleep(Some(if work_left { Duration::ZERO } else { FINISH_POLL }))?;
+        }
+    }
+}
+
+/// Adds what sending came to.
+fn count_sent(counters: &NetCounters, figures: SendFigures) {
+    counters.datagrams_out.add(figures.sent);
+    counters.bytes_out.add(figures.sent_bytes);
+    counters.send_refused.add(figures.refused);
+    counters.send_dropped.add(figures.dropped);
+}
+
+/// Most items taken from the bus in one turn, so that sockets, timers and answers come to their right.
+const BUS_ITEMS_PER_TURN: usize = 512;
+
+/// Most receive batches taken from one socket in one turn: 256 datagrams, well under a millisecond of work.
+const BATCHES_PER_TURN: usize = 4;
+
+/// Most rounds of notes to ourselves that are delivered within the turn: `Watch` leads to `Changed`, which leads to none.
+const OWN_NOTE_ROUNDS: usize = 4;
+
+/// How soon a shard looks again whether a full queue has room for its notes.
+const BACKLOG_RETRY: Duration = Duration::from_millis(1);
+
+/// How long a stopping shard waits for the others and for full sockets; a stop must take less than a second.
+const FINISH_SPAN: Duration = Duration::from_millis(300);
+
+/// How often a stopping shard looks whether the others have stopped.
+const FINISH_POLL: Duration = Duration::from_millis(1);

@@ -1,0 +1,150 @@
+//! Counters of what happens at the sockets and on the bus, and the line that sums them up.
+//!
+//! Each shard has its own, written by its thread alone and read by anyone at any time.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that one thread raises and others read.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Raises it. Only one thread may do so: concurrent raises could be lost, which is what makes this as cheap as a
+    /// plain addition.
+    pub fn add(&self, amount: u64) {
+        if amount != 0 {
+            self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        }
+    }
+
+    /// What it stands at.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares the counters together with their snapshot, so that no list of them can be forgotten.
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Counters of one shard's sockets and bus.
+        #[derive(Debug, Default)]
+        pub struct NetCounters {
+            $($(#[$doc])+ pub $name: Count,)+
+        }
+
+        impl NetCounters {
+            /// What they stand at.
+            #[must_use]
+            pub fn snapshot(&self) -> NetFigures {
+                NetFigures { $($name: self.$name.get(),)+ }
+            }
+        }
+
+        /// [`NetCounters`] at one moment, or their growth between two.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct NetFigures {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl NetFigures {
+            /// The sum of two.
+            #[must_use]
+            pub fn plus(self, other: Self) -> Self {
+                Self { $($name: self.$name.wrapping_add(other.$name),)+ }
+            }
+
+            /// The growth since `earlier`.
+            #[must_use]
+            pub fn since(self, earlier: Self) -> Self {
+                Self { $($name: self.$name.wrapping_sub(earlier.$name),)+ }
+            }
+
+            /// Names and values.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams received.
+    datagrams_in,
+    /// Bytes in them.
+    bytes_in,
+    /// Datagrams the kernel took from us.
+    datagrams_out,
+    /// Bytes in them.
+    bytes_out,
+    /// Datagrams handed to the shard that owns them.
+    handed_over,
+    /// Datagrams lost because their owner's queue was full.
+    hand_over_dropped,
+    /// Datagrams longer than UDP allows, dropped.
+    truncated,
+    /// Datagrams the kernel refused to send: no route, too long, forbidden.
+    send_refused,
+    /// Datagrams dropped because too much waited for a full socket.
+    send_dropped,
+    /// Errors reported by a receiving socket.
+    recv_errors,
+    /// Turns of the event loop.
+    turns,
+}
+
+impl NetFigures {
+    /// Whether anything came or went.
+    #[must_use]
+    pub fn has_traffic(&self) -> bool {
+        self.datagrams_in != 0 || self.datagrams_out != 0
+    }
+
+    /// What happened within `span` in one line for operators: rates, then whatever went wrong.
+    #[must_use]
+    pub fn summary(&self, span: Duration) -> String {
+        let per_second = |count: u64| count as f64 / span.as_secs_f64().max(0.001);
+        let mut line = format!(
+            "in {:.0}/s out {:.0}/s handed over {:.0}/s",
+            per_second(self.datagrams_in),
+            per_second(self.datagrams_out),
+            per_second(self.handed_over),
+        );
+        for (name, count) in [
+            ("lost between shards", self.hand_over_dropped),
+            ("truncated", self.truncated),
+            ("refused by the kernel", self.send_refused),
+            ("dropped before sending", self.send_dropped),
+            ("socket errors", self.recv_errors),
+        ] {
+            if count != 0 {
+                write!(line, ", {name} {count}").expect("writing to a string cannot fail");
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_what_was_added_in_between() {
+        let counters = NetCounters::default();
+        counters.datagrams_in.add(5);
+        let before = counters.snapshot();
+        counters.datagrams_in.add(20);
+        counters.send_refused.add(3);
+        let growth = counters.snapshot().since(before);
+        assert!(growth.has_traffic());
+        assert_eq!(growth.named().iter().map(|(_, value)| value).sum::<u64>(), 23);
+        assert_eq!(
+            growth.summary(Duration::from_secs(10)),
+            "in 2/s out 0/s handed over 0/s, refused by the kernel 3"
+        );
+    }
+}

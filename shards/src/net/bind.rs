@@ -1,0 +1,117 @@
+//! Opening the sockets of a listener: one for each shard, all on one address.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::mmsg;
+
+/// The sockets of one listener.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// The address they share; its port is the one the kernel chose if 0 was asked for.
+    pub address: SocketAddr,
+    /// One for each shard, in the order of the shards, which is also the kernel's order in the reuse-port group.
+    pub sockets: Vec<std::net::UdpSocket>,
+    /// The smallest receive buffer the kernel granted, in bytes.
+    pub recv_buffer: usize,
+}
+
+/// Binds `shards` sockets to `address`, ready for non-blocking use.
+///
+/// The first is bound alone, without SO_REUSEPORT, and joins the group afterwards. So an address that another process
+/// holds is an error even if that process shares it, instead of half of the traffic going there; and a port that the
+/// kernel chooses is truly free.
+///
+/// # Errors
+/// What the system says of the address or of the socket's options.
+pub fn bind(address: SocketAddr, shards: usize, buffer_len: usize) -> io::Result<BoundListener> {
+    let first = open(address, buffer_len)?;
+    first.bind(&address.into())?;
+    let address = local_address(&first)?;
+    first.set_reuse_port(true)?;
+    let mut sockets = vec![first];
+    while sockets.len() < shards {
+        let socket = open(address, buffer_len)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        sockets.push(socket);
+    }
+    let mut recv_buffer = usize::MAX;
+    for socket in &sockets {
+        // The kernel reports twice what was set, for its own book-keeping (socket(7)).
+        recv_buffer = recv_buffer.min(socket.recv_buffer_size()? / 2);
+    }
+    Ok(BoundListener { address, sockets: sockets.into_iter().map(Into::into).collect(), recv_buffer })
+}
+
+/// A UDP socket with all its options but no address.
+fn open(address: SocketAddr, buffer_len: usize) -> io::Result<Socket> {
+    let ipv6 = address.is_ipv6();
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if ipv6 {
+        socket.set_only_v6(true)?;
+    }
+    // With the privilege (CAP_NET_ADMIN) the system's limit does not count; without, the kernel grants what it may.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_len).is_err() {
+        socket.set_recv_buffer_size(buffer_len)?;
+    }
+    if sockopt::set_socket_send_buffer_size_force(&socket, buffer_len).is_err() {
+        socket.set_send_buffer_size(buffer_len)?;
+    }
+    if address.ip().is_unspecified() {
+        mmsg::tell_local_ip(socket.as_fd(), ipv6)?;
+    }
+    Ok(socket)
+}
+
+/// The address a socket is bound to.
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFER_LEN: usize = 64 * 1024;
+
+    #[test]
+    fn all_shards_share_the_port_that_the_kernel_chose() {
+        for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+            let listener = bind(SocketAddr::new(ip.parse().unwrap(), 0), 3, BUFFER_LEN).unwrap();
+            assert_ne!(listener.address.port(), 0);
+            assert_eq!(listener.sockets.len(), 3);
+            for socket in &listener.sockets {
+                assert_eq!(socket.local_addr().unwrap(), listener.address);
+            }
+            assert!(listener.recv_buffer >= 1024);
+        }
+    }
+
+    #[test]
+    fn traffic_of_many_peers_reaches_every_shard() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 2, BUFFER_LEN).unwrap();
+        let mut reached = [false; 2];
+        for _ in 0..64 {
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.send_to(b"x", listener.address).unwrap();
+            // Loopback delivers before the call returns.
+            for (shard, socket) in listener.sockets.iter().enumerate() {
+                reached[shard] |= socket.recv_from(&mut [0; 1]).is_ok();
+            }
+        }
+        assert_eq!(reached, [true; 2]);
+    }
+
+    #[test]
+    fn an_address_that_others_share_is_refused() {
+        let theirs = bind("127.0.0.1:0".parse().unwrap(), 2, BUFFER_LEN).unwrap();
+        let error = bind(theirs.address, 2, BUFFER_LEN).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}
