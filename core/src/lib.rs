@@ -19,6 +19,7 @@ pub use key::{AorKey, HashKey, PARTITIONS};
 pub mod limits;
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
+pub mod pidf;
 pub mod publication;
 mod refusal;
 pub use refusal::Refusal;

@@ -1,0 +1,127 @@
+//! Documents that are made, not copied: presentities without publications, basic state only, and the plain shape of
+//! the profile `comsipl`.
+
+use super::Basic;
+use super::compose::{EntityScheme, Summary};
+use super::fingerprint;
+use super::namespace::{PIDF, pidf_hash};
+use super::text::{escape, escape_uri};
+
+/// The document of a presentity about whom nothing is published, into `out`, which is emptied first.
+///
+/// One tuple with `basic` and the AoR as contact (RFC 3863 §4.1.2: tuples with `basic` should have one), under an
+/// identifier that is always the same for the AoR; no tuple for [`Basic::Unknown`]. `aor` is canonical, without
+/// scheme.
+pub fn write_bare(aor: &[u8], basic: Basic, out: &mut Vec<u8>) -> Summary {
+    write_presence(aor, basic, true, out);
+    let mut hash = fingerprint::Document::new(EntityScheme::Sip.as_str().as_bytes(), aor);
+    if basic == Basic::Unknown {
+        return Summary { basic, fingerprint: hash.finish(), tuples: 0 };
+    }
+    let element = |local: &str| fingerprint::Element::new(pidf_hash(), local.as_bytes(), 0);
+    let [mut tuple, mut status, mut word, mut contact] = ["tuple", "status", "basic", "contact"].map(element);
+    word.text(basic.as_str().as_bytes());
+    status.child(word.finish());
+    let mut uri = EntityScheme::Sip.as_str().as_bytes().to_vec();
+    uri.extend_from_slice(aor);
+    contact.text(&uri);
+    tuple.child(status.finish());
+    tuple.child(contact.finish());
+    hash.child(&tuple_id(aor), tuple.finish());
+    Summary { basic, fingerprint: hash.finish(), tuples: 1 }
+}
+
+/// The document that tells the basic state only, into `out`, which is emptied first: one tuple, nothing that tells
+/// devices, places or notes; no tuple for [`Basic::Unknown`]. `aor` is canonical, without scheme.
+pub fn write_basic(aor: &[u8], basic: Basic, out: &mut Vec<u8>) {
+    write_presence(aor, basic, false, out);
+}
+
+/// The document of the profile `comsipl`, into `out`, which is emptied first: `entity` with the scheme `pres`, one
+/// tuple, the note inside of `status`.
+///
+/// `note` is plain text; without one it is `available` for open, `offline` for closed, `unknown` for
+/// [`Basic::Unknown`], which has no `basic`. Without `tuple_id` the identifier is derived from the AoR: 7 of the
+/// characters a-z and 0-9. `aor` is canonical, without scheme.
+///
+/// Lines end with CR LF, the last one too: of all ways to end lines this is the one by which the example document of
+/// the profile has the `Content-Length: 253` of its example (235 characters in 9 lines; LF would make it 244).
+pub fn write_comsipl(
+    aor: &[u8],
+    basic: Basic,
+    note: Option<&[u8]>,
+    tuple_id: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
+    let note = note.unwrap_or(match basic {
+        Basic::Open => b"available",
+        Basic::Closed => b"offline",
+        Basic::Unknown => b"unknown",
+    });
+    out.clear();
+    out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<presence xmlns=\"");
+    out.extend_from_slice(PIDF.as_bytes());
+    out.extend_from_slice(b"\" entity=\"");
+    out.extend_from_slice(EntityScheme::Pres.as_str().as_bytes());
+    escape_uri(aor, out);
+    out.extend_from_slice(b"\">\r\n  <tuple id=\"");
+    match tuple_id {
+        Some(id) => escape(id, out),
+        None => out.extend_from_slice(&self::tuple_id(aor)),
+    }
+    out.extend_from_slice(b"\">\r\n    <status>\r\n");
+    if basic != Basic::Unknown {
+        out.extend_from_slice(b"      <basic>");
+        out.extend_from_slice(basic.as_str().as_bytes());
+        out.extend_from_slice(b"</basic>\r\n");
+    }
+    out.extend_from_slice(b"      <note>");
+    escape(note, out);
+    out.extend_from_slice(b"</note>\r\n    </status>\r\n  </tuple>\r\n</presence>\r\n");
+}
+
+/// Appends the XML declaration (RFC 3863 §4.1: "It MUST have the XML declaration").
+pub(super) fn prolog(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+}
+
+/// Writes a document with at most one tuple.
+fn write_presence(aor: &[u8], basic: Basic, contact: bool, out: &mut Vec<u8>) {
+    out.clear();
+    prolog(out);
+    out.extend_from_slice(b"<presence xmlns=\"");
+    out.extend_from_slice(PIDF.as_bytes());
+    out.extend_from_slice(b"\" entity=\"");
+    out.extend_from_slice(EntityScheme::Sip.as_str().as_bytes());
+    escape_uri(aor, out);
+    out.extend_from_slice(b"\">\n");
+    if basic != Basic::Unknown {
+        out.extend_from_slice(b"<tuple id=\"");
+        out.extend_from_slice(&tuple_id(aor));
+        out.extend_from_slice(b"\"><status><basic>");
+        out.extend_from_slice(basic.as_str().as_bytes());
+        out.extend_from_slice(b"</basic></status>");
+        if contact {
+            out.extend_from_slice(b"<contact>");
+            out.extend_from_slice(EntityScheme::Sip.as_str().as_bytes());
+            escape_uri(aor, out);
+            out.extend_from_slice(b"</contact>");
+        }
+        out.extend_from_slice(b"</tuple>\n");
+    }
+    out.extend_from_slice(b"</presence>\n");
+}
+
+/// An identifier for the tuple of `aor`: a letter and six letters or digits.
+fn tuple_id(aor: &[u8]) -> [u8; 7] {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut rest = fingerprint::of(aor);
+    let mut id = [0; 7];
+    for (n, letter) in id.iter_mut().enumerate() {
+        // An identifier is an XML name (xs:ID), so it starts with a letter.
+        let choices = if n == 0 { 26 } else { 36 };
+        *letter = LETTERS[(rest % choices) as usize];
+        rest /= choices;
+    }
+    id
+}
