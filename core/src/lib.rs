@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aor;
+pub use aor::Aor;
 mod body;
 pub use body::{Bodies, BodyId};
 mod chance;
@@ -14,9 +16,11 @@ mod expiry;
 pub use expiry::ExpiryPolicy;
 mod flow;
 pub use flow::{Flow, Transport};
+pub mod header;
 mod key;
 pub use key::{AorKey, HashKey, PARTITIONS};
 pub mod limits;
+pub mod msg;
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
 pub mod pidf;
@@ -29,3 +33,5 @@ pub use time::{Mono, Now, UnixMillis};
 pub mod timer;
 pub mod token;
 pub mod transaction;
+pub mod uri;
+pub use uri::Uri;

@@ -17,3 +17,6 @@ pub const PUBLICATIONS_PER_PRESENTITY_MAX: usize = 32;
 
 /// Most subscriptions that share one dialog (RFC 6665 §4.5.2 discourages sharing); beyond it 403.
 pub const SUBSCRIPTIONS_PER_DIALOG_MAX: usize = 8;
+
+/// Longest address-of-record in canonical form, in bytes; beyond it 414 (Request-URI Too Long).
+pub const AOR_LEN_MAX: usize = 512;

@@ -1,0 +1,105 @@
+//! `Contact`: where a user agent can be reached (RFC 3261 §20.10).
+
+use super::media_type::thousandths;
+use super::scan::number_saturating;
+use super::{BadValue, NameAddr, Params, Values};
+
+/// One value of a Contact header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact<'a> {
+    /// `*`: all bindings, in a REGISTER that removes them (RFC 3261 §10.2.2).
+    Star,
+    /// An address.
+    Addr {
+        /// URI and display name.
+        name_addr: NameAddr<'a>,
+        /// Parameters of the contact; the same as `name_addr.params()`.
+        params: Params<'a>,
+    },
+}
+
+impl<'a> Contact<'a> {
+    /// Parses one value.
+    ///
+    /// # Errors
+    /// [`BadValue`] when it is neither `*` nor a name-addr or addr-spec with parameters.
+    pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
+        if value == b"*" {
+            return Ok(Self::Star);
+        }
+        let name_addr = NameAddr::parse(value)?;
+        Ok(Self::Addr { name_addr, params: name_addr.params() })
+    }
+
+    /// The URI without angle brackets; `None` for `*`.
+    #[must_use]
+    pub const fn uri(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Star => None,
+            Self::Addr { name_addr, .. } => Some(name_addr.uri()),
+        }
+    }
+
+    /// The `expires` parameter in seconds, saturating. A malformed one counts as 3600 for a registrar
+    /// (RFC 3261 §20.10).
+    #[must_use]
+    pub fn expires(&self) -> Option<Result<u32, BadValue>> {
+        match self.param("expires")? {
+            Some(value) => Some(number_saturating(value)),
+            None => Some(Err(BadValue)),
+        }
+    }
+
+    /// The `q` parameter in thousandths; `None` when absent or malformed.
+    #[must_use]
+    pub fn q(&self) -> Option<u16> {
+        thousandths(self.param("q")??).ok()
+    }
+
+    /// A parameter: `None` if it is not there, `Some(None)` if it has no value.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<Option<&'a [u8]>> {
+        match self {
+            Self::Star => None,
+            Self::Addr { params, .. } => params.get(name),
+        }
+    }
+}
+
+/// The contacts of a message in order, across lines and commas.
+#[derive(Clone, Debug)]
+pub struct Contacts<'m, 'a>(pub(crate) Values<'m, 'a>);
+
+impl<'a> Iterator for Contacts<'_, 'a> {
+    type Item = Result<Contact<'a>, BadValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(Contact::parse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contact_parameters_are_read() {
+        let contact =
+            Contact::parse(b"\"Me\" <sip:a@h;transport=udp>;expires=60;q=0.5;+sip.instance=\"<urn:x>\"");
+        let contact = contact.unwrap();
+        assert_eq!(contact.uri(), Some(&b"sip:a@h;transport=udp"[..]));
+        assert_eq!(contact.expires(), Some(Ok(60)));
+        assert_eq!(contact.q(), Some(500));
+        assert_eq!(contact.param("+sip.instance"), Some(Some(&b"\"<urn:x>\""[..])));
+        assert_eq!(contact.param("transport"), None);
+    }
+
+    #[test]
+    fn star_stands_alone_and_bad_expires_is_told_apart() {
+        assert_eq!(Contact::parse(b"*"), Ok(Contact::Star));
+        assert_eq!(Contact::parse(b"*;expires=0"), Err(BadValue));
+        assert_eq!(Contact::parse(b"<sip:h>;expires=soon").unwrap().expires(), Some(Err(BadValue)));
+        assert_eq!(Contact::parse(b"<sip:h>;expires").unwrap().expires(), Some(Err(BadValue)));
+        assert_eq!(Contact::parse(b"<sip:h>;expires=9999999999").unwrap().expires(), Some(Ok(u32::MAX)));
+    }
+}

@@ -1,0 +1,59 @@
+//! `CSeq`: number and method of a request within its dialog (RFC 3261 §20.16).
+
+use super::BadValue;
+use super::scan::{DIGIT, TOKEN, WS, number, skip};
+use crate::msg::Method;
+
+/// The value of a CSeq header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CSeq<'a> {
+    /// Sequence number, below 2^31 (RFC 3261 §8.1.1.5).
+    pub number: u32,
+    /// The method, [`Method::Other`] if we know no name for it.
+    pub method: Method,
+    /// The method as written.
+    pub method_text: &'a [u8],
+}
+
+impl<'a> CSeq<'a> {
+    /// Parses a CSeq value.
+    ///
+    /// # Errors
+    /// [`BadValue`] unless it is a number below 2^31, white space and a method.
+    #[inline]
+    pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
+        let digits = skip(value, 0, DIGIT);
+        let number = number(&value[..digits])?;
+        let start = skip(value, digits, WS);
+        let end = skip(value, start, TOKEN);
+        if number > NUMBER_MAX || start == digits || end == start || end != value.len() {
+            return Err(BadValue);
+        }
+        let method_text = &value[start..];
+        Ok(Self { number, method: Method::of(method_text), method_text })
+    }
+}
+
+/// Greatest sequence number (RFC 3261 §8.1.1.5: "MUST be less than 2**31").
+const NUMBER_MAX: u32 = (1 << 31) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_and_method_with_white_space_between() {
+        let cseq = CSeq::parse(b"0009\r\n  INVITE").unwrap();
+        assert_eq!((cseq.number, cseq.method), (9, Method::Invite));
+        assert_eq!(CSeq::parse(b"2147483647 X").unwrap().method, Method::Other);
+    }
+
+    #[test]
+    fn broken_ones_are_refused() {
+        for value in
+            [&b""[..], b"1", b"INVITE", b"1INVITE", b"2147483648 INVITE", b"-1 INVITE", b"1 INVITE x", b"1 "]
+        {
+            assert_eq!(CSeq::parse(value), Err(BadValue), "{}", value.escape_ascii());
+        }
+    }
+}

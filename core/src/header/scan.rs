@@ -1,0 +1,227 @@
+//! Reading bytes by their class: the smallest steps of the SIP grammar (RFC 3261 §25.1).
+//!
+//! Every function takes the whole slice and a position and never reads past the end. The message parser has already
+//! made sure that CR and LF occur in a header value only as part of a fold, so here they are white space like any other.
+
+use super::BadValue;
+
+/// A `token` character.
+pub(crate) const TOKEN: u8 = 1;
+/// White space inside a header value: space, tab, and the CR LF of a fold.
+pub(crate) const WS: u8 = 2;
+/// A character of an unquoted parameter value: wider than `token`, for IPv6 references and base64 without quotes.
+pub(crate) const VALUE: u8 = 4;
+/// A character that may stand in a URI between angle brackets; bytes from 0x80 up are let through.
+pub(crate) const URI: u8 = 8;
+/// A character of a host name; `_` is not in the grammar but in the field.
+pub(crate) const HOST: u8 = 16;
+/// A decimal digit.
+pub(crate) const DIGIT: u8 = 32;
+/// A character of a display name or of a URI without angle brackets: all but `" < , ;`.
+pub(crate) const BARE: u8 = 64;
+/// A character of a Call-ID (`word` and `@`), bytes from 0x80 up let through.
+pub(crate) const CALL_ID: u8 = 128;
+
+/// Which classes each byte belongs to.
+static CLASS: [u8; 256] = classes();
+
+/// Builds [`CLASS`].
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        let mut class = 0;
+        if b.is_ascii_alphanumeric() || in_set(b, b"-.!%*_+`'~") {
+            class |= TOKEN;
+        }
+        if in_set(b, b" \t\r\n") {
+            class |= WS;
+        }
+        let graphic = b > b' ' && b != 0x7f;
+        if graphic && !in_set(b, b";,\"<>") {
+            class |= VALUE;
+        }
+        if graphic && !in_set(b, b"\"<>") {
+            class |= URI;
+        }
+        if b.is_ascii_alphanumeric() || in_set(b, b"-._") {
+            class |= HOST;
+        }
+        if b.is_ascii_digit() {
+            class |= DIGIT;
+        }
+        if !in_set(b, b"\"<,;") {
+            class |= BARE;
+        }
+        if b.is_ascii_alphanumeric() || in_set(b, b"-.!%*_+`'~()<>:\\\"/[]?{}@") || b >= 0x80 {
+            class |= CALL_ID;
+        }
+        table[i] = class;
+        i += 1;
+    }
+    table
+}
+
+/// Whether `byte` is one of `set`.
+const fn in_set(byte: u8, set: &[u8]) -> bool {
+    let mut i = 0;
+    while i < set.len() {
+        if set[i] == byte {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether `byte` is of one of the classes in `class`.
+#[inline]
+pub(crate) fn is(byte: u8, class: u8) -> bool {
+    CLASS[byte as usize] & class != 0
+}
+
+/// The first position from `at` on whose byte is not of `class`, or the end.
+#[inline]
+pub(crate) fn skip(bytes: &[u8], at: usize, class: u8) -> usize {
+    let mut at = at;
+    while let Some(&byte) = bytes.get(at) {
+        if !is(byte, class) {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// Whether all of `bytes`, at least one, are of `class`.
+pub(crate) fn all(bytes: &[u8], class: u8) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, class))
+}
+
+/// `bytes` without white space at both ends.
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(&bytes[skip(bytes, 0, WS)..])
+}
+
+/// `bytes` without white space at the end.
+#[inline]
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., last] = bytes {
+        if !is(*last, WS) {
+            break;
+        }
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The position behind the quoted string that begins at `at` (RFC 3261 §25.1 `quoted-string`).
+pub(crate) fn quoted_end(bytes: &[u8], at: usize) -> Result<usize, BadValue> {
+    debug_assert_eq!(bytes.get(at), Some(&b'"'));
+    let mut at = at + 1;
+    loop {
+        match bytes.get(at).ok_or(BadValue)? {
+            b'"' => return Ok(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The end of the element that begins at `at` in a comma-separated list: the next comma outside quotes and angle
+/// brackets, or the end of `bytes`. A quote or bracket left open reaches to the end.
+pub(crate) fn element_end(bytes: &[u8], at: usize) -> usize {
+    let mut at = at;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b',' => return at,
+            b'"' => match quoted_end(bytes, at) {
+                Ok(end) => at = end,
+                Err(BadValue) => return bytes.len(),
+            },
+            b'<' => match memchr::memchr(b'>', &bytes[at..]) {
+                Some(len) => at += len + 1,
+                None => return bytes.len(),
+            },
+            _ => at += 1,
+        }
+    }
+    at.min(bytes.len())
+}
+
+/// The unsigned decimal number that `bytes` are. Nothing but digits; a value beyond `u32` becomes `u32::MAX`.
+#[inline]
+pub(crate) fn number_saturating(bytes: &[u8]) -> Result<u32, BadValue> {
+    if bytes.is_empty() {
+        return Err(BadValue);
+    }
+    let mut value: u32 = 0;
+    for &byte in bytes {
+        if !is(byte, DIGIT) {
+            return Err(BadValue);
+        }
+        value = value.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
+    }
+    Ok(value)
+}
+
+/// The unsigned decimal number that `bytes` are, if it fits `u32`.
+#[inline]
+pub(crate) fn number(bytes: &[u8]) -> Result<u32, BadValue> {
+    if bytes.is_empty() {
+        return Err(BadValue);
+    }
+    let mut value: u64 = 0;
+    for &byte in bytes {
+        if !is(byte, DIGIT) {
+            return Err(BadValue);
+        }
+        value = value * 10 + u64::from(byte - b'0');
+        if value > u64::from(u32::MAX) {
+            return Err(BadValue);
+        }
+    }
+    Ok(value as u32)
+}
+
+/// The port number that `bytes` are: 1 to 65535.
+pub(crate) fn port(bytes: &[u8]) -> Result<u16, BadValue> {
+    match u16::try_from(number(bytes)?) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(BadValue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_string_ends_at_its_first_unescaped_quote() {
+        assert_eq!(quoted_end(br#""a\"b" c"#, 0), Ok(6));
+        assert_eq!(quoted_end(br#""a\\" c"#, 0), Ok(5));
+        assert_eq!(quoted_end(br#""a\"#, 0), Err(BadValue));
+        assert_eq!(quoted_end(br#"""#, 0), Err(BadValue));
+    }
+
+    #[test]
+    fn commas_in_quotes_and_brackets_do_not_end_an_element() {
+        let list = br#""a,b" <sip:x,y@h>;q=1 , next"#;
+        assert_eq!(element_end(list, 0), 22);
+        assert_eq!(element_end(b"\"open, quote", 0), 12);
+        assert_eq!(element_end(b"<open, bracket", 0), 14);
+    }
+
+    #[test]
+    fn numbers_are_digits_only_and_bounded() {
+        assert_eq!(number(b"4294967295"), Ok(u32::MAX));
+        assert_eq!(number(b"4294967296"), Err(BadValue));
+        assert_eq!(number_saturating(b"99999999999999999999"), Ok(u32::MAX));
+        assert_eq!(number(b"-1"), Err(BadValue));
+        assert_eq!(number(b""), Err(BadValue));
+        assert_eq!(port(b"0"), Err(BadValue));
+        assert_eq!(port(b"65535"), Ok(65_535));
+        assert_eq!(port(b"65536"), Err(BadValue));
+    }
+}

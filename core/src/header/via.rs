@@ -1,0 +1,257 @@
+//! `Via`: where a message went and where its answer goes (RFC 3261 §20.42, RFC 3581).
+
+use super::BadValue;
+use super::params::{Params, scan};
+use super::scan::{DIGIT, HOST, TOKEN, WS, port, skip, trim_end};
+
+/// One value of a Via header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    raw: &'a [u8],
+    transport: &'a [u8],
+    /// From the sent-protocol to the end of sent-by, without parameters.
+    head: &'a [u8],
+    host: &'a [u8],
+    port: Option<u16>,
+    branch: Option<&'a [u8]>,
+    rport: Rport,
+    received: Option<&'a [u8]>,
+    params: Params<'a>,
+}
+
+/// The `rport` parameter of a Via (RFC 3581 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rport {
+    /// Not there.
+    Absent,
+    /// There without a value: the sender asks for its source port.
+    Asked,
+    /// Filled in.
+    Port(u16),
+}
+
+impl<'a> Via<'a> {
+    /// Parses a value that holds exactly one Via.
+    ///
+    /// # Errors
+    /// [`BadValue`] when it does not: sent-protocol, sent-by, a parameter list, or one of `branch`, `rport` and
+    /// `received` is malformed.
+    pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
+        let (via, end) = Self::parse_at(value, 0)?;
+        if end == value.len() { Ok(via) } else { Err(BadValue) }
+    }
+
+    /// Parses the Via that begins at `at`; also gives the position of the comma behind it, or of the end.
+    #[inline]
+    pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
+        let start = skip(bytes, at, WS);
+        let (transport, space) = match bytes.get(start..start + 12) {
+            Some(b"SIP/2.0/UDP ") => (&bytes[start + 8..start + 11], start + 11),
+            _ => sent_protocol(bytes, start)?,
+        };
+        let host_start = skip(bytes, space, WS);
+        if host_start == space {
+            return Err(BadValue);
+        }
+        let host_end = match bytes.get(host_start) {
+            Some(b'[') => {
+                let close = skip_ipv6(bytes, host_start + 1);
+                if bytes.get(close) != Some(&b']') {
+                    return Err(BadValue);
+                }
+                close + 1
+            }
+            _ => skip(bytes, host_start, HOST),
+        };
+        if host_end == host_start {
+            return Err(BadValue);
+        }
+        let colon = skip(bytes, host_end, WS);
+        let (sent_by_port, end) = match bytes.get(colon) {
+            Some(b':') => {
+                let digits = skip(bytes, colon + 1, WS);
+                let end = skip(bytes, digits, DIGIT);
+                (Some(port(&bytes[digits..end])?), end)
+            }
+            _ => (None, host_end),
+        };
+        let mut branch = None;
+        let mut rport = Rport::Absent;
+        let mut received = None;
+        let after = scan(bytes, end, |name, value| {
+            match name.len() {
+                6 if name.eq_ignore_ascii_case(b"branch") => {
+                    if branch.is_some() || value.is_none_or(<[u8]>::is_empty) {
+                        return Err(BadValue);
+                    }
+                    branch = value;
+                }
+                5 if name.eq_ignore_ascii_case(b"rport") => {
+                    rport = match value {
+                        _ if rport != Rport::Absent => return Err(BadValue),
+                        None | Some(b"") => Rport::Asked,
+                        Some(value) => Rport::Port(port(value)?),
+                    };
+                }
+                8 if name.eq_ignore_ascii_case(b"received") => {
+                    if received.is_some() || value.is_none_or(<[u8]>::is_empty) {
+                        return Err(BadValue);
+                    }
+                    received = value;
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let raw = trim_end(&bytes[start..after]);
+        let via = Self {
+            raw,
+            transport,
+            head: &bytes[start..end],
+            host: &bytes[host_start..host_end],
+            port: sent_by_port,
+            branch,
+            rport,
+            received,
+            params: Params(raw.get(end - start..).unwrap_or_default()),
+        };
+        Ok((via, after))
+    }
+
+    /// The bytes of this one value in the message.
+    #[must_use]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// `SIP/2.0/UDP host:port` as written: all before the parameters.
+    #[must_use]
+    pub const fn head(&self) -> &'a [u8] {
+        self.head
+    }
+
+    /// Transport token as written, `UDP` or another; compared without case.
+    #[must_use]
+    pub const fn transport(&self) -> &'a [u8] {
+        self.transport
+    }
+
+    /// Host of sent-by as written, an IPv6 address with its brackets.
+    #[must_use]
+    pub const fn host(&self) -> &'a [u8] {
+        self.host
+    }
+
+    /// Port of sent-by, if it is written.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The transaction's branch; never empty.
+    #[must_use]
+    pub const fn branch(&self) -> Option<&'a [u8]> {
+        self.branch
+    }
+
+    /// Whether the sender wants its answer at its source port (RFC 3581).
+    #[must_use]
+    pub const fn rport(&self) -> Rport {
+        self.rport
+    }
+
+    /// The `received` parameter as written. In a request it is what the sender claims, and worth nothing.
+    #[must_use]
+    pub const fn received(&self) -> Option<&'a [u8]> {
+        self.received
+    }
+
+    /// All parameters.
+    #[must_use]
+    pub const fn params(&self) -> Params<'a> {
+        self.params
+    }
+}
+
+/// Reads `SIP / 2.0 / UDP` with white space and any tokens; gives the transport and the position behind it.
+fn sent_protocol(bytes: &[u8], at: usize) -> Result<(&[u8], usize), BadValue> {
+    let mut at = at;
+    for _ in 0..2 {
+        let end = skip(bytes, at, TOKEN);
+        let slash = skip(bytes, end, WS);
+        if end == at || bytes.get(slash) != Some(&b'/') {
+            return Err(BadValue);
+        }
+        at = skip(bytes, slash + 1, WS);
+    }
+    let end = skip(bytes, at, TOKEN);
+    if end == at { Err(BadValue) } else { Ok((&bytes[at..end], end)) }
+}
+
+/// The end of the characters of an IPv6 address from `at` on; zone names do not belong in SIP.
+fn skip_ipv6(bytes: &[u8], at: usize) -> usize {
+    let mut at = at;
+    while let Some(&byte) = bytes.get(at) {
+        if !(byte.is_ascii_hexdigit() || byte == b':' || byte == b'.') {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_may_stand_around_every_separator() {
+        let via =
+            Via::parse(b"SIP / 2.0\r\n / UDP  host.example : 5062 ; branch = z9hG4bKx ; rport").unwrap();
+        assert_eq!(via.transport(), b"UDP");
+        assert_eq!(via.host(), b"host.example");
+        assert_eq!(via.port(), Some(5062));
+        assert_eq!(via.branch(), Some(&b"z9hG4bKx"[..]));
+        assert_eq!(via.rport(), Rport::Asked);
+    }
+
+    #[test]
+    fn ipv6_references_keep_their_brackets() {
+        let via = Via::parse(b"SIP/2.0/UDP [2001:db8::9:1]:5060;branch=b;received=2001:db8::9:255").unwrap();
+        assert_eq!(via.host(), b"[2001:db8::9:1]");
+        assert_eq!(via.port(), Some(5060));
+        assert_eq!(via.received(), Some(&b"2001:db8::9:255"[..]));
+    }
+
+    #[test]
+    fn rport_is_absent_asked_or_a_port() {
+        let rport = |text| Via::parse(text).map(|via| via.rport());
+        assert_eq!(rport(b"SIP/2.0/UDP h;branch=b"), Ok(Rport::Absent));
+        assert_eq!(rport(b"SIP/2.0/UDP h;branch=b;rport"), Ok(Rport::Asked));
+        assert_eq!(rport(b"SIP/2.0/UDP h;branch=b;rport="), Ok(Rport::Asked));
+        assert_eq!(rport(b"SIP/2.0/UDP h;branch=b;rport=9"), Ok(Rport::Port(9)));
+        assert_eq!(rport(b"SIP/2.0/UDP h;branch=b;rport=99999"), Err(BadValue));
+    }
+
+    #[test]
+    fn broken_ones_are_refused() {
+        for value in [
+            &b""[..],
+            b"SIP/2.0/UDP",
+            b"SIP/2.0/UDP ",
+            b"SIP/2.0 host",
+            b"SIP/2.0/UDPhost",
+            b"SIP/2.0/UDP host:port",
+            b"SIP/2.0/UDP host:",
+            b"SIP/2.0/UDP host:0",
+            b"SIP/2.0/UDP 2001:db8::1",
+            b"SIP/2.0/UDP [2001:db8::1",
+            b"SIP/2.0/UDP host;;branch=x",
+            b"SIP/2.0/UDP host;branch=",
+            b"SIP/2.0/UDP host;branch=a;branch=b",
+            b"SIP/2.0/UDP host, SIP/2.0/UDP other",
+        ] {
+            assert_eq!(Via::parse(value), Err(BadValue), "{}", value.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! SIP messages (RFC 3261 §7): reading them as borrowed views of a datagram, and writing them.
+
+mod error;
+pub use error::{Malformed, ParseError, Partial};
+mod message;
+pub use message::{Message, Start};
+mod method;
+pub use method::Method;
+mod parse;
+pub use parse::parse;
+pub mod peek;
+mod reason;
+pub use reason::reason_phrase;
+mod respond;
+pub use respond::{respond, respond_malformed, response_destination};
+mod write;
+pub use write::Writer;
+
+pub use crate::header::{BadValue, CSeq, Contact, Contacts, Event, HeaderName, MediaType, NameAddr, Via};

@@ -1,0 +1,59 @@
+//! Cheap looks at a datagram that tell who must handle it, without parsing the rest.
+//!
+//! They answer `None` rather than guess, and never more than the full parser would: what they give is what
+//! [`super::parse`] gives for a message it accepts, and whoever owns the message parses it in full.
+
+use super::Method;
+use super::respond::raw_lines;
+use crate::header::scan::{TOKEN, skip};
+use crate::header::{HeaderName, Via};
+
+/// The branch of the topmost Via of a response; `None` for requests and for responses without one.
+#[must_use]
+pub fn peek_response_branch(bytes: &[u8]) -> Option<&[u8]> {
+    let head = head(bytes);
+    if !head.get(..4)?.eq_ignore_ascii_case(b"SIP/") {
+        return None;
+    }
+    let value = value(head, HeaderName::Via)?;
+    Via::parse_at(value, 0).ok()?.0.branch()
+}
+
+/// Method and Request-URI of a request; `None` for responses.
+#[must_use]
+pub fn peek_request(bytes: &[u8]) -> Option<(Method, &[u8])> {
+    let head = head(bytes);
+    let method = &head[..skip(head, 0, TOKEN)];
+    let rest = head[method.len()..].strip_prefix(b" ")?;
+    let uri = &rest[..memchr::memchr(b' ', rest)?];
+    if method.is_empty() || uri.is_empty() || !rest[uri.len()..].get(1..5)?.eq_ignore_ascii_case(b"SIP/") {
+        return None;
+    }
+    Some((Method::of(method), uri))
+}
+
+/// The Call-ID, which names the owner of a dialog's messages.
+#[must_use]
+pub fn peek_call_id(bytes: &[u8]) -> Option<&[u8]> {
+    peek_header(bytes, HeaderName::CallId)
+}
+
+/// The raw value of the first line of a header.
+#[must_use]
+pub fn peek_header(bytes: &[u8], name: HeaderName) -> Option<&[u8]> {
+    value(head(bytes), name)
+}
+
+/// `bytes` without the line breaks in front of the start line.
+fn head(bytes: &[u8]) -> &[u8] {
+    let mut head = bytes;
+    while let Some(rest) = head.strip_prefix(b"\r\n") {
+        head = rest;
+    }
+    head
+}
+
+/// The value of the first line of `name`.
+fn value(head: &[u8], name: HeaderName) -> Option<&[u8]> {
+    raw_lines(head).find(|(found, _)| *found == name).map(|(_, value)| value)
+}

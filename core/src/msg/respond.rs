@@ -1,0 +1,179 @@
+//! Writing responses, and where they go (RFC 3261 §8.2.6, §18.2; RFC 3581 §4).
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use super::write::{Writer, push_number, push_unfolded};
+use super::{Message, Partial};
+use crate::header::scan::{TOKEN, skip, trim};
+use crate::header::{HeaderName, NameAddr, Rport, Via};
+
+/// Writes the beginning of a response to `request` that came from `source`: status line, all Vias, From, To, Call-ID
+/// and CSeq, with folds undone.
+///
+/// The top Via gets `received` and a filled-in `rport` as RFC 3261 §18.2.1 and RFC 3581 §4 say; what the sender had put
+/// there is dropped. To gets `to_tag` if it has no tag. The caller adds further headers, Content-Length and the end.
+pub fn respond<'v>(
+    out: &'v mut Vec<u8>,
+    request: &Message<'_>,
+    code: u16,
+    reason: &str,
+    to_tag: Option<&[u8]>,
+    source: SocketAddr,
+) -> Writer<'v> {
+    Writer::new(out).status_line(code, reason);
+    let mut top = Some(request.via());
+    for line in request.via_lines() {
+        push_via_line(out, line, top.take(), source);
+    }
+    let mut writer = Writer::new(out);
+    writer.header("From", request.from().raw());
+    match to_tag {
+        Some(tag) if request.to().tag().is_none() => {
+            writer.header_parts("To", &[request.to().raw(), b";tag=", tag])
+        }
+        _ => writer.header("To", request.to().raw()),
+    };
+    writer.header("Call-ID", request.call_id());
+    writer.cseq_text(request.cseq().number, request.cseq().method_text);
+    writer
+}
+
+/// Writes a complete response without body to a request that could not be parsed, and tells whether it did: nothing is
+/// written unless [`Partial::can_respond`].
+pub fn respond_malformed(
+    out: &mut Vec<u8>,
+    partial: &Partial<'_>,
+    code: u16,
+    reason: &str,
+    source: SocketAddr,
+) -> bool {
+    let (Some(via), Some(from), Some(to), Some(call_id), Some(cseq)) =
+        (partial.via(), partial.from(), partial.to(), partial.call_id(), partial.cseq())
+    else {
+        return false;
+    };
+    if !partial.can_respond() {
+        return false;
+    }
+    Writer::new(out).status_line(code, reason);
+    let mut top = Some(via);
+    for (_, value) in raw_lines(partial.head).filter(|(name, _)| *name == HeaderName::Via) {
+        push_via_line(out, value, top.take(), source);
+    }
+    let mut writer = Writer::new(out);
+    writer.header("From", from);
+    if NameAddr::parse(to).is_ok_and(|to| to.tag().is_some()) {
+        writer.header("To", to);
+    } else {
+        // RFC 3261 §8.2.6.2 wants a tag; a constant one will do for a request that makes no dialog.
+        writer.header_parts("To", &[to, b";tag=malformed"]);
+    }
+    writer.header("Call-ID", call_id).header("CSeq", cseq).content_length(0).end();
+    true
+}
+
+/// Where the response to a request from `source` with top Via `via` goes over UDP (RFC 3261 §18.2.2, RFC 3581 §4).
+///
+/// Always to the host the request came from, at its source port if it asked for that, else at the port of sent-by, by
+/// default 5060. `maddr` is not honoured: it would let anybody aim answers at others.
+#[must_use]
+pub fn response_destination(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
+    match via.rport() {
+        Rport::Absent => SocketAddr::new(source.ip(), via.port().unwrap_or(5060)),
+        Rport::Asked | Rport::Port(_) => source,
+    }
+}
+
+impl Writer<'_> {
+    /// `CSeq: number METHOD` with a method we may not know.
+    fn cseq_text(&mut self, number: u32, method: &[u8]) {
+        let out = self.buffer();
+        out.extend_from_slice(b"CSeq: ");
+        push_number(out, u64::from(number));
+        out.push(b' ');
+        out.extend_from_slice(method);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes one Via line. If its first value is the top Via, that is completed from `source`.
+fn push_via_line(out: &mut Vec<u8>, line: &[u8], top: Option<&Via<'_>>, source: SocketAddr) {
+    out.extend_from_slice(b"Via: ");
+    match top {
+        None => push_unfolded(out, line),
+        Some(via) => {
+            push_top_via(out, via, source);
+            push_unfolded(out, &line[via.raw().len()..]);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the top Via with `received` and `rport` as the server's transport must set them.
+fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
+    push_unfolded(out, via.head());
+    let asked = via.rport() != Rport::Absent;
+    for param in via.params() {
+        if param.name.eq_ignore_ascii_case(b"received") || param.name.eq_ignore_ascii_case(b"rport") {
+            continue;
+        }
+        out.push(b';');
+        out.extend_from_slice(param.name);
+        if let Some(value) = param.value {
+            out.push(b'=');
+            push_unfolded(out, value);
+        }
+    }
+    // RFC 3261 §18.2.1: `received` is added when the host of sent-by is a name or another address than the source's;
+    // RFC 3581 §4: with `rport` it is added always.
+    if asked || host_ip(via.host()) != Some(source.ip()) {
+        write!(out, ";received={}", source.ip()).expect("a Vec takes all that is written");
+    }
+    if asked {
+        out.extend_from_slice(b";rport=");
+        push_number(out, u64::from(source.port()));
+    }
+}
+
+/// The address that `host` is, if it is one.
+fn host_ip(host: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(host).ok()?;
+    match text.strip_prefix('[') {
+        Some(text) => text.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
+    }
+}
+
+/// The header lines that can be made out in `head`, which begins with a start line: name and raw value. Lines that are
+/// none are left out; the list ends at an empty line.
+pub(super) fn raw_lines(head: &[u8]) -> impl Iterator<Item = (HeaderName, &[u8])> {
+    let start = memchr::memmem::find(head, b"\r\n").map_or(head.len(), |at| at + 2);
+    let mut rest = &head[start..];
+    std::iter::from_fn(move || {
+        loop {
+            let mut end = 0;
+            loop {
+                end += memchr::memmem::find(&rest[end..], b"\r\n").unwrap_or(rest.len() - end);
+                match rest.get(end + 2) {
+                    Some(b' ' | b'\t') if end != 0 => end += 2,
+                    _ => break,
+                }
+            }
+            if end == 0 {
+                return None;
+            }
+            let line = &rest[..end];
+            rest = rest.get(end + 2..).unwrap_or_default();
+            let name = &line[..skip(line, 0, TOKEN)];
+            let after = &line[name.len()..];
+            let colon = after.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
+            if let Some(colon) = colon
+                && after[colon] == b':'
+                && !name.is_empty()
+            {
+                return Some((HeaderName::of(name), trim(&after[colon + 1..])));
+            }
+        }
+    })
+}
