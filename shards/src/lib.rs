@@ -4,6 +4,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod config;
 pub mod event_loop;
 pub mod metrics;
 pub mod net;

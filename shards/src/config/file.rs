@@ -1,0 +1,66 @@
+//! The configuration file as it is written. Numbers and words are kept with their place, so that checks can point at
+//! them; their meaning and bounds are the business of the module above.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub server: Server,
+    pub storage: Storage,
+    pub registration: Expiries,
+    pub publication: Expiries,
+    pub subscription: Expiries,
+    pub presence: Presence,
+    pub limits: Limits,
+}
+
+/// What the node is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    pub listen: Option<Spanned<Vec<Spanned<String>>>>,
+    pub advertise: Option<Spanned<String>>,
+    pub domains: Option<Vec<Spanned<String>>>,
+    pub shards: Option<Spanned<toml::Value>>,
+    pub pin: Option<bool>,
+    pub profile: Option<Spanned<String>>,
+    pub auth: Option<Spanned<String>>,
+}
+
+/// Where its files are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    pub data_dir: Option<Spanned<String>>,
+    pub sync_interval_ms: Option<Spanned<i64>>,
+    pub presence_records_max: Option<Spanned<i64>>,
+    pub registered_records_max: Option<Spanned<i64>>,
+}
+
+/// How long something lasts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expiries {
+    pub min_expires: Option<Spanned<i64>>,
+    pub default_expires: Option<Spanned<i64>>,
+    pub max_expires: Option<Spanned<i64>>,
+}
+
+/// What watchers are told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Presence {
+    pub registered_state: Option<Spanned<String>>,
+}
+
+/// What a shard may use.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub transaction_memory_mib: Option<Spanned<i64>>,
+    pub notifies_per_turn: Option<Spanned<i64>>,
+    pub socket_buffer_kib: Option<Spanned<i64>>,
+}

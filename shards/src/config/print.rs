@@ -1,0 +1,101 @@
+//! Settings as the text of a configuration file.
+
+use std::net::SocketAddr;
+
+use toml::{Table, Value};
+
+use super::{AUTHS, PROFILES, REGISTERED_STATES, listen_text};
+use crate::settings::{ExpiryPolicy, Settings};
+
+/// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
+#[must_use]
+pub fn to_toml(settings: &Settings) -> String {
+    // Taken apart, so that an option that is added later cannot be forgotten here.
+    let Settings {
+        listen,
+        advertise,
+        data_dir,
+        shards,
+        pin,
+        domains,
+        auth,
+        profile,
+        registered_state,
+        registration,
+        publication,
+        subscription,
+        sync_interval,
+        presence_records_max,
+        registered_records_max,
+        transaction_memory,
+        notifies_per_turn,
+        socket_buffer,
+    } = settings;
+    let sections = [
+        (
+            "server",
+            vec![
+                ("listen", strings(listen.iter().copied().map(|it: SocketAddr| listen_text(it)))),
+                ("advertise", Value::String(advertise.clone().unwrap_or_default())),
+                ("domains", strings(domains.iter().cloned())),
+                ("shards", shards.map_or_else(|| Value::String("auto".to_owned()), number)),
+                ("pin", Value::Boolean(*pin)),
+                ("profile", word(profile, &PROFILES)),
+                ("auth", word(auth, &AUTHS)),
+            ],
+        ),
+        (
+            "storage",
+            vec![
+                ("data_dir", Value::String(data_dir.display().to_string())),
+                ("sync_interval_ms", number(sync_interval.as_millis() as usize)),
+                ("presence_records_max", number(*presence_records_max as usize)),
+                ("registered_records_max", number(*registered_records_max as usize)),
+            ],
+        ),
+        ("registration", expiries(registration)),
+        ("publication", expiries(publication)),
+        ("subscription", expiries(subscription)),
+        ("presence", vec![("registered_state", word(registered_state, &REGISTERED_STATES))]),
+        (
+            "limits",
+            vec![
+                ("transaction_memory_mib", number(transaction_memory >> 20)),
+                ("notifies_per_turn", number(*notifies_per_turn)),
+                ("socket_buffer_kib", number(socket_buffer >> 10)),
+            ],
+        ),
+    ];
+    let mut text = String::new();
+    for (name, options) in sections {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!("[{name}]\n"));
+        for (key, value) in options {
+            text.push_str(&Table::from_iter([(key.to_owned(), value)]).to_string());
+        }
+    }
+    text
+}
+
+fn expiries(policy: &ExpiryPolicy) -> Vec<(&'static str, Value)> {
+    vec![
+        ("min_expires", number(policy.min_secs as usize)),
+        ("default_expires", number(policy.default_secs as usize)),
+        ("max_expires", number(policy.max_secs as usize)),
+    ]
+}
+
+fn strings(texts: impl Iterator<Item = String>) -> Value {
+    Value::Array(texts.map(Value::String).collect())
+}
+
+fn number(value: usize) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn word<T: PartialEq>(meaning: &T, words: &[(&'static str, T)]) -> Value {
+    let (word, _) = words.iter().find(|(_, it)| it == meaning).expect("each meaning has a word");
+    Value::String((*word).to_owned())
+}
