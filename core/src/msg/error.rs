@@ -115,7 +115,7 @@ pub struct Partial<'a> {
     /// The bytes from the start line to the end of the head, or to the end of the datagram.
     pub(super) head: &'a [u8],
     method_text: Option<&'a [u8]>,
-    via: Option<Via<'a>>,
+    via: Option<&'a [u8]>,
     from: Option<&'a [u8]>,
     to: Option<&'a [u8]>,
     call_id: Option<&'a [u8]>,
@@ -146,8 +146,7 @@ impl<'a> Partial<'a> {
                 HeaderName::Via => {
                     clean &= is_clean(value);
                     if partial.via.is_none() {
-                        partial.via = Via::parse_at(value, 0).ok().map(|(via, _)| via);
-                        clean &= partial.via.is_some();
+                        partial.via = Some(value);
                     }
                     continue;
                 }
@@ -168,7 +167,7 @@ impl<'a> Partial<'a> {
     #[must_use]
     pub fn can_respond(&self) -> bool {
         self.method_text.is_some_and(|method| method != b"ACK")
-            && self.via.is_some()
+            && self.via().is_some()
             && self.from.is_some_and(|from| NameAddr::parse(from).is_ok())
             && self.to.is_some_and(|to| NameAddr::parse(to).is_ok())
             && self.call_id.is_some_and(|call_id| !call_id.is_empty())
@@ -183,8 +182,8 @@ impl<'a> Partial<'a> {
 
     /// The top Via.
     #[must_use]
-    pub const fn via(&self) -> Option<&Via<'a>> {
-        self.via.as_ref()
+    pub fn via(&self) -> Option<Via<'a>> {
+        Via::parse_at(self.via?, 0).ok().map(|(via, _)| via)
     }
 
     /// The raw From value.

@@ -57,7 +57,7 @@ pub fn respond_malformed(
         return false;
     }
     Writer::new(out).status_line(code, reason);
-    let mut top = Some(via);
+    let mut top = Some(&via);
     for (_, value) in raw_lines(partial.head).filter(|(name, _)| *name == HeaderName::Via) {
         push_via_line(out, value, top.take(), source);
     }
