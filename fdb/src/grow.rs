@@ -1,0 +1,57 @@
+//! Growing a file by whole extents, so that a full disk is an error value and never a signal.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use crate::error::Full;
+use crate::file::Fdb;
+use crate::layout::{EXTENT_BYTES, EXTENT_RECORDS, RECORD_BYTES, extent_offset};
+use crate::record::COMMIT;
+use crate::seqlock::{Load, Word};
+
+/// Reserves extent `extent` of `partition` on disk and in memory, all its slots free. The caller counts it afterwards.
+pub(crate) fn extent(file: &Fdb, partition: u8, extent: u32) -> Result<(), Full> {
+    let offset = extent_offset(partition, extent);
+    match reserve(&file.file, offset, EXTENT_BYTES) {
+        // A file system without fallocate: written zeros are reserved as well. Nothing counts this extent yet.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = [0; RECORD_BYTES];
+            for slot in 0..u64::from(EXTENT_RECORDS) {
+                file.file
+                    .write_all_at(&zeros, offset + slot * RECORD_BYTES as u64)
+                    .map_err(|error| Full::Disk(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())))?;
+            }
+        }
+        other => other.map_err(|errno| Full::Disk(errno.raw_os_error()))?,
+    }
+    file.map
+        .populate_write(offset, EXTENT_BYTES)
+        .map_err(|error| Full::Disk(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())))?;
+    // After a power cut the disk may hold records of an extent whose count was never synced. They must not rise again.
+    for slot in extent * EXTENT_RECORDS..(extent + 1) * EXTENT_RECORDS {
+        let record = file.record_cells(partition, slot);
+        if Load::get(&record[COMMIT]) != 0 {
+            Word::set(&record[COMMIT], 0);
+            AtomicU64::release();
+        }
+        let sequence = Load::get(&record[0]);
+        if !sequence.is_multiple_of(2) {
+            Word::set(&record[0], sequence.wrapping_add(1));
+        }
+    }
+    Ok(())
+}
+
+/// Reserves disk space for a range; what the range holds stays.
+pub(crate) fn reserve(file: &File, offset: u64, length: u64) -> Result<(), Errno> {
+    loop {
+        match fallocate(file, FallocateFlags::empty(), offset, length) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}

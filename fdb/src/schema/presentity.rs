@@ -1,0 +1,69 @@
+//! The composed presence document of a presentity, as watchers are to see it.
+//!
+//! ```text
+//! word 0, 1  key, by which it is indexed    word 4       changed at 0..48 | basic 48..56
+//! word 2     version                        word 5..12   0
+//! word 3     fingerprint                    payload: aor, note, document
+//! ```
+
+use super::{DecodeError, Encoded, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time};
+use crate::buf::RecordBuf;
+use crate::error::Full;
+use crate::kind::Kind;
+use crate::layout::FIXED_WORDS;
+
+/// What a presentity's watchers are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presentity<'a> {
+    /// Its key, by which every thread finds it: [`Fdb::read_by_key`](crate::Fdb::read_by_key).
+    pub key: u128,
+    /// Grows by one with each change.
+    pub version: u64,
+    /// Hash of what the document means, the caller's.
+    pub fingerprint: u64,
+    /// Open, closed or unknown, the caller's number.
+    pub basic: u8,
+    /// When the version was made, Unix milliseconds (48 bits are kept).
+    pub changed_at: u64,
+    /// Its address-of-record in canonical form.
+    pub aor: &'a [u8],
+    /// Its note.
+    pub note: &'a [u8],
+    /// The composed document.
+    pub body: &'a [u8],
+}
+
+impl<'a> Schema<'a> for Presentity<'a> {
+    const KIND: Kind = Kind::Presentity;
+
+    fn encode(&self) -> Result<Encoded<'a>, Full> {
+        Ok(Encoded::new(Self::KIND, self.fixed_words()).texts([self.aor, self.note])?.document(self.body))
+    }
+
+    fn fixed_words(&self) -> [u64; FIXED_WORDS] {
+        let mut fixed = [0; FIXED_WORDS];
+        fixed[..2].copy_from_slice(&pack_key(self.key));
+        fixed[2] = self.version;
+        fixed[3] = self.fingerprint;
+        fixed[4] = pack_time(self.changed_at, self.basic.into());
+        fixed
+    }
+
+    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
+        expect(buf, Self::KIND)?;
+        let ([aor, note], body) = texts::split(buf.payload())?;
+        Ok(Self { aor, note, body, ..Self::decode_fixed(buf.fixed())? })
+    }
+
+    fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
+        let (changed_at, basic) = unpack_time(fixed[4]);
+        Ok(Self {
+            key: unpack_key(fixed),
+            version: fixed[2],
+            fingerprint: fixed[3],
+            basic: basic as u8,
+            changed_at,
+            ..Self::default()
+        })
+    }
+}
