@@ -5,6 +5,8 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher13x128};
 
+use crate::transaction::TransactionKey;
+
 /// How many partitions each file has. Partitions are dealt out to shards, so this bounds the number of shards.
 pub const PARTITIONS: usize = 64;
 
@@ -17,10 +19,24 @@ impl HashKey {
     /// The identity of an address-of-record, given in canonical form.
     #[must_use]
     pub fn aor(&self, canonical: &[u8]) -> AorKey {
+        AorKey(self.wide(&[canonical]))
+    }
+
+    /// The identity of a server transaction, given the fields that make it one (RFC 3261 §17.2.3).
+    #[must_use]
+    pub fn transaction(&self, fields: &[&[u8]]) -> TransactionKey {
+        TransactionKey(self.wide(fields))
+    }
+
+    /// A 128-bit hash of `parts`, each told apart from the next.
+    fn wide(&self, parts: &[&[u8]]) -> u128 {
         let mut hasher = SipHasher13x128::new_with_keys(self.0[0], self.0[1]);
-        hasher.write(canonical);
+        for part in parts {
+            hasher.write(part);
+            hasher.write_u8(0xff);
+        }
         let hash = hasher.finish128();
-        AorKey((u128::from(hash.h1) << 64) | u128::from(hash.h2))
+        (u128::from(hash.h1) << 64) | u128::from(hash.h2)
     }
 
     /// A 64-bit hash of `parts`, each told apart from the next.

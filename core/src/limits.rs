@@ -9,6 +9,10 @@ pub const HEADERS_MAX: usize = 128;
 /// Longest published document in bytes; beyond it 413 (Request Entity Too Large).
 pub const DOCUMENT_LEN_MAX: usize = 64 * 1024;
 
+/// Most bytes that the publications of one presentity may have together; beyond it 413. The document composed of them has
+/// to fit one datagram, with the NOTIFY's head and the namespaces gathered on its root.
+pub const PRESENTITY_LEN_MAX: usize = 56 * 1024;
+
 /// Most bindings of one AoR; beyond it a new contact is refused with 403.
 pub const BINDINGS_PER_AOR_MAX: usize = 32;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word 0, 1  AoR key                        word 6       flow 0..40
-//! word 2     contact key                    word 7, 8    peer address
+//! word 2     reg-id                         word 7, 8    peer address
 //! word 3     expires at 0..48 | q           word 9, 10   our address
 //! word 4     registered at                  word 11      0
 //! word 5     CSeq                           payload: aor, contact, params, Call-ID, path, instance, User-Agent
@@ -21,8 +21,8 @@ use crate::layout::FIXED_WORDS;
 pub struct Binding<'a> {
     /// Key of the address-of-record.
     pub aor_key: u128,
-    /// Hash that tells the contacts of an address-of-record apart, the caller's.
-    pub contact_key: u64,
+    /// The `reg-id` of the contact (RFC 5626 §4.2); 0: it has none.
+    pub reg_id: u32,
     /// When it ends, Unix milliseconds (48 bits are kept).
     pub expires_at: u64,
     /// When it was last registered, Unix milliseconds (48 bits are kept).
@@ -67,7 +67,7 @@ impl<'a> Schema<'a> for Binding<'a> {
     fn fixed_words(&self) -> [u64; FIXED_WORDS] {
         let mut fixed = [0; FIXED_WORDS];
         fixed[..2].copy_from_slice(&pack_key(self.aor_key));
-        fixed[2] = self.contact_key;
+        fixed[2] = self.reg_id.into();
         fixed[3] = pack_time(self.expires_at, self.q);
         fixed[4] = pack_time(self.registered_at, 0);
         fixed[5] = self.cseq.into();
@@ -94,7 +94,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         let (expires_at, q) = unpack_time(fixed[3]);
         Ok(Self {
             aor_key: unpack_key(fixed),
-            contact_key: fixed[2],
+            reg_id: fixed[2] as u32,
             expires_at,
             registered_at: unpack_time(fixed[4]).0,
             cseq: fixed[5] as u32,

@@ -6,7 +6,7 @@
 //! word 3     expires at 0..48 | flags       word 10, 11  our address
 //! word 4     accepted at 0..48 | accept
 //! word 5     CSeq reserved | remote CSeq    payload: aor, local URI, remote URI, remote tag, Call-ID, remote target,
-//! word 6     watched version                         route set, event id, User-Agent
+//! word 6     request                         route set, event id, User-Agent
 //! ```
 
 use super::{
@@ -44,8 +44,8 @@ pub struct Subscription<'a> {
     pub accept: u16,
     /// The caller's bits.
     pub flags: u16,
-    /// Version of the presentity that the watcher was told last.
-    pub watched_version: u64,
+    /// Identity of the last SUBSCRIBE accepted, the caller's hash: by it a retransmission is known after a restart.
+    pub request: u64,
     /// Whom it watches, in canonical form.
     pub aor: &'a [u8],
     /// Our URI in the dialog; empty: `sip:` and `aor`. A URI that reads so is stored as an empty one.
@@ -97,7 +97,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
             pack_time(self.expires_at, self.flags),
             pack_time(self.accepted_at, self.accept),
             pair(self.cseq_reserved, self.remote_cseq),
-            self.watched_version,
+            self.request,
             flow | u64::from(self.event) << 40,
             ip0,
             ip1,
@@ -141,7 +141,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
             event: (fixed[7] >> 40) as u8,
             accept,
             flags,
-            watched_version: fixed[6],
+            request: fixed[6],
             ..Self::default()
         })
     }
@@ -183,7 +183,7 @@ mod tests {
             event: 7,
             accept: 0xabcd,
             flags: 0x8001,
-            watched_version: 1 << 60,
+            request: 1 << 60,
             aor: &LONGEST[..56],
             local_uri: b"",
             remote_uri: &LONGEST[..60],
