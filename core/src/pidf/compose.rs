@@ -1,6 +1,9 @@
 //! Composition: one document of all live publications of a presentity (RFC 3903 §3, RFC 4479 §3.5).
 
+use smallvec::SmallVec;
+
 use super::Basic;
+use super::bounds;
 use super::document::{Declaration, Item, Kind, Moved, Pages, With};
 use super::fingerprint;
 use super::malformed::Malformed;
@@ -8,7 +11,7 @@ use super::namespace::{PIDF, pidf_hash};
 use super::scan::Span;
 use super::text::{attribute_value, escape_uri};
 use super::write;
-use super::{bounds, text};
+use crate::limits::PUBLICATIONS_PER_PRESENTITY_MAX;
 
 /// One live publication.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +82,12 @@ impl EntityScheme {
 pub struct Composer {
     pages: Pages,
     scheme: EntityScheme,
-    /// Index into the publications, by number; what was read first is page 0.
-    order: Vec<u32>,
-    /// Pages, the last changed first.
+    /// Numbers of the pages, the last changed first.
     newest: Vec<u32>,
-    /// Declarations on the composed root, as indices of [`Pages::declarations`].
-    root: Vec<u32>,
+    /// Declarations on the composed root, beside the default namespace.
+    root: Vec<Declaration>,
+    /// For each page the declarations of its root that ours does not have: bit `n` for number `n`.
+    differing: Vec<u32>,
     /// What was chosen for each item.
     choices: Vec<Choice>,
     /// Identifiers in use, sorted by hash, with the item that has each.
@@ -95,6 +98,29 @@ pub struct Composer {
     made: Vec<u8>,
     /// Scratch for one value.
     value: Vec<u8>,
+}
+
+/// The publications in the order in which they are read; all that a node allows fit without allocation.
+type Sources<'a> = SmallVec<[Source<'a>; PUBLICATIONS_PER_PRESENTITY_MAX]>;
+
+/// A publication as a page.
+struct Source<'a> {
+    /// [`Published::number`].
+    number: u64,
+    /// [`Published::published_at_ms`].
+    changed: u64,
+    /// [`Published::body`].
+    body: &'a [u8],
+    /// The text of the body, in which the spans of the page are.
+    text: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// A publication that is not read yet.
+    fn new(published: &Published<'a>) -> Self {
+        let &Published { number, published_at_ms: changed, body } = published;
+        Self { number, changed, body, text: "" }
+    }
 }
 
 /// What becomes of an item.
@@ -152,9 +178,10 @@ impl Composer {
     ) -> Result<Summary, Malformed> {
         out.clear();
         note.clear();
-        self.read_all(published)?;
-        self.choose_root(published);
-        self.choose_items(published);
+        let sources = self.read_all(published)?;
+        let sources = &sources[..];
+        self.choose_root(sources);
+        self.choose_items(sources);
 
         write::prolog(out);
         out.extend_from_slice(b"<presence xmlns=\"");
@@ -163,59 +190,63 @@ impl Composer {
         out.extend_from_slice(self.scheme.as_str().as_bytes());
         escape_uri(aor, out);
         out.push(b'"');
-        for &declaration in &self.root {
-            let declaration = self.pages.declarations[declaration as usize];
-            push_attribute(self.text(published, declaration.document), declaration.span, out);
+        for declaration in &self.root {
+            push_attribute(sources[declaration.document as usize].text, declaration.span, out);
         }
         out.push(b'>');
-        let summary = self.write_items(aor, published, out);
+        let summary = self.write_items(aor, sources, out);
         out.extend_from_slice(b"\n</presence>\n");
         self.choose_note(summary.basic, note);
         Ok(summary)
     }
 
     /// Reads the publications in the order of their numbers.
-    fn read_all(&mut self, published: &[Published<'_>]) -> Result<(), Malformed> {
+    fn read_all<'a>(&mut self, published: &[Published<'a>]) -> Result<Sources<'a>, Malformed> {
         self.pages.clear();
-        self.order.clear();
-        self.order.extend(0..published.len() as u32);
-        self.order.sort_unstable_by_key(|&n| (published[n as usize].number, n));
-        for &n in &self.order {
-            self.pages.read(published[n as usize].body)?;
+        let mut sources: Sources<'a> = published.iter().map(Source::new).collect();
+        sources.sort_unstable_by_key(|source| (source.number, source.changed));
+        for source in &mut sources {
+            source.text = self.pages.read(source.body)?;
         }
         self.newest.clear();
-        self.newest.extend(0..published.len() as u32);
-        let order = &self.order;
+        self.newest.extend(0..sources.len() as u32);
         self.newest.sort_unstable_by_key(|&page| {
-            let it = &published[order[page as usize] as usize];
-            std::cmp::Reverse((it.published_at_ms, it.number, page))
+            let source = &sources[page as usize];
+            std::cmp::Reverse((source.changed, source.number))
         });
-        Ok(())
+        Ok(sources)
     }
 
     /// Gathers the prefixes of the publishers' roots for ours: the first to declare one has it.
-    fn choose_root(&mut self, published: &[Published<'_>]) {
+    fn choose_root(&mut self, sources: &[Source<'_>]) {
         self.root.clear();
+        self.differing.clear();
         for page in &self.pages.pages {
-            for n in page.declarations.start..page.declarations.end {
+            let mut differing = 0;
+            for (bit, n) in (page.declarations.start..page.declarations.end).enumerate() {
                 let declaration = self.pages.declarations[n as usize];
-                let prefix = self.prefix(published, declaration);
+                let prefix = prefix_of(sources, declaration);
                 // The default namespace of our root is PIDF, and `xml` needs no declaration.
-                let known = prefix.is_empty()
-                    || prefix == "xml"
-                    || self
-                        .root
-                        .iter()
-                        .any(|&it| self.prefix(published, self.pages.declarations[it as usize]) == prefix);
-                if !known && self.root.len() < bounds::ROOT_PREFIXES_MAX {
-                    self.root.push(n);
+                let ours = if prefix.is_empty() {
+                    Some(pidf_hash())
+                } else if prefix == "xml" {
+                    continue;
+                } else {
+                    let same = |it: &&Declaration| prefix_of(sources, **it) == prefix;
+                    self.root.iter().find(same).map(|it| it.namespace)
+                };
+                if ours.is_none() && self.root.len() < bounds::ROOT_PREFIXES_MAX {
+                    self.root.push(declaration);
+                } else if ours != Some(declaration.namespace) {
+                    differing |= 1 << bit;
                 }
             }
+            self.differing.push(differing);
         }
     }
 
     /// Decides for each item whether it is given, and under what identifier.
-    fn choose_items(&mut self, published: &[Published<'_>]) {
+    fn choose_items(&mut self, sources: &[Source<'_>]) {
         self.choices.clear();
         self.choices.resize(self.pages.items.len(), Choice::default());
         self.ids.clear();
@@ -232,13 +263,13 @@ impl Composer {
                         continue;
                     }
                     Ok(place) if self.says_the_same(item, self.ids[place].1) => {
-                        self.drop_older(published, place, n as u32);
+                        self.drop_older(sources, place, n as u32);
                         continue;
                     }
                     Ok(_) => {}
                 }
             }
-            self.make_id(published, n);
+            self.make_id(sources, n);
         }
     }
 
@@ -249,11 +280,11 @@ impl Composer {
     }
 
     /// Of two items that say the same keeps the one of the publication that changed last.
-    fn drop_older(&mut self, published: &[Published<'_>], place: usize, item: u32) {
+    fn drop_older(&mut self, sources: &[Source<'_>], place: usize, item: u32) {
         let other = self.ids[place].1;
         let changed = |item: u32| {
             let page = self.pages.items[item as usize].document;
-            published[self.order[page as usize] as usize].published_at_ms
+            sources[page as usize].changed
         };
         if changed(item) >= changed(other) {
             self.ids[place].1 = item;
@@ -265,10 +296,10 @@ impl Composer {
 
     /// Makes an identifier for item `n` of the published one and the number of the publication. Numbers only grow,
     /// so publications to come do not change it.
-    fn make_id(&mut self, published: &[Published<'_>], n: usize) {
+    fn make_id(&mut self, sources: &[Source<'_>], n: usize) {
         let item = self.pages.items[n];
-        let number = published[self.order[item.document as usize] as usize].number;
-        let raw = item.id.map_or("", |id| id.of(self.text(published, item.document)));
+        let number = sources[item.document as usize].number;
+        let raw = item.id.map_or("", |id| id.of(sources[item.document as usize].text));
         // An identifier is an XML name (xs:ID), so it starts with a letter.
         let raw = if raw.is_empty() { "t" } else { raw };
         let start = self.made.len();
@@ -294,7 +325,7 @@ impl Composer {
     }
 
     /// Writes the items in the order of the document.
-    fn write_items(&mut self, aor: &[u8], published: &[Published<'_>], out: &mut Vec<u8>) -> Summary {
+    fn write_items(&mut self, aor: &[u8], sources: &[Source<'_>], out: &mut Vec<u8>) -> Summary {
         let mut summary = Summary { basic: Basic::Unknown, fingerprint: 0, tuples: 0 };
         let mut hash = fingerprint::Document::new(self.scheme.as_str().as_bytes(), aor);
         for open in [true, false] {
@@ -303,22 +334,22 @@ impl Composer {
                 if item.kind == Kind::Tuple && (item.basic == Basic::Open) == open {
                     summary.basic = summary.basic.or(item.basic);
                     summary.tuples += 1;
-                    self.write_item(published, n, &mut hash, out);
+                    self.write_item(sources, n, &mut hash, out);
                 }
             }
         }
         self.given.clear();
-        self.write_kind(published, Kind::Note, &mut hash, out);
+        self.write_kind(sources, Kind::Note, &mut hash, out);
         for place in 0..self.newest.len() {
             let items = self.pages.pages[self.newest[place] as usize].items;
             for n in items.start..items.end {
                 if self.pages.items[n as usize].kind == Kind::Person {
-                    self.write_item(published, n as usize, &mut hash, out);
+                    self.write_item(sources, n as usize, &mut hash, out);
                 }
             }
         }
-        self.write_kind(published, Kind::Device, &mut hash, out);
-        self.write_kind(published, Kind::Other, &mut hash, out);
+        self.write_kind(sources, Kind::Device, &mut hash, out);
+        self.write_kind(sources, Kind::Other, &mut hash, out);
         summary.fingerprint = hash.finish();
         summary
     }
@@ -326,7 +357,7 @@ impl Composer {
     /// Writes the items of one kind in the order of the publications' numbers; those without identifier once.
     fn write_kind(
         &mut self,
-        published: &[Published<'_>],
+        sources: &[Source<'_>],
         kind: Kind,
         hash: &mut fingerprint::Document,
         out: &mut Vec<u8>,
@@ -340,14 +371,14 @@ impl Composer {
                 let Err(place) = self.given.binary_search(&item.hash) else { continue };
                 self.given.insert(place, item.hash);
             }
-            self.write_item(published, n, hash, out);
+            self.write_item(sources, n, hash, out);
         }
     }
 
     /// Writes one item, unless it is dropped, and adds it to the fingerprint.
     fn write_item(
         &mut self,
-        published: &[Published<'_>],
+        sources: &[Source<'_>],
         n: usize,
         hash: &mut fingerprint::Document,
         out: &mut Vec<u8>,
@@ -357,7 +388,7 @@ impl Composer {
         if dropped {
             return;
         }
-        let text = self.text(published, item.document);
+        let text = sources[item.document as usize].text;
         let made = std::str::from_utf8(&self.made[id.start as usize..id.end as usize])
             .expect("made of a str and digits");
         let written = if made.is_empty() { item.id.map_or("", |id| id.of(text)) } else { made };
@@ -365,7 +396,7 @@ impl Composer {
 
         out.push(b'\n');
         out.extend_from_slice(Span { start: item.span.start, end: item.name_end }.of(text).as_bytes());
-        self.write_declarations(published, item, out);
+        self.write_declarations(text, item, out);
         let mut at = item.name_end;
         if !made.is_empty() {
             if let Some(id) = item.id {
@@ -384,8 +415,8 @@ impl Composer {
                 With::Nothing => {}
                 With::Basic(basic) => out.extend_from_slice(basic.as_str().as_bytes()),
                 With::Language => self.write_language(text, item.document, out),
-                With::Moved => {
-                    for &moved in &self.pages.moved[item.moved.start as usize..item.moved.end as usize] {
+                With::Moved(moved) => {
+                    for &moved in &self.pages.moved[moved.start as usize..moved.end as usize] {
                         out.extend_from_slice(item.indent.of(text).as_bytes());
                         self.write_moved(text, item.document, moved, out);
                     }
@@ -397,36 +428,25 @@ impl Composer {
     }
 
     /// Writes into a start tag the declarations of the publisher's root that the item needs and ours does not have.
-    fn write_declarations(&self, published: &[Published<'_>], item: Item, out: &mut Vec<u8>) {
-        let text = self.text(published, item.document);
+    fn write_declarations(&self, text: &str, item: Item, out: &mut Vec<u8>) {
         let page = self.pages.pages[item.document as usize];
-        let mut default = 0;
-        for (bit, n) in (page.declarations.start..page.declarations.end).enumerate() {
-            let declaration = self.pages.declarations[n as usize];
-            let prefix = declaration.prefix.of(text);
-            if prefix.is_empty() {
-                default = declaration.namespace;
-                if item.uses_default && default != pidf_hash() {
-                    push_attribute(text, declaration.span, out);
-                }
-                continue;
-            }
-            let ours = self.root.iter().find_map(|&it| {
-                let ours = self.pages.declarations[it as usize];
-                (self.prefix(published, ours) == prefix).then_some(ours.namespace)
-            });
-            let needed = ours != Some(declaration.namespace)
-                && prefix != "xml"
-                && item.redeclared & (1 << bit) == 0
-                && mentions(item.span.of(text), prefix);
+        let declarations =
+            &self.pages.declarations[page.declarations.start as usize..page.declarations.end as usize];
+        let differing = self.differing[item.document as usize] & !item.redeclared;
+        for (bit, declaration) in
+            declarations.iter().enumerate().filter(|(bit, _)| differing & (1 << bit) != 0)
+        {
+            debug_assert!(bit < bounds::ATTRIBUTES_MAX);
+            let needed = match declaration.prefix.of(text) {
+                "" => item.uses_default,
+                prefix => mentions(item.span.of(text), prefix),
+            };
             if needed {
                 push_attribute(text, declaration.span, out);
             }
         }
         // Our root gives a default namespace where the publisher's gave none.
-        let declares_default = (page.declarations.start..page.declarations.end)
-            .any(|n| self.pages.declarations[n as usize].prefix.of(text).is_empty());
-        if item.uses_default && default == 0 && !declares_default {
+        if item.uses_default && !declarations.iter().any(|it| it.prefix.of(text).is_empty()) {
             out.extend_from_slice(b" xmlns=\"\"");
         }
     }
@@ -466,18 +486,6 @@ impl Composer {
             note.extend_from_slice(&self.pages.notes[item.note.start as usize..item.note.end as usize]);
         }
     }
-
-    /// The text of a page; spans are ranges of it.
-    fn text<'a>(&self, published: &[Published<'a>], page: u32) -> &'a str {
-        let body = published[self.order[page as usize] as usize].body;
-        let body = body.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(body);
-        std::str::from_utf8(body).expect("the document has been read")
-    }
-
-    /// The prefix that a declaration of a page declares.
-    fn prefix<'a>(&self, published: &[Published<'a>], declaration: Declaration) -> &'a str {
-        declaration.prefix.of(self.text(published, declaration.document))
-    }
 }
 
 impl std::fmt::Debug for Composer {
@@ -496,4 +504,9 @@ fn push_attribute(text: &str, attribute: Span, out: &mut Vec<u8>) {
 fn mentions(element: &str, prefix: &str) -> bool {
     memchr::memmem::find_iter(element.as_bytes(), prefix.as_bytes())
         .any(|at| element.as_bytes().get(at + prefix.len()) == Some(&b':'))
+}
+
+/// The prefix that a declaration of a page declares.
+fn prefix_of<'a>(sources: &[Source<'a>], declaration: Declaration) -> &'a str {
+    declaration.prefix.of(sources[declaration.document as usize].text)
 }

@@ -56,8 +56,8 @@ pub(super) struct Item {
     pub(super) note: Span,
     /// Changes, as a range of [`Pages::edits`].
     pub(super) edits: Span,
-    /// Notes to move out of `status`, as a range of [`Pages::moved`].
-    pub(super) moved: Span,
+    /// Notes of [`Pages::moved`] from here on have left their `status`, but have no place yet.
+    moved: u32,
     /// White space in front of the first child element, for what is moved in.
     pub(super) indent: Span,
     /// Bit `n` is set when its start tag declares the prefix of the root's declaration `n` itself.
@@ -84,8 +84,8 @@ pub(super) enum With {
     Basic(Basic),
     /// The language that the publisher's root gave.
     Language,
-    /// The notes that are moved out of `status`.
-    Moved,
+    /// Notes that are moved out of `status`, as a range of [`Pages::moved`].
+    Moved(Span),
 }
 
 /// A note that is moved out of `status`.
@@ -204,8 +204,9 @@ impl Pages {
         self.notes.clear();
     }
 
-    /// Reads one document. After an error nothing but [`Pages::clear`] may follow.
-    pub(super) fn read(&mut self, body: &[u8]) -> Result<(), Malformed> {
+    /// Reads one document and returns its text, in which all spans are. After an error nothing but [`Pages::clear`]
+    /// may follow.
+    pub(super) fn read<'a>(&mut self, body: &'a [u8]) -> Result<&'a str, Malformed> {
         let text = text_of(body)?;
         self.frames.clear();
         self.bindings.clear();
@@ -251,7 +252,7 @@ impl Pages {
                 Token::Aside => {}
                 Token::Done if !outside => return Err(Malformed::Unclosed(at)),
                 Token::Done if !rooted => return Err(Malformed::NoRoot),
-                Token::Done => return Ok(()),
+                Token::Done => return Ok(text),
             }
             if !matches!(token, Token::Text) {
                 gap = span.end;
@@ -327,6 +328,10 @@ impl Pages {
             self.push_item(text, name_end, tag, kind)?;
         } else if in_tuple && first_child && spaced {
             self.item().indent = Span { start: gap, end: tag.start };
+        } else if in_tuple && role == Role::Note {
+            let mut tuple = self.frames.pop().expect("the tuple is open");
+            self.place_moved(&mut tuple);
+            self.frames.push(tuple);
         }
         if namespace.depth <= 1 && name.prefix.of(text).is_empty() {
             self.item().uses_default = true;
@@ -418,7 +423,7 @@ impl Pages {
         };
         let id_hash = id.map_or(0, |id| fingerprint::of(attribute_value(id.of(text), &mut self.value)));
         let edits = self.edits.len();
-        let moved = self.moved.len();
+        let moved = self.moved.len() as u32;
         self.items.push(Item {
             document: self.pages.len() as u32 - 1,
             kind,
@@ -430,7 +435,7 @@ impl Pages {
             basic: Basic::Unknown,
             note: Span::default(),
             edits: Span::new(edits, edits),
-            moved: Span::new(moved, moved),
+            moved,
             indent: Span::default(),
             redeclared,
             uses_default: false,
@@ -442,22 +447,29 @@ impl Pages {
 
     /// Ends a child of the root, which takes the whole of `span`.
     fn close_item(&mut self, mut frame: Frame, span: Span) {
-        let moved_end = self.moved.len() as u32;
-        let moved_start = self.item().moved.start;
-        for moved in &self.moved[moved_start as usize..] {
-            frame.hash.child(moved.hash);
-        }
-        if moved_start != moved_end {
-            // RFC 3863 §4.4: the notes of a tuple stand behind everything but the time stamp.
-            let place = Span { start: frame.children_end, end: frame.children_end };
-            self.edits.push(Edit { span: place, with: With::Moved });
-        }
+        self.place_moved(&mut frame);
         let edits_end = self.edits.len() as u32;
         let item = self.item();
         item.span = span;
         item.hash = frame.hash.finish();
-        item.moved.end = moved_end;
         item.edits.end = edits_end;
+    }
+
+    /// Gives the notes that have left their `status` their place: behind the children of the tuple `frame` so far.
+    ///
+    /// RFC 3863 §4.4: the notes of a tuple stand behind all but the time stamp. Those of `status` go before its own,
+    /// as they stood.
+    fn place_moved(&mut self, frame: &mut Frame) {
+        let moved = Span::new(self.item().moved as usize, self.moved.len());
+        if moved.start == moved.end {
+            return;
+        }
+        for moved in &self.moved[moved.start as usize..] {
+            frame.hash.child(moved.hash);
+        }
+        let place = Span { start: frame.children_end, end: frame.children_end };
+        self.edits.push(Edit { span: place, with: With::Moved(moved) });
+        self.item().moved = moved.end;
     }
 
     /// The child of the root that is open.

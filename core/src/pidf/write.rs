@@ -4,7 +4,7 @@
 use super::Basic;
 use super::compose::{EntityScheme, Summary};
 use super::fingerprint;
-use super::namespace::{PIDF, pidf_hash};
+use super::namespace::PIDF;
 use super::text::{escape, escape_uri};
 
 /// The document of a presentity about whom nothing is published, into `out`, which is emptied first.
@@ -15,20 +15,8 @@ use super::text::{escape, escape_uri};
 pub fn write_bare(aor: &[u8], basic: Basic, out: &mut Vec<u8>) -> Summary {
     write_presence(aor, basic, true, out);
     let mut hash = fingerprint::Document::new(EntityScheme::Sip.as_str().as_bytes(), aor);
-    if basic == Basic::Unknown {
-        return Summary { basic, fingerprint: hash.finish(), tuples: 0 };
-    }
-    let element = |local: &str| fingerprint::Element::new(pidf_hash(), local.as_bytes(), 0);
-    let [mut tuple, mut status, mut word, mut contact] = ["tuple", "status", "basic", "contact"].map(element);
-    word.text(basic.as_str().as_bytes());
-    status.child(word.finish());
-    let mut uri = EntityScheme::Sip.as_str().as_bytes().to_vec();
-    uri.extend_from_slice(aor);
-    contact.text(&uri);
-    tuple.child(status.finish());
-    tuple.child(contact.finish());
-    hash.child(&tuple_id(aor), tuple.finish());
-    Summary { basic, fingerprint: hash.finish(), tuples: 1 }
+    hash.child(&tuple_id(aor), fingerprint::of(basic.as_str().as_bytes()));
+    Summary { basic, fingerprint: hash.finish(), tuples: usize::from(basic != Basic::Unknown) }
 }
 
 /// The document that tells the basic state only, into `out`, which is emptied first: one tuple, nothing that tells
