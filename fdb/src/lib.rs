@@ -30,6 +30,8 @@
 #![deny(unsafe_code)]
 
 mod buf;
+#[cfg(test)]
+mod crash_tests;
 mod error;
 mod file;
 mod gather;
