@@ -68,9 +68,9 @@ impl<'a> Contact<'a> {
 
 /// The contacts of a message in order, across lines and commas.
 #[derive(Clone, Debug)]
-pub struct Contacts<'m, 'a>(pub(crate) Values<'m, 'a>);
+pub struct Contacts<'a>(pub(crate) Values<'a>);
 
-impl<'a> Iterator for Contacts<'_, 'a> {
+impl<'a> Iterator for Contacts<'a> {
     type Item = Result<Contact<'a>, BadValue>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -78,14 +78,14 @@ pub struct AcceptRange<'a> {
 
 /// All Accept headers of a message.
 #[derive(Clone, Debug)]
-pub struct Accept<'m, 'a> {
+pub struct Accept<'a> {
     present: bool,
-    values: Values<'m, 'a>,
+    values: Values<'a>,
 }
 
-impl<'m, 'a> Accept<'m, 'a> {
+impl<'a> Accept<'a> {
     /// The ranges in `values`; `present` tells an empty header from none.
-    pub(crate) const fn new(present: bool, values: Values<'m, 'a>) -> Self {
+    pub(crate) const fn new(present: bool, values: Values<'a>) -> Self {
         Self { present, values }
     }
 
@@ -97,7 +97,7 @@ impl<'m, 'a> Accept<'m, 'a> {
     }
 
     /// The ranges in order; malformed elements are left out.
-    pub fn ranges(&self) -> impl Iterator<Item = AcceptRange<'a>> + use<'m, 'a> {
+    pub fn ranges(&self) -> impl Iterator<Item = AcceptRange<'a>> + use<'a> {
         self.values.clone().filter_map(|value| {
             let range = MediaType::parse(value).ok()?;
             let q = range.param("q").and_then(|q| thousandths(q).ok()).unwrap_or(1000);

@@ -1,14 +1,16 @@
 //! Typed header values (RFC 3261 §20, RFC 3903, RFC 6665), borrowed from the message they stand in.
 
+pub(crate) mod chunk;
 mod contact;
 pub use contact::{Contact, Contacts};
 mod cseq;
 pub use cseq::CSeq;
 mod event;
 pub use event::Event;
+pub(crate) mod line;
 mod media_type;
 pub use media_type::{Accept, AcceptRange, MediaType};
-pub(crate) mod name;
+mod name;
 pub use name::HeaderName;
 mod name_addr;
 pub use name_addr::NameAddr;
@@ -18,7 +20,7 @@ pub(crate) mod scan;
 mod subscription_state;
 pub use subscription_state::SubscriptionState;
 mod values;
-pub(crate) use values::Line;
+pub(crate) use values::Index;
 pub use values::{Addrs, Lines, Values};
 mod via;
 pub use via::{Rport, Via};

@@ -119,130 +119,21 @@ impl HeaderName {
                 if name.contains(&b'\r') {
                     return Self::Other;
                 }
-                Self::of_key(len, u128::from_le_bytes(text) | fold(len))
+                Self::of_chunk(&text, len)
             }
             _ => Self::of_long(name),
         }
     }
 
-    /// The header whose name of `len` bytes, 1 to 16, is in `key`: little-endian, every byte of it or'ed with 0x20, and
-    /// zero behind it.
+    /// The header whose name is the first `len` bytes of `chunk`. No CR may be among them.
     ///
-    /// Setting the bit makes letters lower case; the only other byte that becomes a letter or `-` is CR, and no name
-    /// holds CR.
+    /// Setting the bit 0x20 makes letters lower case; the only other byte that becomes a letter or `-` is CR.
     #[inline]
-    pub(crate) fn of_key(len: usize, key: u128) -> Self {
-        match len {
-            1 => match key as u8 {
-                b'a' => Self::AcceptContact,
-                b'b' => Self::ReferredBy,
-                b'c' => Self::ContentType,
-                b'd' => Self::RequestDisposition,
-                b'e' => Self::ContentEncoding,
-                b'f' => Self::From,
-                b'i' => Self::CallId,
-                b'j' => Self::RejectContact,
-                b'k' => Self::Supported,
-                b'l' => Self::ContentLength,
-                b'm' => Self::Contact,
-                b'o' => Self::Event,
-                b'r' => Self::ReferTo,
-                b's' => Self::Subject,
-                b't' => Self::To,
-                b'u' => Self::AllowEvents,
-                b'v' => Self::Via,
-                b'x' => Self::SessionExpires,
-                b'y' => Self::Identity,
-                _ => Self::Other,
-            },
-            2 => match key {
-                TO => Self::To,
-                _ => Self::Other,
-            },
-            3 => match key {
-                VIA => Self::Via,
-                _ => Self::Other,
-            },
-            4 => match key {
-                CSEQ => Self::CSeq,
-                DATE => Self::Date,
-                FROM => Self::From,
-                PATH => Self::Path,
-                _ => Self::Other,
-            },
-            5 => match key {
-                ALLOW => Self::Allow,
-                EVENT => Self::Event,
-                ROUTE => Self::Route,
-                _ => Self::Other,
-            },
-            6 => match key {
-                ACCEPT => Self::Accept,
-                SERVER => Self::Server,
-                _ => Self::Other,
-            },
-            7 => match key {
-                CALL_ID => Self::CallId,
-                CONTACT => Self::Contact,
-                EXPIRES => Self::Expires,
-                REQUIRE => Self::Require,
-                SUBJECT => Self::Subject,
-                WARNING => Self::Warning,
-                _ => Self::Other,
-            },
-            8 => match key {
-                IDENTITY => Self::Identity,
-                REFER_TO => Self::ReferTo,
-                SIP_ETAG => Self::SipEtag,
-                _ => Self::Other,
-            },
-            9 => match key {
-                SUPPORTED => Self::Supported,
-                _ => Self::Other,
-            },
-            10 => match key {
-                USER_AGENT => Self::UserAgent,
-                _ => Self::Other,
-            },
-            11 => match key {
-                MIN_EXPIRES => Self::MinExpires,
-                REFERRED_BY => Self::ReferredBy,
-                RETRY_AFTER => Self::RetryAfter,
-                UNSUPPORTED => Self::Unsupported,
-                _ => Self::Other,
-            },
-            12 => match key {
-                ALLOW_EVENTS => Self::AllowEvents,
-                CONTENT_TYPE => Self::ContentType,
-                MAX_FORWARDS => Self::MaxForwards,
-                RECORD_ROUTE => Self::RecordRoute,
-                SIP_IF_MATCH => Self::SipIfMatch,
-                _ => Self::Other,
-            },
-            13 => match key {
-                AUTHORIZATION => Self::Authorization,
-                PROXY_REQUIRE => Self::ProxyRequire,
-                SERVICE_ROUTE => Self::ServiceRoute,
-                _ => Self::Other,
-            },
-            14 => match key {
-                ACCEPT_CONTACT => Self::AcceptContact,
-                CONTENT_LENGTH => Self::ContentLength,
-                REJECT_CONTACT => Self::RejectContact,
-                _ => Self::Other,
-            },
-            15 => match key {
-                ACCEPT_ENCODING => Self::AcceptEncoding,
-                SESSION_EXPIRES => Self::SessionExpires,
-                _ => Self::Other,
-            },
-            16 => match key {
-                CONTENT_ENCODING => Self::ContentEncoding,
-                WWW_AUTHENTICATE => Self::WwwAuthenticate,
-                _ => Self::Other,
-            },
-            _ => Self::Other,
-        }
+    pub(crate) fn of_chunk(chunk: &[u8; 16], len: usize) -> Self {
+        let Some(mask) = MASKS.get(len) else { return Self::Other };
+        let key = (u128::from_le_bytes(*chunk) | SPACES) & mask;
+        let (known, name) = TABLE[slot(key)];
+        if known == key { name } else { Self::Other }
     }
 
     /// The header whose name has more than 16 bytes.
@@ -347,24 +238,50 @@ const SINGLE: u64 = {
 
 const _: () = assert!(HeaderName::COUNT <= 64, "a set of headers fits 64 bits");
 
-/// 0x20 in each of the first `len` bytes, `len` at most 16.
+/// All bits of the first 0 to 16 bytes.
+static MASKS: [u128; 17] = {
+    let mut masks = [0; 17];
+    let mut len = 1;
+    while len <= 16 {
+        masks[len] = u128::MAX >> (128 - 8 * len);
+        len += 1;
+    }
+    masks
+};
+
+/// The names of at most 16 bytes, full and compact, each in the slot of its key.
+static TABLE: [(u128, HeaderName); TABLE_LEN] = {
+    let mut table = [(0, HeaderName::Other); TABLE_LEN];
+    let mut i = 0;
+    while i < SHORT.len() {
+        let (name, header) = SHORT[i];
+        let key = key(name);
+        assert!(table[slot(key)].0 == 0, "two names share a slot: choose another multiplier");
+        table[slot(key)] = (key, header);
+        i += 1;
+    }
+    table
+};
+
+/// Slots of [`TABLE`].
+const TABLE_LEN: usize = 256;
+
+/// The slot of a key: found by trying multipliers until no two names shared one.
 #[inline]
-pub(crate) const fn fold(len: usize) -> u128 {
-    SPACES & mask(len)
+const fn slot(key: u128) -> usize {
+    let mixed = (key as u64 ^ (key >> 64) as u64).wrapping_mul(MULTIPLIER);
+    (mixed >> (64 - TABLE_LEN.ilog2())) as usize
 }
 
-/// All bits of the first `len` bytes, `len` at most 16.
-#[inline]
-pub(crate) const fn mask(len: usize) -> u128 {
-    if len == 0 { 0 } else { u128::MAX >> (128 - 8 * len) }
-}
+/// See [`slot`].
+const MULTIPLIER: u64 = 0xd698_71bc_a4ab_4eed;
 
 /// Sixteen spaces.
 const SPACES: u128 = u128::from_le_bytes([b' '; 16]);
 
-/// A name of at most 16 bytes as [`HeaderName::of_key`] wants it.
-const fn key(name: HeaderName) -> u128 {
-    let name = name.as_str().as_bytes();
+/// A name of at most 16 bytes as it is compared: little-endian, in lower case.
+const fn key(name: &str) -> u128 {
+    let name = name.as_bytes();
     let mut text = [0; 16];
     let mut i = 0;
     while i < name.len() {
@@ -373,6 +290,70 @@ const fn key(name: HeaderName) -> u128 {
     }
     u128::from_le_bytes(text)
 }
+
+/// The names that fit 16 bytes, full and compact.
+const SHORT: [(&str, HeaderName); 60] = [
+    ("Accept", HeaderName::Accept),
+    ("Accept-Contact", HeaderName::AcceptContact),
+    ("Accept-Encoding", HeaderName::AcceptEncoding),
+    ("Allow", HeaderName::Allow),
+    ("Allow-Events", HeaderName::AllowEvents),
+    ("Authorization", HeaderName::Authorization),
+    ("Call-ID", HeaderName::CallId),
+    ("Contact", HeaderName::Contact),
+    ("Content-Encoding", HeaderName::ContentEncoding),
+    ("Content-Length", HeaderName::ContentLength),
+    ("Content-Type", HeaderName::ContentType),
+    ("CSeq", HeaderName::CSeq),
+    ("Date", HeaderName::Date),
+    ("Event", HeaderName::Event),
+    ("Expires", HeaderName::Expires),
+    ("From", HeaderName::From),
+    ("Identity", HeaderName::Identity),
+    ("Max-Forwards", HeaderName::MaxForwards),
+    ("Min-Expires", HeaderName::MinExpires),
+    ("Path", HeaderName::Path),
+    ("Proxy-Require", HeaderName::ProxyRequire),
+    ("Record-Route", HeaderName::RecordRoute),
+    ("Refer-To", HeaderName::ReferTo),
+    ("Referred-By", HeaderName::ReferredBy),
+    ("Reject-Contact", HeaderName::RejectContact),
+    ("Require", HeaderName::Require),
+    ("Retry-After", HeaderName::RetryAfter),
+    ("Route", HeaderName::Route),
+    ("Server", HeaderName::Server),
+    ("Service-Route", HeaderName::ServiceRoute),
+    ("Session-Expires", HeaderName::SessionExpires),
+    ("SIP-ETag", HeaderName::SipEtag),
+    ("SIP-If-Match", HeaderName::SipIfMatch),
+    ("Subject", HeaderName::Subject),
+    ("Supported", HeaderName::Supported),
+    ("To", HeaderName::To),
+    ("Unsupported", HeaderName::Unsupported),
+    ("User-Agent", HeaderName::UserAgent),
+    ("Via", HeaderName::Via),
+    ("Warning", HeaderName::Warning),
+    ("WWW-Authenticate", HeaderName::WwwAuthenticate),
+    ("a", HeaderName::AcceptContact),
+    ("u", HeaderName::AllowEvents),
+    ("i", HeaderName::CallId),
+    ("m", HeaderName::Contact),
+    ("e", HeaderName::ContentEncoding),
+    ("l", HeaderName::ContentLength),
+    ("c", HeaderName::ContentType),
+    ("o", HeaderName::Event),
+    ("f", HeaderName::From),
+    ("y", HeaderName::Identity),
+    ("r", HeaderName::ReferTo),
+    ("b", HeaderName::ReferredBy),
+    ("j", HeaderName::RejectContact),
+    ("d", HeaderName::RequestDisposition),
+    ("x", HeaderName::SessionExpires),
+    ("s", HeaderName::Subject),
+    ("k", HeaderName::Supported),
+    ("t", HeaderName::To),
+    ("v", HeaderName::Via),
+];
 
 /// The names that do not fit 16 bytes.
 const LONG: [HeaderName; 6] = [
@@ -383,48 +364,6 @@ const LONG: [HeaderName; 6] = [
     HeaderName::SubscriptionState,
     HeaderName::SuppressIfMatch,
 ];
-
-const ACCEPT: u128 = key(HeaderName::Accept);
-const ACCEPT_CONTACT: u128 = key(HeaderName::AcceptContact);
-const ACCEPT_ENCODING: u128 = key(HeaderName::AcceptEncoding);
-const ALLOW: u128 = key(HeaderName::Allow);
-const ALLOW_EVENTS: u128 = key(HeaderName::AllowEvents);
-const AUTHORIZATION: u128 = key(HeaderName::Authorization);
-const CALL_ID: u128 = key(HeaderName::CallId);
-const CONTACT: u128 = key(HeaderName::Contact);
-const CONTENT_ENCODING: u128 = key(HeaderName::ContentEncoding);
-const CONTENT_LENGTH: u128 = key(HeaderName::ContentLength);
-const CONTENT_TYPE: u128 = key(HeaderName::ContentType);
-const CSEQ: u128 = key(HeaderName::CSeq);
-const DATE: u128 = key(HeaderName::Date);
-const EVENT: u128 = key(HeaderName::Event);
-const EXPIRES: u128 = key(HeaderName::Expires);
-const FROM: u128 = key(HeaderName::From);
-const IDENTITY: u128 = key(HeaderName::Identity);
-const MAX_FORWARDS: u128 = key(HeaderName::MaxForwards);
-const MIN_EXPIRES: u128 = key(HeaderName::MinExpires);
-const PATH: u128 = key(HeaderName::Path);
-const PROXY_REQUIRE: u128 = key(HeaderName::ProxyRequire);
-const RECORD_ROUTE: u128 = key(HeaderName::RecordRoute);
-const REFER_TO: u128 = key(HeaderName::ReferTo);
-const REFERRED_BY: u128 = key(HeaderName::ReferredBy);
-const REJECT_CONTACT: u128 = key(HeaderName::RejectContact);
-const REQUIRE: u128 = key(HeaderName::Require);
-const RETRY_AFTER: u128 = key(HeaderName::RetryAfter);
-const ROUTE: u128 = key(HeaderName::Route);
-const SERVER: u128 = key(HeaderName::Server);
-const SERVICE_ROUTE: u128 = key(HeaderName::ServiceRoute);
-const SESSION_EXPIRES: u128 = key(HeaderName::SessionExpires);
-const SIP_ETAG: u128 = key(HeaderName::SipEtag);
-const SIP_IF_MATCH: u128 = key(HeaderName::SipIfMatch);
-const SUBJECT: u128 = key(HeaderName::Subject);
-const SUPPORTED: u128 = key(HeaderName::Supported);
-const TO: u128 = key(HeaderName::To);
-const UNSUPPORTED: u128 = key(HeaderName::Unsupported);
-const USER_AGENT: u128 = key(HeaderName::UserAgent);
-const VIA: u128 = key(HeaderName::Via);
-const WARNING: u128 = key(HeaderName::Warning);
-const WWW_AUTHENTICATE: u128 = key(HeaderName::WwwAuthenticate);
 
 #[cfg(test)]
 mod tests {

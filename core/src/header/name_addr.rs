@@ -2,7 +2,7 @@
 
 use super::BadValue;
 use super::params::{Params, scan};
-use super::scan::{BARE, URI, WS, all, quoted_end, skip, trim_end};
+use super::scan::{URI, WS, all, bare_end, bracket_end, quoted_end, skip, trim_end};
 
 /// `"Display" <uri>;params` or `uri;params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl<'a> NameAddr<'a> {
                 (&bytes[start..end], Some(skip(bytes, end, WS)))
             }
             _ => {
-                let end = skip(bytes, start, BARE);
+                let end = bare_end(bytes, start);
                 let text = trim_end(&bytes[start..end]);
                 match bytes.get(end) {
                     Some(b'<') => (text, Some(end)),
@@ -51,7 +51,7 @@ impl<'a> NameAddr<'a> {
                 if bytes.get(left) != Some(&b'<') {
                     return Err(BadValue);
                 }
-                let end = skip(bytes, left + 1, URI);
+                let end = bracket_end(bytes, left + 1);
                 if bytes.get(end) != Some(&b'>') || end == left + 1 {
                     return Err(BadValue);
                 }
@@ -91,8 +91,8 @@ impl<'a> NameAddr<'a> {
         self.display
     }
 
-    /// The URI without angle brackets. It holds no white space, no quotes and no control characters, but it is checked
-    /// no further: see [`crate::Uri::parse`].
+    /// The URI without angle brackets. It holds no white space and no control characters, but it is checked no further:
+    /// see [`crate::Uri::parse`].
     #[must_use]
     pub const fn uri(&self) -> &'a [u8] {
         self.uri

@@ -1,7 +1,7 @@
 //! Parameters of a header value or of a URI: `;name=value;flag` (RFC 3261 §7.3.1, §25.1 `generic-param`).
 
 use super::BadValue;
-use super::scan::{TOKEN, VALUE, WS, quoted_end, skip};
+use super::scan::{TOKEN, WS, quoted_end, skip, value_end};
 
 /// Parameters as they stand in the message, beginning at the first `;` (or empty).
 ///
@@ -150,7 +150,7 @@ fn one(bytes: &[u8], at: usize) -> Result<Option<(Param<'_>, usize)>, BadValue> 
     let start = skip(bytes, equals + 1, WS);
     let end = match bytes.get(start) {
         Some(b'"') => quoted_end(bytes, start)?,
-        _ => skip(bytes, start, VALUE),
+        _ => value_end(bytes, start),
     };
     Ok(Some((Param { name, value: Some(&bytes[start..end]) }, end)))
 }

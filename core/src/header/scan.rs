@@ -4,24 +4,18 @@
 //! made sure that CR and LF occur in a header value only as part of a fold, so here they are white space like any other.
 
 use super::BadValue;
+use super::chunk::{below, equal, find};
 
 /// A `token` character.
 pub(crate) const TOKEN: u8 = 1;
 /// White space inside a header value: space, tab, and the CR LF of a fold.
 pub(crate) const WS: u8 = 2;
-/// A character of an unquoted parameter value: wider than `token`, for IPv6 references and base64 without quotes.
-pub(crate) const VALUE: u8 = 4;
 /// A character that may stand in a URI between angle brackets; bytes from 0x80 up are let through.
-pub(crate) const URI: u8 = 8;
+pub(crate) const URI: u8 = 4;
 /// A character of a host name; `_` is not in the grammar but in the field.
-pub(crate) const HOST: u8 = 16;
+pub(crate) const HOST: u8 = 8;
 /// A decimal digit.
-pub(crate) const DIGIT: u8 = 32;
-/// A character of a display name or of a URI without angle brackets: all but `" < , ;`.
-pub(crate) const BARE: u8 = 64;
-/// A character of a Call-ID (`word` and `@`), bytes from 0x80 up let through.
-pub(crate) const CALL_ID: u8 = 128;
-
+pub(crate) const DIGIT: u8 = 16;
 /// Which classes each byte belongs to.
 static CLASS: [u8; 256] = classes();
 
@@ -38,11 +32,7 @@ const fn classes() -> [u8; 256] {
         if in_set(b, b" \t\r\n") {
             class |= WS;
         }
-        let graphic = b > b' ' && b != 0x7f;
-        if graphic && !in_set(b, b";,\"<>") {
-            class |= VALUE;
-        }
-        if graphic && !in_set(b, b"\"<>") {
+        if b > b' ' && b != 0x7f && !in_set(b, b"\"<>") {
             class |= URI;
         }
         if b.is_ascii_alphanumeric() || in_set(b, b"-._") {
@@ -50,12 +40,6 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_digit() {
             class |= DIGIT;
-        }
-        if !in_set(b, b"\"<,;") {
-            class |= BARE;
-        }
-        if b.is_ascii_alphanumeric() || in_set(b, b"-.!%*_+`'~()<>:\\\"/[]?{}@") || b >= 0x80 {
-            class |= CALL_ID;
         }
         table[i] = class;
         i += 1;
@@ -94,6 +78,30 @@ pub(crate) fn skip(bytes: &[u8], at: usize, class: u8) -> usize {
     at
 }
 
+/// The first position from `at` on of a character up to the space, or the end.
+#[inline]
+pub(crate) fn word_end(bytes: &[u8], at: usize) -> usize {
+    find(bytes, at, |word| below(word, b'!'))
+}
+
+/// The end of the unquoted parameter value at `at`: wider than `token`, for IPv6 references and base64 without quotes.
+#[inline]
+pub(crate) fn value_end(bytes: &[u8], at: usize) -> usize {
+    find(bytes, at, |word| below(word, b'!') | equal(word, b';') | equal(word, b',') | equal(word, b'"'))
+}
+
+/// The end of the text without quotes at `at`: a display name, or a URI without angle brackets.
+#[inline]
+pub(crate) fn bare_end(bytes: &[u8], at: usize) -> usize {
+    find(bytes, at, |word| equal(word, b'<') | equal(word, b';') | equal(word, b',') | equal(word, b'"'))
+}
+
+/// The position of the bracket that closes the URI at `at`, or of a space or control character in it, or the end.
+#[inline]
+pub(crate) fn bracket_end(bytes: &[u8], at: usize) -> usize {
+    find(bytes, at, |word| below(word, b'!') | equal(word, b'>'))
+}
+
 /// Whether all of `bytes`, at least one, are of `class`.
 pub(crate) fn all(bytes: &[u8], class: u8) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is(byte, class))
@@ -121,10 +129,10 @@ pub(crate) fn quoted_end(bytes: &[u8], at: usize) -> Result<usize, BadValue> {
     debug_assert_eq!(bytes.get(at), Some(&b'"'));
     let mut at = at + 1;
     loop {
+        at = find(bytes, at, |word| equal(word, b'"') | equal(word, b'\\'));
         match bytes.get(at).ok_or(BadValue)? {
             b'"' => return Ok(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
 }

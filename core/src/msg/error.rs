@@ -97,8 +97,16 @@ impl std::fmt::Display for Malformed {
 pub struct ParseError<'a> {
     /// What is wrong.
     pub kind: Malformed,
-    /// What could be read nevertheless.
+    /// What can be read nevertheless.
     pub partial: Partial<'a>,
+}
+
+impl<'a> ParseError<'a> {
+    /// `kind` is wrong with the datagram `bytes`.
+    #[cold]
+    pub(super) const fn new(kind: Malformed, bytes: &'a [u8]) -> Self {
+        Self { kind, partial: Partial { bytes } }
+    }
 }
 
 impl std::fmt::Display for ParseError<'_> {
@@ -109,106 +117,79 @@ impl std::fmt::Display for ParseError<'_> {
 
 impl std::error::Error for ParseError<'_> {}
 
-/// The parts of a malformed message that an answer must repeat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A malformed message, from which what an answer must repeat can perhaps be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partial<'a> {
-    /// The bytes from the start line to the end of the head, or to the end of the datagram.
-    pub(super) head: &'a [u8],
-    method_text: Option<&'a [u8]>,
-    via: Option<&'a [u8]>,
-    from: Option<&'a [u8]>,
-    to: Option<&'a [u8]>,
-    call_id: Option<&'a [u8]>,
-    cseq: Option<&'a [u8]>,
+    bytes: &'a [u8],
 }
 
 impl<'a> Partial<'a> {
-    /// Reads what can be read. Slow, and only run on messages that are malformed.
-    #[cold]
-    pub(super) fn read(bytes: &'a [u8]) -> Self {
-        let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-        let bytes = &bytes[start..];
-        let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 2);
-        let head = &bytes[..end];
-        let mut partial = Self { head, ..Self::default() };
-        let method_end = memchr::memchr(b' ', head).unwrap_or_default();
-        let method = &head[..method_end];
-        if all(method, TOKEN) && method.first().is_some_and(u8::is_ascii_alphabetic) {
-            partial.method_text = Some(method);
-        }
-        let mut clean = true;
-        for (name, value) in raw_lines(head) {
-            let slot = match name {
-                HeaderName::From => &mut partial.from,
-                HeaderName::To => &mut partial.to,
-                HeaderName::CallId => &mut partial.call_id,
-                HeaderName::CSeq => &mut partial.cseq,
-                HeaderName::Via => {
-                    clean &= is_clean(value);
-                    if partial.via.is_none() {
-                        partial.via = Some(value);
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            clean &= is_clean(value) && slot.is_none();
-            *slot = Some(value);
-        }
-        if !clean {
-            // What cannot be repeated without passing on the fault is not answered.
-            partial.via = None;
-        }
-        partial
-    }
-
     /// Whether this is a request other than ACK whose top Via, From, To, Call-ID and CSeq can be read: then, and only
-    /// then, it may be answered (RFC 3261 §8.2.6.2, §17.1.1.3: an ACK is never answered).
+    /// then, it may be answered (RFC 3261 §8.2.6.2; §17: an ACK is never answered).
     #[must_use]
     pub fn can_respond(&self) -> bool {
-        self.method_text.is_some_and(|method| method != b"ACK")
-            && self.via().is_some()
-            && self.from.is_some_and(|from| NameAddr::parse(from).is_ok())
-            && self.to.is_some_and(|to| NameAddr::parse(to).is_ok())
-            && self.call_id.is_some_and(|call_id| !call_id.is_empty())
-            && self.cseq.is_some_and(|cseq| CSeq::parse(cseq).is_ok_and(|cseq| cseq.method != Method::Ack))
+        self.read().is_some()
     }
 
-    /// The method as written, if this is a request.
-    #[must_use]
-    pub const fn method_text(&self) -> Option<&'a [u8]> {
-        self.method_text
-    }
-
-    /// The top Via.
+    /// The top Via, if the message may be answered.
     #[must_use]
     pub fn via(&self) -> Option<Via<'a>> {
-        Via::parse_at(self.via?, 0).ok().map(|(via, _)| via)
+        Some(self.read()?.via)
     }
 
+    /// What an answer must repeat, if the message may be answered. Slow, and only run on messages that are malformed.
+    #[cold]
+    pub(super) fn read(&self) -> Option<Repeated<'a>> {
+        let start = self.bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+        let bytes = &self.bytes[start..];
+        let head = &bytes[..memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 2)];
+        let method = &head[..memchr::memchr(b' ', head)?];
+        if !all(method, TOKEN) || method == b"ACK" {
+            return None;
+        }
+        let (mut via, mut from, mut to, mut call_id, mut cseq) = (None, None, None, None, None);
+        for (name, value) in raw_lines(head) {
+            let slot = match name {
+                HeaderName::From => &mut from,
+                HeaderName::To => &mut to,
+                HeaderName::CallId => &mut call_id,
+                HeaderName::CSeq => &mut cseq,
+                // Further Vias are repeated as they are, but not with stray line breaks in them.
+                HeaderName::Via if via.is_some() && is_clean(value) => continue,
+                HeaderName::Via => &mut via,
+                _ => continue,
+            };
+            if slot.is_some() || !is_clean(value) {
+                return None;
+            }
+            *slot = Some(value);
+        }
+        NameAddr::parse(from?).ok()?;
+        let has_tag = NameAddr::parse(to?).ok()?.tag().is_some();
+        if CSeq::parse(cseq?).ok()?.method == Method::Ack || call_id?.is_empty() {
+            return None;
+        }
+        let via = Via::parse_at(via?, 0).ok()?.0;
+        Some(Repeated { head, via, from: from?, to: to?, has_tag, call_id: call_id?, cseq: cseq? })
+    }
+}
+
+/// The parts of a malformed request that its answer repeats.
+pub(super) struct Repeated<'a> {
+    /// The bytes from the start line to the end of the head, or to the end of the datagram.
+    pub head: &'a [u8],
+    /// The top Via.
+    pub via: Via<'a>,
     /// The raw From value.
-    #[must_use]
-    pub const fn from(&self) -> Option<&'a [u8]> {
-        self.from
-    }
-
+    pub from: &'a [u8],
     /// The raw To value.
-    #[must_use]
-    pub const fn to(&self) -> Option<&'a [u8]> {
-        self.to
-    }
-
+    pub to: &'a [u8],
+    /// Whether To has a tag.
+    pub has_tag: bool,
     /// The raw Call-ID value.
-    #[must_use]
-    pub const fn call_id(&self) -> Option<&'a [u8]> {
-        self.call_id
-    }
-
+    pub call_id: &'a [u8],
     /// The raw CSeq value.
-    #[must_use]
-    pub const fn cseq(&self) -> Option<&'a [u8]> {
-        self.cseq
-    }
+    pub cseq: &'a [u8],
 }
 
 /// Whether `value` holds no NUL, and CR and LF only in folds.

@@ -1,14 +1,12 @@
 //! A parsed message: borrowed views of the datagram.
 
-use arrayvec::ArrayVec;
-
 use super::Method;
+use crate::header::line::{Line, is_empty_line};
 use crate::header::scan::number_saturating;
 use crate::header::{
-    Accept, Addrs, BadValue, CSeq, Contacts, Event, HeaderName, Line, Lines, MediaType, NameAddr,
+    Accept, Addrs, BadValue, CSeq, Contacts, Event, HeaderName, Index, Lines, MediaType, NameAddr,
     SubscriptionState, Values, Via, scan,
 };
-use crate::limits::HEADERS_MAX;
 
 /// The start line (RFC 3261 §7.1, §7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +46,9 @@ pub struct Message<'a> {
     pub(super) cseq: CSeq<'a>,
     pub(super) max_forwards: Option<u32>,
     pub(super) content_length: Option<u32>,
-    /// For each header, the index of its first line plus one; 0 if there is none.
-    pub(super) first: [u8; HeaderName::COUNT],
-    pub(super) lines: ArrayVec<Line, HEADERS_MAX>,
+    /// Start of the first header line.
+    pub(super) headers_at: u16,
+    pub(super) index: Index,
 }
 
 impl<'a> Message<'a> {
@@ -106,12 +104,12 @@ impl<'a> Message<'a> {
     }
 
     /// The raw Via lines in order; each may hold several Vias.
-    pub fn via_lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn via_lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.lines(HeaderName::Via)
     }
 
     /// All Vias in order, topmost first.
-    pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, BadValue>> + use<'_, 'a> {
+    pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, BadValue>> + use<'a> {
         self.values(HeaderName::Via).map(Via::parse)
     }
 
@@ -153,7 +151,7 @@ impl<'a> Message<'a> {
 
     /// The contacts in order.
     #[must_use]
-    pub fn contacts(&self) -> Contacts<'_, 'a> {
+    pub fn contacts(&self) -> Contacts<'a> {
         Contacts(self.values(HeaderName::Contact))
     }
 
@@ -176,7 +174,7 @@ impl<'a> Message<'a> {
     }
 
     /// The codings of the body in the order in which they were applied, compared without case.
-    pub fn content_encoding(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn content_encoding(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(HeaderName::ContentEncoding)
     }
 
@@ -188,17 +186,17 @@ impl<'a> Message<'a> {
 
     /// The media types the sender can read.
     #[must_use]
-    pub fn accept(&self) -> Accept<'_, 'a> {
+    pub fn accept(&self) -> Accept<'a> {
         Accept::new(self.has(HeaderName::Accept), self.values(HeaderName::Accept))
     }
 
     /// The event packages the sender supports.
-    pub fn allow_events(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn allow_events(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(HeaderName::AllowEvents)
     }
 
     /// The methods the sender supports.
-    pub fn allow(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn allow(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(HeaderName::Allow)
     }
 
@@ -209,12 +207,12 @@ impl<'a> Message<'a> {
     }
 
     /// The option tags the sender requires of us (RFC 3261 §20.32).
-    pub fn require(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn require(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(HeaderName::Require)
     }
 
     /// The option tags the sender requires of proxies (RFC 3261 §20.29).
-    pub fn proxy_require(&self) -> impl Iterator<Item = &'a [u8]> + use<'_, 'a> {
+    pub fn proxy_require(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.values(HeaderName::ProxyRequire)
     }
 
@@ -255,19 +253,19 @@ impl<'a> Message<'a> {
 
     /// The Route values in order.
     #[must_use]
-    pub fn routes(&self) -> Addrs<'_, 'a> {
+    pub fn routes(&self) -> Addrs<'a> {
         Addrs(self.values(HeaderName::Route))
     }
 
     /// The Record-Route values in order.
     #[must_use]
-    pub fn record_routes(&self) -> Addrs<'_, 'a> {
+    pub fn record_routes(&self) -> Addrs<'a> {
         Addrs(self.values(HeaderName::RecordRoute))
     }
 
     /// The Path values in order (RFC 3327).
     #[must_use]
-    pub fn paths(&self) -> Addrs<'_, 'a> {
+    pub fn paths(&self) -> Addrs<'a> {
         Addrs(self.values(HeaderName::Path))
     }
 
@@ -290,37 +288,43 @@ impl<'a> Message<'a> {
     }
 
     /// All header lines in order: name as written and value.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'_, 'a> {
-        self.lines.iter().map(|line| (line.name_text(self.bytes), line.value(self.bytes)))
+    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        let mut at = usize::from(self.headers_at);
+        std::iter::from_fn(move || {
+            // The parser has read all these lines before, so an error cannot occur.
+            if is_empty_line(bytes, at).ok()? {
+                return None;
+            }
+            let line = Line::read(bytes, at).ok()?;
+            let name = &bytes[at..line.name_end];
+            at = line.next;
+            Some((name, &bytes[line.value_start..line.value_end]))
+        })
     }
 
     /// The raw values of all lines of a header.
     #[must_use]
-    pub fn lines(&self, name: HeaderName) -> Lines<'_, 'a> {
-        let from = match self.first[name as usize] {
-            0 => self.lines.len(),
-            first => usize::from(first) - 1,
-        };
-        Lines::new(self.bytes, &self.lines[from..], name)
+    pub fn lines(&self, name: HeaderName) -> Lines<'a> {
+        self.index.lines(self.bytes, name)
     }
 
     /// The comma-separated values of a header, across lines. Meaningless for headers that are no lists, such as Date.
     #[must_use]
-    pub fn values(&self, name: HeaderName) -> Values<'_, 'a> {
+    pub fn values(&self, name: HeaderName) -> Values<'a> {
         Values::new(self.lines(name))
     }
 
     /// Whether a line of the header is there.
     #[must_use]
     pub const fn has(&self, name: HeaderName) -> bool {
-        self.first[name as usize] != 0
+        self.index.has(name)
     }
 
     /// The value of the first line of a header.
     #[must_use]
     pub fn first(&self, name: HeaderName) -> Option<&'a [u8]> {
-        let index = usize::from(self.first[name as usize]).checked_sub(1)?;
-        Some(self.lines[index].value(self.bytes))
+        self.index.first(self.bytes, name)
     }
 }
 
@@ -330,5 +334,3 @@ impl std::fmt::Debug for Message<'_> {
         write!(f, "Message({} + {} bytes of body)", self.bytes[..end].escape_ascii(), self.body.len())
     }
 }
-
-const _: () = assert!(HEADERS_MAX < u8::MAX as usize, "an index of a line plus one fits a byte");

@@ -4,7 +4,7 @@
 //! [`super::parse`] gives for a message it accepts, and whoever owns the message parses it in full.
 
 use super::Method;
-use super::respond::raw_lines;
+use crate::header::line::{Line, is_empty_line, line_end};
 use crate::header::scan::{TOKEN, skip};
 use crate::header::{HeaderName, Via};
 
@@ -55,5 +55,13 @@ fn head(bytes: &[u8]) -> &[u8] {
 
 /// The value of the first line of `name`.
 fn value(head: &[u8], name: HeaderName) -> Option<&[u8]> {
-    raw_lines(head).find(|(found, _)| *found == name).map(|(_, value)| value)
+    let mut at = line_end(head, 0).ok()? + 2;
+    while !is_empty_line(head, at).ok()? {
+        let line = Line::read(head, at).ok()?;
+        if line.name == name {
+            return Some(&head[line.value_start..line.value_end]);
+        }
+        at = line.next;
+    }
+    None
 }

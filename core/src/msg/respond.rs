@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::write::{Writer, push_number, push_unfolded};
 use super::{Message, Partial};
 use crate::header::scan::{TOKEN, skip, trim};
-use crate::header::{HeaderName, NameAddr, Rport, Via};
+use crate::header::{HeaderName, Rport, Via};
 
 /// Writes the beginning of a response to `request` that came from `source`: status line, all Vias, From, To, Call-ID
 /// and CSeq, with folds undone.
@@ -48,28 +48,21 @@ pub fn respond_malformed(
     reason: &str,
     source: SocketAddr,
 ) -> bool {
-    let (Some(via), Some(from), Some(to), Some(call_id), Some(cseq)) =
-        (partial.via(), partial.from(), partial.to(), partial.call_id(), partial.cseq())
-    else {
-        return false;
-    };
-    if !partial.can_respond() {
-        return false;
-    }
+    let Some(repeated) = partial.read() else { return false };
     Writer::new(out).status_line(code, reason);
-    let mut top = Some(&via);
-    for (_, value) in raw_lines(partial.head).filter(|(name, _)| *name == HeaderName::Via) {
+    let mut top = Some(&repeated.via);
+    for (_, value) in raw_lines(repeated.head).filter(|(name, _)| *name == HeaderName::Via) {
         push_via_line(out, value, top.take(), source);
     }
     let mut writer = Writer::new(out);
-    writer.header("From", from);
-    if NameAddr::parse(to).is_ok_and(|to| to.tag().is_some()) {
-        writer.header("To", to);
+    writer.header("From", repeated.from);
+    if repeated.has_tag {
+        writer.header("To", repeated.to);
     } else {
         // RFC 3261 §8.2.6.2 wants a tag; a constant one will do for a request that makes no dialog.
-        writer.header_parts("To", &[to, b";tag=malformed"]);
+        writer.header_parts("To", &[repeated.to, b";tag=malformed"]);
     }
-    writer.header("Call-ID", call_id).header("CSeq", cseq).content_length(0).end();
+    writer.header("Call-ID", repeated.call_id).header("CSeq", repeated.cseq).content_length(0).end();
     true
 }
 
@@ -148,23 +141,19 @@ fn host_ip(host: &[u8]) -> Option<IpAddr> {
 /// The header lines that can be made out in `head`, which begins with a start line: name and raw value. Lines that are
 /// none are left out; the list ends at an empty line.
 pub(super) fn raw_lines(head: &[u8]) -> impl Iterator<Item = (HeaderName, &[u8])> {
-    let start = memchr::memmem::find(head, b"\r\n").map_or(head.len(), |at| at + 2);
-    let mut rest = &head[start..];
+    let mut at = crlf(head, 0) + 2;
     std::iter::from_fn(move || {
         loop {
-            let mut end = 0;
-            loop {
-                end += memchr::memmem::find(&rest[end..], b"\r\n").unwrap_or(rest.len() - end);
-                match rest.get(end + 2) {
-                    Some(b' ' | b'\t') if end != 0 => end += 2,
-                    _ => break,
-                }
-            }
-            if end == 0 {
+            let line = head.get(at..)?;
+            if line.is_empty() || line.starts_with(b"\r\n") {
                 return None;
             }
-            let line = &rest[..end];
-            rest = rest.get(end + 2..).unwrap_or_default();
+            let mut end = crlf(head, at);
+            while let Some(b' ' | b'\t') = head.get(end + 2) {
+                end = crlf(head, end + 2);
+            }
+            let line = &head[at..end];
+            at = end + 2;
             let name = &line[..skip(line, 0, TOKEN)];
             let after = &line[name.len()..];
             let colon = after.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
@@ -176,4 +165,12 @@ pub(super) fn raw_lines(head: &[u8]) -> impl Iterator<Item = (HeaderName, &[u8])
             }
         }
     })
+}
+
+/// The position of the next CRLF from `at` on, or the end.
+fn crlf(bytes: &[u8], at: usize) -> usize {
+    memchr::memchr_iter(b'\n', &bytes[at..])
+        .map(|found| at + found)
+        .find(|&found| found > at && bytes[found - 1] == b'\r')
+        .map_or(bytes.len(), |found| found - 1)
 }

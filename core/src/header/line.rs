@@ -1,0 +1,143 @@
+//! Header lines: name, colon, value, folds, CRLF (RFC 3261 §7.3.1).
+
+use super::HeaderName;
+use super::chunk::{below, equal, find, first};
+use super::scan::{TOKEN, WS, is, skip};
+use crate::msg::Malformed;
+
+/// One header line, as positions in the message. All fit 16 bits, as a message does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// Which header it is.
+    pub name: HeaderName,
+    /// End of the name; it starts where the line does.
+    pub name_end: usize,
+    /// Start of the value, behind white space.
+    pub value_start: usize,
+    /// End of the value, in front of white space.
+    pub value_end: usize,
+    /// Start of the next line.
+    pub next: usize,
+}
+
+impl Line {
+    /// Reads the line at `at`, which is not the empty line that ends the head.
+    #[inline]
+    pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
+        let (name, name_end, value_at) = header_name(bytes, at)?;
+        let (mut end, next) = folded_end(bytes, value_at)?;
+        let value_start = skip(bytes, value_at, WS).min(end);
+        while end > value_start && is(bytes[end - 1], WS) {
+            end -= 1;
+        }
+        Ok(Self { name, name_end, value_start, value_end: end, next })
+    }
+}
+
+/// The position of the CRLF that ends the line from `at` on.
+#[inline]
+pub(crate) fn line_end(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
+    let mut at = at;
+    loop {
+        // One comparison finds CR, LF and NUL; of the other characters up to CR, only tabs occur in practice.
+        at = find(bytes, at, |word| below(word, b'\r' + 1));
+        match bytes.get(at..) {
+            Some([b'\r', b'\n', ..]) => return Ok(at),
+            Some([b'\r' | b'\n' | 0, ..]) => return Err(Malformed::LineBreak),
+            Some([_, ..]) => at += 1,
+            Some([]) | None => return Err(Malformed::Unterminated),
+        }
+    }
+}
+
+/// The position of the CRLF that ends the value from `at` on, folds passed over, and the start of the next line.
+#[inline]
+pub(crate) fn folded_end(bytes: &[u8], at: usize) -> Result<(usize, usize), Malformed> {
+    let mut end = line_end(bytes, at)?;
+    while let Some(b' ' | b'\t') = bytes.get(end + 2) {
+        end = line_end(bytes, end + 3)?;
+    }
+    Ok((end, end + 2))
+}
+
+/// Whether the line at `at` is the empty one that ends the head; an error if nothing is there.
+#[inline]
+pub(crate) fn is_empty_line(bytes: &[u8], at: usize) -> Result<bool, Malformed> {
+    match bytes.get(at..) {
+        Some([b'\r', b'\n', ..]) => Ok(true),
+        Some([_, ..]) => Ok(false),
+        Some([]) | None => Err(Malformed::Unterminated),
+    }
+}
+
+/// Reads the header name at `at` and its colon: the header, the end of its name, and the position behind the colon.
+#[inline]
+fn header_name(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize), Malformed> {
+    if let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        // A CR in front of the colon must not be taken for part of a name.
+        let len = first(chunk, |word| equal(word, b':') | below(word, b'\r' + 1));
+        let known = HeaderName::of_chunk(chunk, len);
+        if known != HeaderName::Other && chunk.get(len) == Some(&b':') {
+            return Ok((known, at + len, at + len + 1));
+        }
+    }
+    header_name_slow(bytes, at)
+}
+
+/// [`header_name`] for names that are long, unknown, near the end, or followed by white space.
+fn header_name_slow(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize), Malformed> {
+    let end = skip(bytes, at, TOKEN);
+    let mut colon = end;
+    // RFC 3261 §25.1 `HCOLON`: spaces and tabs, but no fold, may stand in front of the colon.
+    while let Some(b' ' | b'\t') = bytes.get(colon) {
+        colon += 1;
+    }
+    match bytes.get(colon) {
+        Some(b':') if end != at => Ok((HeaderName::of(&bytes[at..end]), end, colon + 1)),
+        None => Err(Malformed::Unterminated),
+        Some(_) => Err(Malformed::HeaderLine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folds_belong_to_the_value_and_white_space_around_it_does_not() {
+        let bytes = b"Subject \t:\r\n one\r\n\ttwo \r\n \r\nTo: x\r\n\r\n";
+        let line = Line::read(bytes, 0).unwrap();
+        assert_eq!(line.name, HeaderName::Subject);
+        assert_eq!(&bytes[line.value_start..line.value_end], b"one\r\n\ttwo");
+        assert_eq!(&bytes[line.next..line.next + 2], b"To");
+        let line = Line::read(bytes, line.next).unwrap();
+        assert_eq!(is_empty_line(bytes, line.next), Ok(true));
+    }
+
+    #[test]
+    fn empty_values_are_values() {
+        for text in [&b"To:\r\n\r\n"[..], b"To: \r\n\r\n", b"To:\r\n \r\n\r\n", b"To:\r\nVia: x\r\n\r\n"] {
+            let line = Line::read(text, 0).unwrap();
+            assert_eq!(line.value_start, line.value_end, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn broken_lines_are_told_apart() {
+        for (text, kind) in [
+            (&b"To"[..], Malformed::Unterminated),
+            (b"To: x", Malformed::Unterminated),
+            (b"To: x\r", Malformed::LineBreak),
+            (b"To: x\ny\r\n", Malformed::LineBreak),
+            (b"To: x\ry\r\n", Malformed::LineBreak),
+            (b"To: x\0\r\n", Malformed::LineBreak),
+            (b"To x\r\n", Malformed::HeaderLine),
+            (b": x\r\n", Malformed::HeaderLine),
+            (b" To: x\r\n", Malformed::HeaderLine),
+            (b"To\r\n : x\r\n", Malformed::HeaderLine),
+            (b"Call\rID: xxxxxxxxxxxxxxx\r\n", Malformed::HeaderLine),
+        ] {
+            assert_eq!(Line::read(text, 0).unwrap_err(), kind, "{}", text.escape_ascii());
+        }
+    }
+}
