@@ -41,7 +41,7 @@ pub struct PublishRequest<'a> {
     pub expires_secs: Option<u32>,
     /// Whether there is a body (of a length above zero; baresip's refresh names a type and sends nothing).
     pub has_body: bool,
-    /// Hash of Call-ID, From tag and CSeq: the same for a retransmission, also across a restart.
+    /// Hash of its server transaction: the same for a retransmission, also across a restart.
     pub request: u64,
 }
 

@@ -3,13 +3,28 @@
 #![deny(unsafe_code)]
 
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod event_loop;
+mod index;
+pub mod listeners;
 pub mod metrics;
 pub mod net;
+pub mod node;
 pub mod note;
+mod presentities;
+pub mod records;
+mod recover;
+mod reply;
+mod route;
 pub mod settings;
 pub mod shard;
+pub mod shard_files;
+mod sipl;
+mod sipp;
 pub mod sleep;
+mod subscriptions;
 mod sync;
+mod watched;

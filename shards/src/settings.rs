@@ -4,17 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use comsipl_core::ExpiryPolicy;
-
-/// How NOTIFYs look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// By the RFCs, for the world.
-    #[default]
-    Rfc,
-    /// As installed ComSIPL clients expect them.
-    Comsipl,
-}
+pub use comsipl_core::{ExpiryPolicy, Profile};
 
 /// What watchers are told of a user who is registered and has published nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

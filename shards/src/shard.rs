@@ -1,19 +1,88 @@
 //! One shard: the engine that owns a part of the users and a part of the subscriptions, without sockets and threads.
+//!
+//! The caller brings datagrams, notes and the time; the shard leaves messages in `outbox` and notes in `notes`. The event
+//! loop, the simulator and the benches drive it alike:
+//!
+//! ```text
+//! owner_of(datagram)  -> whose it is
+//! on_datagram(now, …)    a datagram of ours
+//! on_note(now, …)        what another shard says
+//! on_turn_end(now)       timers, then the fan-out, within the bounds of a turn
+//! outbox, notes          taken by the caller; outbox.clear(&mut bodies)
+//! deadline()             when on_turn_end must be called next
+//! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use comsipl_core::{Bodies, Flow, Mono, Now, Outbox};
+use comsipl_core::chunked::Slab;
+use comsipl_core::pidf::Composer;
+use comsipl_core::registrar::BindingChange;
+use comsipl_core::timer::Wheel;
+use comsipl_core::transaction::ServerTransactions;
+use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox};
+use comsipl_fdb::{Full, RecordBuf};
 
+use crate::counters::Counters;
+use crate::listeners::Listeners;
 use crate::note::Note;
+use crate::presentities::Presentities;
 use crate::settings::Settings;
+use crate::shard_files::{Files, ShardFiles};
+use crate::sipp::Attempt;
+use crate::subscriptions::Subscriptions;
+use crate::watched::WatchedTable;
 
 /// Who must handle a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The shard with this number (which may be the asking one).
     Shard(usize),
-    /// Nobody: keep-alives and what is not SIP. The asking shard passes it to its own `on_datagram`, which counts it.
+    /// Nobody in particular: whoever has it passes it to its own `on_datagram`.
     Anyone,
+}
+
+/// Buffers that are used again by every message.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// A subscription's record.
+    pub(crate) subscription: RecordBuf,
+    /// A document's, publication's or binding's record.
+    pub(crate) document: RecordBuf,
+    /// Canonical AoR of the request at hand.
+    pub(crate) aor: Vec<u8>,
+    /// Canonical AoR of the user whose document is composed.
+    pub(crate) user: Vec<u8>,
+    /// A route set or Path vector.
+    pub(crate) routes: Vec<u8>,
+    /// Texts of several records, or several header lines.
+    pub(crate) texts: Vec<u8>,
+    /// Changes of bindings.
+    pub(crate) changes: Vec<BindingChange>,
+    /// Published documents to compose.
+    pub(crate) published: Vec<u8>,
+    /// The composed document.
+    pub(crate) composed: Vec<u8>,
+    /// Its note.
+    pub(crate) note: Vec<u8>,
+}
+
+/// What a shard begins with.
+pub struct ShardStart {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many shards there are.
+    pub shards: usize,
+    /// What the operator set.
+    pub settings: Arc<Settings>,
+    /// The files, with the partitions `p` for which `p % shards == index`.
+    pub files: ShardFiles,
+    /// Our addresses, in the order of `Flow::listener`.
+    pub listeners: Vec<std::net::SocketAddr>,
+    /// Seed of its randomness; each shard needs another one.
+    pub seed: [u8; 32],
+    /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
+    pub last_alive_ms: u64,
 }
 
 /// The engine of one shard.
@@ -24,33 +93,193 @@ pub struct Shard {
     pub bodies: Bodies,
     /// Notes to other shards as (shard, note), emptied by the caller at the end of the turn.
     pub notes: Vec<(usize, Note)>,
+    pub(crate) index: usize,
+    pub(crate) shards: usize,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) keys: HashKey,
+    pub(crate) chance: Chance,
+    pub(crate) files: Files,
+    pub(crate) transactions: ServerTransactions,
+    pub(crate) composer: Composer,
+    pub(crate) presentities: Presentities,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) watched: WatchedTable,
+    /// NOTIFYs under way.
+    pub(crate) attempts: Slab<Attempt>,
+    /// Their timers.
+    pub(crate) attempt_timers: Wheel,
+    /// Watched presentities whose watchers are to be told, in the order in which they changed.
+    pub(crate) due: VecDeque<u32>,
+    /// Watched presentities whose bodies are cached, oldest first.
+    pub(crate) cached: VecDeque<(u32, AorKey)>,
+    pub(crate) scratch: Scratch,
+    /// Timers that were due and did not fit the turn.
+    more_due: bool,
+    /// When the oldest undelivered change was written to the files last.
+    undelivered_noted: Mono,
+    undelivered_since: u64,
+    full_warned: Option<Mono>,
+    now: Mono,
 }
 
 impl Shard {
-    /// Who must handle `datagram`; looks at as few bytes as it can.
+    /// Opens a shard over recovered files and takes up what they hold: users, publications, bindings, subscriptions and
+    /// their timers. What was owed to watchers when the node stopped is due again.
     #[must_use]
-    pub fn owner_of(&self, _datagram: &[u8]) -> Owner {
-        Owner::Anyone
+    pub fn open(start: ShardStart, now: Now) -> Self {
+        let keys = HashKey(start.files.presence.hash_key());
+        let settings = start.settings;
+        let listeners = Listeners::new(settings.advertise.clone(), settings.profile, start.listeners);
+        let mut shard = Self {
+            outbox: Outbox::default(),
+            bodies: Bodies::default(),
+            notes: Vec::new(),
+            index: start.index,
+            shards: start.shards,
+            listeners: Arc::new(listeners),
+            counters: Arc::default(),
+            keys,
+            chance: Chance::from_seed(start.seed),
+            files: Files::new(start.files),
+            transactions: ServerTransactions::new(settings.transaction_memory),
+            settings,
+            composer: Composer::default(),
+            presentities: Presentities::new(now.mono),
+            subscriptions: Subscriptions::new(now.mono),
+            watched: WatchedTable::default(),
+            attempts: Slab::default(),
+            attempt_timers: Wheel::new(now.mono),
+            due: VecDeque::new(),
+            cached: VecDeque::new(),
+            scratch: Scratch::default(),
+            more_due: false,
+            undelivered_noted: Mono(0),
+            undelivered_since: 0,
+            full_warned: None,
+            now: now.mono,
+        };
+        shard.recover(now, start.last_alive_ms);
+        shard
     }
 
-    /// Takes a datagram that this shard owns.
-    pub fn on_datagram(&mut self, _now: Now, _flow: Flow, _datagram: &[u8]) {}
-
     /// Takes a note of another shard.
-    pub fn on_note(&mut self, _now: Now, _note: Note) {}
+    pub fn on_note(&mut self, now: Now, note: Note) {
+        match note {
+            Note::Watch { key, shard } => {
+                let user = self.presentities.find_or_insert(key);
+                let entry = &mut self.presentities[user];
+                entry.watching_shards |= 1 << shard;
+                let version = entry.version;
+                self.post_to(now, usize::from(shard), Note::Changed { key, version });
+            }
+            Note::Unwatch { key, shard } => {
+                if let Some(user) = self.presentities.find(key) {
+                    self.presentities[user].watching_shards &= !(1 << shard);
+                    self.presentities.forget_if_empty(user);
+                }
+            }
+            Note::Changed { key, version } => self.on_changed(now, key, version),
+        }
+    }
 
     /// Fires due timers and goes on with the fan-out, within the bounds of one turn.
-    pub fn on_turn_end(&mut self, _now: Now) {}
+    pub fn on_turn_end(&mut self, now: Now) {
+        self.now = now.mono;
+        let expiries = self.expire(now);
+        let attempts = self.fire_attempt_timers(now);
+        self.more_due = expiries || attempts;
+        self.fan_out(now);
+        self.transactions.expire(now.mono);
+        self.note_undelivered(now);
+        self.set_gauges();
+    }
 
     /// When `on_turn_end` must be called again at the latest; `None`: only after input. A moment that is past: at once.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
-        None
+        if self.more_due || !self.due.is_empty() {
+            return Some(Mono(0));
+        }
+        [
+            self.attempt_timers.deadline(),
+            self.subscriptions.expiry.deadline(),
+            self.presentities.publication_expiry.deadline(),
+            self.presentities.binding_expiry.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> &Arc<Settings> {
-        unreachable!("the engine keeps its settings")
+        &self.settings
+    }
+
+    /// What this shard counts.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// This shard's number.
+    pub(crate) fn number(&self) -> u8 {
+        u8::try_from(self.index).expect("there are at most 64 shards")
+    }
+
+    /// The shard that owns a partition.
+    pub(crate) fn shard_of(&self, partition: u8) -> usize {
+        usize::from(partition) % self.shards
+    }
+
+    /// Sends a note to a shard; one to ourselves is taken at once.
+    pub(crate) fn post_to(&mut self, now: Now, shard: usize, note: Note) {
+        if shard == self.index {
+            self.on_note(now, note);
+        } else {
+            self.notes.push((shard, note));
+        }
+    }
+
+    /// Says that a file had no room, at most once a minute in the log.
+    pub(crate) fn note_full(&mut self, what: Full) {
+        let quiet = self.full_warned.is_some_and(|at| self.now.since(at).as_secs() < 60);
+        if !quiet {
+            self.full_warned = Some(self.now);
+            tracing::error!(
+                shard = self.index,
+                "a record could not be stored: {what}; phones are told to come back later"
+            );
+        }
+    }
+
+    /// Writes down, about once a second, since when changes may be undelivered, so that a crash owes them again.
+    fn note_undelivered(&mut self, now: Now) {
+        if now.mono.since(self.undelivered_noted).as_millis() < 1000 {
+            return;
+        }
+        self.undelivered_noted = now.mono;
+        let since = self.due.front().map_or(0, |&id| self.watched[id].due_since.0);
+        if since != self.undelivered_since {
+            self.undelivered_since = since;
+            for number in self.files.own_numbers() {
+                self.files.presence_partition_mut(number).set_undelivered_since(since);
+            }
+        }
+    }
+
+    fn set_gauges(&mut self) {
+        let counters = &self.counters;
+        counters.subscriptions.set(self.subscriptions.len() as u64);
+        counters.publications.set(self.presentities.publications.in_use() as u64);
+        counters.bindings.set(self.presentities.bindings.in_use() as u64);
+        counters.notifies_in_flight.set(self.attempts.in_use() as u64);
+        counters.presentities.set(self.presentities.len() as u64);
+        counters.presentities_watched.set(self.watched.len() as u64);
+        counters.presentities_due.set(self.due.len() as u64);
+        counters.answers_forgotten_early.set(self.transactions.forgotten_early());
     }
 }

@@ -1,0 +1,113 @@
+//! What a shard counts. Written by the shard alone, read by anyone at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread raises and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more. Only the owning shard calls this, so a plain load and store do, and no bus lock is taken.
+    #[inline]
+    pub fn up(&self) {
+        self.add(1);
+    }
+
+    /// `n` more; see [`Self::up`].
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Replaces the value: for gauges.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares the counters once: the struct and the list of names and values.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// The engine's counters of one shard. Gauges say so.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+        }
+
+        impl Counters {
+            /// Every counter with its name, in declaration order.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$((stringify!($name), self.$name.get())),+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// REGISTER requests handled (retransmissions not included).
+    registers,
+    /// PUBLISH requests handled.
+    publishes,
+    /// SUBSCRIBE requests handled.
+    subscribes,
+    /// OPTIONS and all other requests handled.
+    other_requests,
+    /// Requests answered with 2xx.
+    answered_ok,
+    /// Requests answered with 3xx to 6xx.
+    refused,
+    /// Requests answered with 503 because a table, the file or the disk is full.
+    refused_full,
+    /// Retransmitted requests, answered with the same bytes.
+    retransmitted_requests,
+    /// Datagrams that are not SIP messages (keep-alives not included).
+    malformed,
+    /// Keep-alives.
+    keep_alives,
+    /// NOTIFYs sent for the first time.
+    notifies,
+    /// NOTIFYs sent again by Timer E.
+    notify_retransmissions,
+    /// NOTIFYs answered with 2xx.
+    notifies_delivered,
+    /// NOTIFYs answered otherwise.
+    notifies_refused,
+    /// NOTIFYs never answered (Timer F).
+    notifies_timed_out,
+    /// Answers that meet no NOTIFY in flight.
+    stray_answers,
+    /// Changes of a presentity's document.
+    changes,
+    /// PUBLISHes that changed nothing but time stamps, or nothing at all.
+    changes_suppressed,
+    /// Subscriptions removed because their watcher is gone.
+    watchers_lost,
+    /// Subscriptions, publications and bindings that ran out.
+    expired,
+    /// Answers forgotten before 64*T1 because the memory for them was used up.
+    answers_forgotten_early,
+    /// Stored records that could not be read back.
+    unreadable_records,
+    /// Subscriptions at present (gauge).
+    subscriptions,
+    /// Publications at present (gauge).
+    publications,
+    /// Bindings at present (gauge).
+    bindings,
+    /// NOTIFYs in flight at present (gauge).
+    notifies_in_flight,
+    /// Users of whom something is known at present (gauge).
+    presentities,
+    /// Presentities watched from this shard at present (gauge).
+    presentities_watched,
+    /// Presentities with watchers that wait to be told, at present (gauge).
+    presentities_due,
+}

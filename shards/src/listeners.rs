@@ -1,0 +1,93 @@
+//! The node's own addresses, as phones are told.
+
+use std::net::{IpAddr, SocketAddr};
+
+use comsipl_core::{Flow, Profile};
+use smallvec::SmallVec;
+
+/// The addresses that the shards listen on.
+#[derive(Debug)]
+pub struct Listeners {
+    advertise: Option<String>,
+    profile: Profile,
+    each: Vec<SocketAddr>,
+}
+
+/// `host[:port]` for Via and Contact.
+pub type SentBy = SmallVec<[u8; 64]>;
+
+impl Listeners {
+    /// The bound addresses, in the order of `Flow::listener`. `advertise` replaces them all.
+    #[must_use]
+    pub fn new(advertise: Option<String>, profile: Profile, each: Vec<SocketAddr>) -> Self {
+        Self { advertise, profile, each }
+    }
+
+    /// Our address on the side of `flow`: the one advertised, else the one the peer reached us on.
+    #[must_use]
+    pub fn sent_by(&self, flow: &Flow) -> SentBy {
+        if let Some(advertise) = &self.advertise {
+            return SentBy::from_slice(advertise.as_bytes());
+        }
+        let listener = self.each.get(usize::from(flow.listener)).or(self.each.first());
+        let listener = listener.copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5060)));
+        let ip = flow.local_ip.unwrap_or(listener.ip());
+        let mut text = SentBy::new();
+        push_ip(ip, &mut text);
+        // The customer's document leaves the default port out; others get it written.
+        if self.profile == Profile::Rfc || listener.port() != 5060 {
+            text.push(b':');
+            text.extend_from_slice(itoa::Buffer::new().format(listener.port()).as_bytes());
+        }
+        text
+    }
+}
+
+/// An address as it stands in SIP, IPv6 in brackets.
+fn push_ip(ip: IpAddr, text: &mut SentBy) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (i, octet) in ip.octets().into_iter().enumerate() {
+                if i > 0 {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(ip) => {
+            use std::io::Write as _;
+            let mut buffer = [0u8; 48];
+            let mut rest = &mut buffer[..];
+            // 48 bytes hold every IPv6 address with its brackets.
+            let _ = write!(rest, "[{ip}]");
+            let left = rest.len();
+            text.extend_from_slice(&buffer[..48 - left]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use comsipl_core::Transport;
+
+    use super::*;
+
+    fn text(listen: &str, profile: Profile, local: Option<&str>) -> String {
+        let listeners = Listeners::new(None, profile, vec![listen.parse().unwrap()]);
+        let flow = Flow {
+            transport: Transport::Udp,
+            listener: 0,
+            local_ip: local.map(|ip| ip.parse().unwrap()),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+        };
+        String::from_utf8(listeners.sent_by(&flow).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn phones_are_told_the_address_they_reached() {
+        assert_eq!(text("10.0.0.27:5060", Profile::Comsipl, None), "10.0.0.27");
+        assert_eq!(text("10.0.0.27:5060", Profile::Rfc, None), "10.0.0.27:5060");
+        assert_eq!(text("[::]:5062", Profile::Rfc, Some("2001:db8::1")), "[2001:db8::1]:5062");
+        assert_eq!(text("0.0.0.0:5062", Profile::Comsipl, Some("192.0.2.7")), "192.0.2.7:5062");
+    }
+}

@@ -1,0 +1,250 @@
+//! The users that this shard owns: their publications, their bindings, and which shards watch them.
+//!
+//! Invariants:
+//!   * a presentity is here while it has a publication, a binding, a document or a watching shard;
+//!   * its version only grows, across restarts too (it begins at the wall clock).
+
+use comsipl_core::chunked::Slab;
+use comsipl_core::publication::EntityTag;
+use comsipl_core::timer::Wheel;
+use comsipl_core::{AorKey, Mono, UnixMillis};
+
+use crate::index::PartitionedIndex;
+use crate::watched::NONE;
+
+/// One user.
+#[derive(Debug)]
+pub struct Presentity {
+    /// Who.
+    pub key: AorKey,
+    /// One bit a shard that has watchers.
+    pub watching_shards: u64,
+    /// Version of the document; zero before the first.
+    pub version: u64,
+    /// Meaning of the document (see `pidf::Summary`).
+    pub fingerprint: u64,
+    /// Slot of the document's record, or [`NONE`] while nothing is known of the user.
+    pub document: u32,
+    /// First publication, or [`NONE`].
+    pub first_publication: u32,
+    /// First binding, or [`NONE`].
+    pub first_binding: u32,
+}
+
+impl Default for Presentity {
+    fn default() -> Self {
+        Self {
+            key: AorKey(0),
+            watching_shards: 0,
+            version: 0,
+            fingerprint: 0,
+            document: NONE,
+            first_publication: NONE,
+            first_binding: NONE,
+        }
+    }
+}
+
+/// One publication of a device.
+#[derive(Debug)]
+pub struct Publication {
+    /// Whose.
+    pub presentity: u32,
+    /// Next of the same user.
+    pub next: u32,
+    /// Its record's slot.
+    pub slot: u32,
+    /// Present entity tag.
+    pub entity_tag: EntityTag,
+    /// The tag before.
+    pub previous_tag: EntityTag,
+    /// The request that made the present tag.
+    pub request: u64,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// Length of its document in bytes.
+    pub len: u32,
+}
+
+impl Default for Publication {
+    fn default() -> Self {
+        Self {
+            presentity: NONE,
+            next: NONE,
+            slot: NONE,
+            entity_tag: EntityTag(0),
+            previous_tag: EntityTag(0),
+            request: 0,
+            expires_at: UnixMillis(0),
+            len: 0,
+        }
+    }
+}
+
+/// One binding of a contact.
+#[derive(Debug)]
+pub struct Binding {
+    /// Whose.
+    pub presentity: u32,
+    /// Next of the same user.
+    pub next: u32,
+    /// Its record's slot.
+    pub slot: u32,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+}
+
+impl Default for Binding {
+    fn default() -> Self {
+        Self { presentity: NONE, next: NONE, slot: NONE, expires_at: UnixMillis(0) }
+    }
+}
+
+/// All users of a shard, with what they published and registered.
+#[derive(Debug)]
+pub struct Presentities {
+    users: Slab<Presentity>,
+    index: PartitionedIndex,
+    /// Publications by number.
+    pub publications: Slab<Publication>,
+    /// Expiry timers of the publications.
+    pub publication_expiry: Wheel,
+    /// Bindings by number.
+    pub bindings: Slab<Binding>,
+    /// Expiry timers of the bindings.
+    pub binding_expiry: Wheel,
+}
+
+/// The table's hash of an AoR key; the key is a keyed hash already.
+const fn hash(key: AorKey) -> u64 {
+    (key.0 >> 64) as u64
+}
+
+impl Presentities {
+    /// An empty table whose timers begin at `now`.
+    #[must_use]
+    pub fn new(now: Mono) -> Self {
+        Self {
+            users: Slab::default(),
+            index: PartitionedIndex::default(),
+            publications: Slab::default(),
+            publication_expiry: Wheel::new(now),
+            bindings: Slab::default(),
+            binding_expiry: Wheel::new(now),
+        }
+    }
+
+    /// The number of a user, if anything is known of him.
+    #[must_use]
+    pub fn find(&self, key: AorKey) -> Option<u32> {
+        self.index.find(key.partition(), hash(key), |id| self.users[id].key == key)
+    }
+
+    /// The number of a user, made if need be.
+    pub fn find_or_insert(&mut self, key: AorKey) -> u32 {
+        if let Some(id) = self.find(key) {
+            return id;
+        }
+        let id = self.users.insert(Presentity { key, ..Presentity::default() });
+        let users = &self.users;
+        self.index.insert(key.partition(), hash(key), id, |id| hash(users[id].key));
+        id
+    }
+
+    /// Forgets a user of whom nothing is left to know.
+    pub fn forget_if_empty(&mut self, id: u32) {
+        let user = &self.users[id];
+        let empty = user.watching_shards == 0
+            && user.document == NONE
+            && user.first_publication == NONE
+            && user.first_binding == NONE;
+        if empty {
+            self.index.remove(user.key.partition(), hash(user.key), id);
+            self.users.remove(id);
+        }
+    }
+
+    /// Numbers of a user's publications, newest first.
+    pub fn publications_of(&self, id: u32) -> impl Iterator<Item = u32> + '_ {
+        let first = self.users[id].first_publication;
+        std::iter::successors((first != NONE).then_some(first), |&p| {
+            let next = self.publications[p].next;
+            (next != NONE).then_some(next)
+        })
+    }
+
+    /// Adds a publication to its user's list.
+    pub fn insert_publication(&mut self, mut publication: Publication) -> u32 {
+        let user = publication.presentity;
+        publication.next = self.users[user].first_publication;
+        let id = self.publications.insert(publication);
+        self.users[user].first_publication = id;
+        id
+    }
+
+    /// Takes a publication out of its user's list; the record is the caller's.
+    pub fn remove_publication(&mut self, id: u32) -> Publication {
+        self.publication_expiry.cancel(id);
+        let Publication { presentity: user, next, .. } = self.publications[id];
+        if self.users[user].first_publication == id {
+            self.users[user].first_publication = next;
+        } else {
+            let before = self.publications_of(user).find(|&p| self.publications[p].next == id);
+            let before = before.expect("a publication is in its user's list");
+            self.publications[before].next = next;
+        }
+        self.publications.remove(id)
+    }
+
+    /// Numbers of a user's bindings, newest first.
+    pub fn bindings_of(&self, id: u32) -> impl Iterator<Item = u32> + '_ {
+        let first = self.users[id].first_binding;
+        std::iter::successors((first != NONE).then_some(first), |&b| {
+            let next = self.bindings[b].next;
+            (next != NONE).then_some(next)
+        })
+    }
+
+    /// Adds a binding to its user's list.
+    pub fn insert_binding(&mut self, mut binding: Binding) -> u32 {
+        let user = binding.presentity;
+        binding.next = self.users[user].first_binding;
+        let id = self.bindings.insert(binding);
+        self.users[user].first_binding = id;
+        id
+    }
+
+    /// Takes a binding out of its user's list; the record is the caller's.
+    pub fn remove_binding(&mut self, id: u32) -> Binding {
+        self.binding_expiry.cancel(id);
+        let Binding { presentity: user, next, .. } = self.bindings[id];
+        if self.users[user].first_binding == id {
+            self.users[user].first_binding = next;
+        } else {
+            let before = self.bindings_of(user).find(|&b| self.bindings[b].next == id);
+            let before = before.expect("a binding is in its user's list");
+            self.bindings[before].next = next;
+        }
+        self.bindings.remove(id)
+    }
+
+    /// Number of users known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.users.in_use()
+    }
+}
+
+impl std::ops::Index<u32> for Presentities {
+    type Output = Presentity;
+
+    fn index(&self, id: u32) -> &Presentity {
+        &self.users[id]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Presentities {
+    fn index_mut(&mut self, id: u32) -> &mut Presentity {
+        &mut self.users[id]
+    }
+}

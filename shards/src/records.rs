@@ -1,0 +1,428 @@
+//! Between the stored records, whose texts and numbers mean nothing to the files, and the engine's own types.
+
+use std::net::SocketAddr;
+
+use comsipl_core::event::EventPackage;
+use comsipl_core::pidf::Basic;
+use comsipl_core::publication::EntityTag;
+use comsipl_core::token::{hex2, hex16};
+use comsipl_core::{AorKey, Flow, Transport, UnixMillis};
+use comsipl_fdb::schema::{self, Schema};
+use comsipl_fdb::{Full, Partition, RecordBuf};
+
+use crate::watched::BodyKind;
+
+pub use comsipl_core::dialog::numeric;
+
+/// A subscription and its dialog, as stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredSubscription<'a> {
+    /// The presentity.
+    pub key: AorKey,
+    /// Our tag; see [`tag_text`].
+    pub local_tag: u64,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// Highest CSeq that may have been used.
+    pub cseq_reserved: u32,
+    /// CSeq of the newest SUBSCRIBE.
+    pub remote_cseq: u32,
+    /// When the newest SUBSCRIBE was accepted.
+    pub accepted_at: UnixMillis,
+    /// Where its NOTIFYs go.
+    pub flow: Flow,
+    /// Its event package.
+    pub package: &'static EventPackage,
+    /// What it gets of the state.
+    pub body: BodyKind,
+    /// Identity of the newest SUBSCRIBE.
+    pub request: u64,
+    /// Canonical AoR of the presentity.
+    pub aor: &'a [u8],
+    /// To URI of the SUBSCRIBE; empty: `sip:` and the AoR.
+    pub local_uri: &'a [u8],
+    /// From URI of the SUBSCRIBE.
+    pub remote_uri: &'a [u8],
+    /// From tag of the SUBSCRIBE.
+    pub remote_tag: &'a [u8],
+    /// Call-ID.
+    pub call_id: &'a [u8],
+    /// Contact URI of the watcher.
+    pub remote_target: &'a [u8],
+    /// Route set as `<uri>,<uri>`.
+    pub route_set: &'a [u8],
+    /// `id` of the Event header field.
+    pub event_id: &'a [u8],
+    /// The watcher's User-Agent.
+    pub user_agent: &'a [u8],
+}
+
+/// A publication, as stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredPublicationRecord<'a> {
+    /// The presentity.
+    pub key: AorKey,
+    /// Present entity tag.
+    pub entity_tag: EntityTag,
+    /// The tag before.
+    pub previous_tag: EntityTag,
+    /// Identity of the request that made the present tag.
+    pub request: u64,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// When its meaning changed last.
+    pub published_at: UnixMillis,
+    /// Number of its event package.
+    pub event: u8,
+    /// Canonical AoR.
+    pub aor: &'a [u8],
+    /// The document.
+    pub body: &'a [u8],
+}
+
+/// A presentity's composed document, as stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredDocument<'a> {
+    /// The presentity.
+    pub key: AorKey,
+    /// Grows with every change.
+    pub version: u64,
+    /// Hash of its meaning.
+    pub fingerprint: u64,
+    /// The basic state.
+    pub basic: Basic,
+    /// When the version was made.
+    pub changed_at: UnixMillis,
+    /// Canonical AoR.
+    pub aor: &'a [u8],
+    /// The first note for people.
+    pub note: &'a [u8],
+    /// The document in PIDF.
+    pub body: &'a [u8],
+}
+
+/// What readers of a document call it.
+pub type Document<'a> = StoredDocument<'a>;
+
+/// A binding, as stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredBindingRecord<'a> {
+    /// Whose.
+    pub key: AorKey,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// When it was registered last.
+    pub registered_at: UnixMillis,
+    /// CSeq of the last REGISTER.
+    pub cseq: u32,
+    /// Preference in thousandths.
+    pub q: u16,
+    /// `reg-id`, zero if there is none.
+    pub reg_id: u32,
+    /// Where the REGISTER came from.
+    pub flow: Flow,
+    /// Canonical AoR.
+    pub aor: &'a [u8],
+    /// The contact URI.
+    pub contact: &'a [u8],
+    /// Its parameters, as sent.
+    pub params: &'a [u8],
+    /// Call-ID of the last REGISTER.
+    pub call_id: &'a [u8],
+    /// The Path vector.
+    pub path: &'a [u8],
+    /// `+sip.instance`.
+    pub instance: &'a [u8],
+    /// The phone's User-Agent.
+    pub user_agent: &'a [u8],
+}
+
+/// Length of our tags: mark, partition, 64 bits.
+pub const TAG_LEN: usize = 1 + 2 + 16;
+
+/// Our tag in a dialog as it is written. It names the partition, so that whoever looks at a message may know its owner.
+#[must_use]
+pub fn tag_text(partition: u8, tag: u64) -> [u8; TAG_LEN] {
+    let mut text = [b'~'; TAG_LEN];
+    text[1..3].copy_from_slice(&hex2(partition));
+    text[3..].copy_from_slice(&hex16(tag));
+    text
+}
+
+fn store_flow(flow: &Flow) -> schema::Flow {
+    schema::Flow {
+        transport: match flow.transport {
+            Transport::Udp => 0,
+        },
+        listener: flow.listener,
+        ip: flow.peer.ip(),
+        port: flow.peer.port(),
+        local_ip: flow.local_ip,
+    }
+}
+
+fn load_flow(flow: &schema::Flow) -> Flow {
+    Flow {
+        transport: Transport::Udp,
+        listener: flow.listener,
+        local_ip: flow.local_ip,
+        peer: SocketAddr::new(flow.ip, flow.port),
+    }
+}
+
+/// Reads a subscription; `None` if the record holds something else.
+#[must_use]
+pub fn subscription(record: &RecordBuf) -> Option<StoredSubscription<'_>> {
+    let s = schema::Subscription::decode(record).ok()?;
+    Some(StoredSubscription {
+        key: AorKey(s.presentity),
+        local_tag: s.local_tag,
+        expires_at: UnixMillis(s.expires_at),
+        cseq_reserved: s.cseq_reserved,
+        remote_cseq: s.remote_cseq,
+        accepted_at: UnixMillis(s.accepted_at),
+        flow: load_flow(&s.flow),
+        package: EventPackage::by_number(s.event)?,
+        body: if s.flags & FLAG_BASIC == 0 { BodyKind::All } else { BodyKind::Basic },
+        request: s.request,
+        aor: s.aor,
+        local_uri: s.local_uri,
+        remote_uri: s.remote_uri,
+        remote_tag: s.remote_tag,
+        call_id: s.call_id,
+        remote_target: s.remote_target,
+        route_set: s.route_set,
+        event_id: s.event_id,
+        user_agent: s.user_agent,
+    })
+}
+
+/// Flag of a stored subscription: it gets the basic state only.
+const FLAG_BASIC: u16 = 1;
+
+fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a> {
+    schema::Subscription {
+        presentity: s.key.0,
+        local_tag: s.local_tag,
+        expires_at: s.expires_at.0,
+        cseq_reserved: s.cseq_reserved,
+        remote_cseq: s.remote_cseq,
+        accepted_at: s.accepted_at.0,
+        flow: store_flow(&s.flow),
+        event: s.package.number,
+        accept: 0,
+        flags: if s.body == BodyKind::Basic { FLAG_BASIC } else { 0 },
+        request: s.request,
+        aor: s.aor,
+        local_uri: s.local_uri,
+        remote_uri: s.remote_uri,
+        remote_tag: s.remote_tag,
+        call_id: s.call_id,
+        remote_target: s.remote_target,
+        route_set: s.route_set,
+        event_id: s.event_id,
+        user_agent: s.user_agent,
+    }
+}
+
+/// Stores a new subscription.
+///
+/// # Errors
+/// [`Full`]: nothing is stored.
+pub fn insert_subscription(partition: &mut Partition, s: &StoredSubscription<'_>) -> Result<u32, Full> {
+    partition.put(&store_subscription(s))
+}
+
+/// Stores a changed subscription in its place.
+///
+/// # Errors
+/// [`Full`]: the record is as it was.
+pub fn update_subscription(
+    partition: &mut Partition,
+    slot: u32,
+    s: &StoredSubscription<'_>,
+) -> Result<(), Full> {
+    partition.replace(slot, &store_subscription(s))
+}
+
+/// Stores the numbers of a subscription whose texts have not changed.
+pub fn update_subscription_fixed(partition: &mut Partition, slot: u32, s: &StoredSubscription<'_>) {
+    partition.update_fixed(slot, &store_subscription(s).fixed_words());
+}
+
+/// Writes down that CSeq numbers up to `reserved` may be used.
+pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
+    let Some((_, fixed)) = partition.fixed(slot) else { return };
+    if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
+        stored.cseq_reserved = reserved;
+        partition.update_fixed(slot, &stored.fixed_words());
+    }
+}
+
+/// Reads a publication; `None` if the record holds something else.
+#[must_use]
+pub fn publication(record: &RecordBuf) -> Option<StoredPublicationRecord<'_>> {
+    let p = schema::Publication::decode(record).ok()?;
+    Some(StoredPublicationRecord {
+        key: AorKey(p.presentity),
+        entity_tag: EntityTag(p.entity_tag),
+        previous_tag: EntityTag(p.previous_tag),
+        request: p.request,
+        expires_at: UnixMillis(p.expires_at),
+        published_at: UnixMillis(p.published_at),
+        event: p.event,
+        aor: p.aor,
+        body: p.body,
+    })
+}
+
+fn store_publication<'a>(p: &StoredPublicationRecord<'a>) -> schema::Publication<'a> {
+    let content_type = EventPackage::by_number(p.event).map_or("", |package| package.content_type);
+    schema::Publication {
+        presentity: p.key.0,
+        entity_tag: p.entity_tag.0,
+        previous_tag: p.previous_tag.0,
+        request: p.request,
+        expires_at: p.expires_at.0,
+        published_at: p.published_at.0,
+        event: p.event,
+        aor: p.aor,
+        content_type: content_type.as_bytes(),
+        body: p.body,
+    }
+}
+
+/// Stores a new publication.
+///
+/// # Errors
+/// [`Full`]: nothing is stored.
+pub fn insert_publication(partition: &mut Partition, p: &StoredPublicationRecord<'_>) -> Result<u32, Full> {
+    partition.put(&store_publication(p))
+}
+
+/// Stores a changed publication in its place.
+///
+/// # Errors
+/// [`Full`]: the record is as it was.
+pub fn update_publication(
+    partition: &mut Partition,
+    slot: u32,
+    p: &StoredPublicationRecord<'_>,
+) -> Result<(), Full> {
+    partition.replace(slot, &store_publication(p))
+}
+
+/// Stores the numbers of a publication whose document has not changed.
+pub fn update_publication_fixed(partition: &mut Partition, slot: u32, p: &StoredPublicationRecord<'_>) {
+    partition.update_fixed(slot, &store_publication(p).fixed_words());
+}
+
+/// Reads a document; `None` if the record holds something else.
+#[must_use]
+pub fn document(record: &RecordBuf) -> Option<StoredDocument<'_>> {
+    let d = schema::Presentity::decode(record).ok()?;
+    Some(StoredDocument {
+        key: AorKey(d.key),
+        version: d.version,
+        fingerprint: d.fingerprint,
+        basic: match d.basic {
+            1 => Basic::Open,
+            2 => Basic::Closed,
+            _ => Basic::Unknown,
+        },
+        changed_at: UnixMillis(d.changed_at),
+        aor: d.aor,
+        note: d.note,
+        body: d.body,
+    })
+}
+
+fn store_document<'a>(d: &StoredDocument<'a>) -> schema::Presentity<'a> {
+    schema::Presentity {
+        key: d.key.0,
+        version: d.version,
+        fingerprint: d.fingerprint,
+        basic: match d.basic {
+            Basic::Unknown => 0,
+            Basic::Open => 1,
+            Basic::Closed => 2,
+        },
+        changed_at: d.changed_at.0,
+        aor: d.aor,
+        note: d.note,
+        body: d.body,
+    }
+}
+
+/// Stores a presentity's first document.
+///
+/// # Errors
+/// [`Full`]: nothing is stored.
+pub fn insert_document(partition: &mut Partition, d: &StoredDocument<'_>) -> Result<u32, Full> {
+    partition.put(&store_document(d))
+}
+
+/// Stores a presentity's next document in the place of the one before.
+///
+/// # Errors
+/// [`Full`]: the record is as it was.
+pub fn update_document(partition: &mut Partition, slot: u32, d: &StoredDocument<'_>) -> Result<(), Full> {
+    partition.replace(slot, &store_document(d))
+}
+
+/// Reads a binding; `None` if the record holds something else.
+#[must_use]
+pub fn binding(record: &RecordBuf) -> Option<StoredBindingRecord<'_>> {
+    let b = schema::Binding::decode(record).ok()?;
+    Some(StoredBindingRecord {
+        key: AorKey(b.aor_key),
+        expires_at: UnixMillis(b.expires_at),
+        registered_at: UnixMillis(b.registered_at),
+        cseq: b.cseq,
+        q: b.q,
+        reg_id: b.reg_id,
+        flow: load_flow(&b.flow),
+        aor: b.aor,
+        contact: b.contact,
+        params: b.params,
+        call_id: b.call_id,
+        path: b.path,
+        instance: b.instance,
+        user_agent: b.user_agent,
+    })
+}
+
+fn store_binding<'a>(b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
+    schema::Binding {
+        aor_key: b.key.0,
+        reg_id: b.reg_id,
+        expires_at: b.expires_at.0,
+        registered_at: b.registered_at.0,
+        cseq: b.cseq,
+        q: b.q,
+        flow: store_flow(&b.flow),
+        aor: b.aor,
+        contact: b.contact,
+        params: b.params,
+        call_id: b.call_id,
+        path: b.path,
+        instance: b.instance,
+        user_agent: b.user_agent,
+    }
+}
+
+/// Stores a new binding.
+///
+/// # Errors
+/// [`Full`]: nothing is stored.
+pub fn insert_binding(partition: &mut Partition, b: &StoredBindingRecord<'_>) -> Result<u32, Full> {
+    partition.put(&store_binding(b))
+}
+
+/// Stores a changed binding in its place.
+///
+/// # Errors
+/// [`Full`]: the record is as it was.
+pub fn update_binding(partition: &mut Partition, slot: u32, b: &StoredBindingRecord<'_>) -> Result<(), Full> {
+    partition.replace(slot, &store_binding(b))
+}

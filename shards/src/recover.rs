@@ -1,0 +1,220 @@
+//! Taking up what the files hold.
+//!
+//! Memory keeps only what can be made from the records again. Three things need care:
+//!   * CSeq goes on above the block that was reserved, so it may skip and never repeats;
+//!   * a crash may have come between a publication and the document made of it: what changed shortly before is composed
+//!     again;
+//!   * a crash may have come before watchers were told: subscriptions of presentities that changed shortly before, and
+//!     those that were accepted shortly before, are owed a NOTIFY. *Shortly* is as long as a NOTIFY may have been on its
+//!     way, 64*T1, and longer where the files say that the fan-out was behind.
+
+use comsipl_core::transaction::TIMER_F;
+use comsipl_core::{AorKey, Now, UnixMillis};
+use comsipl_fdb::{Kind, RecordBuf};
+
+use crate::note::Note;
+use crate::presentities::{Binding, Publication};
+use crate::records;
+use crate::settings::RegisteredState;
+use crate::shard::Shard;
+use crate::sipp::dialog_hash;
+use crate::subscriptions::Subscription;
+use crate::watched::NONE;
+
+/// Added to 64*T1: the heartbeat comes once a sync interval, and clocks are not exact.
+const MARGIN_MS: u64 = 10_000;
+/// CSeq numbers skipped beyond the reserved block: more than a dialog can use between two syncs of the files, which is
+/// what a power cut may take from the reservation.
+const CSEQ_SKIP: u32 = 4096;
+
+impl Shard {
+    /// Rebuilds the memory of this shard from its partitions.
+    pub(crate) fn recover(&mut self, now: Now, last_alive_ms: u64) {
+        let mut record = RecordBuf::default();
+        let mut recent: Vec<AorKey> = Vec::new();
+        let own: Vec<u8> = self.files.own_numbers().collect();
+        let since = own
+            .iter()
+            .map(|&p| self.files.presence.undelivered_since(p))
+            .filter(|&since| since != 0)
+            .fold(last_alive_ms, u64::min)
+            .saturating_sub(TIMER_F.as_millis() as u64 + MARGIN_MS);
+        for &number in &own {
+            let heads: Vec<(u32, Kind)> = self.files.presence_partition(number).heads().collect();
+            for (slot, kind) in heads {
+                if self.files.presence_partition(number).read(slot, &mut record).is_err() {
+                    self.counters.unreadable_records.up();
+                    continue;
+                }
+                let taken = match kind {
+                    Kind::Presentity => self.take_document(slot, &record, since, &mut recent),
+                    Kind::Publication => self.take_publication(now, slot, &record, since, &mut recent),
+                    Kind::Subscription => self.take_subscription(now, number, slot, &record, since),
+                    _ => Some(()),
+                };
+                if taken.is_none() {
+                    self.counters.unreadable_records.up();
+                }
+            }
+            let heads: Vec<(u32, Kind)> = self.files.registered_partition(number).heads().collect();
+            for (slot, kind) in heads {
+                if kind != Kind::Binding {
+                    continue;
+                }
+                let readable = self.files.registered_partition(number).read(slot, &mut record).is_ok();
+                if !readable || self.take_binding(now, slot, &record, &mut recent).is_none() {
+                    self.counters.unreadable_records.up();
+                }
+            }
+        }
+        recent.sort_unstable();
+        recent.dedup();
+        for key in recent {
+            self.state_changed(now, key);
+        }
+        self.watch_again(now, since);
+        self.set_shared_dialogs();
+    }
+
+    fn take_document(
+        &mut self,
+        slot: u32,
+        record: &RecordBuf,
+        since: u64,
+        recent: &mut Vec<AorKey>,
+    ) -> Option<()> {
+        let document = records::document(record)?;
+        let user = self.presentities.find_or_insert(document.key);
+        let entry = &mut self.presentities[user];
+        entry.document = slot;
+        entry.version = document.version;
+        entry.fingerprint = document.fingerprint;
+        if document.changed_at.0 >= since {
+            recent.push(document.key);
+        }
+        Some(())
+    }
+
+    fn take_publication(
+        &mut self,
+        now: Now,
+        slot: u32,
+        record: &RecordBuf,
+        since: u64,
+        recent: &mut Vec<AorKey>,
+    ) -> Option<()> {
+        let stored = records::publication(record)?;
+        let presentity = self.presentities.find_or_insert(stored.key);
+        let number = self.presentities.insert_publication(Publication {
+            presentity,
+            next: NONE,
+            slot,
+            entity_tag: stored.entity_tag,
+            previous_tag: stored.previous_tag,
+            request: stored.request,
+            expires_at: stored.expires_at,
+            len: stored.body.len() as u32,
+        });
+        self.presentities.publication_expiry.arm(number, mono_of(now, stored.expires_at));
+        if stored.published_at.0 >= since {
+            recent.push(stored.key);
+        }
+        Some(())
+    }
+
+    fn take_binding(
+        &mut self,
+        now: Now,
+        slot: u32,
+        record: &RecordBuf,
+        recent: &mut Vec<AorKey>,
+    ) -> Option<()> {
+        let stored = records::binding(record)?;
+        let presentity = self.presentities.find_or_insert(stored.key);
+        let binding = Binding { presentity, next: NONE, slot, expires_at: stored.expires_at };
+        let number = self.presentities.insert_binding(binding);
+        self.presentities.binding_expiry.arm(number, mono_of(now, stored.expires_at));
+        // The operator may have changed what a registration alone says.
+        let entry = &self.presentities[presentity];
+        let is_open = self.settings.registered_state == RegisteredState::Open;
+        if entry.first_publication == NONE && is_open != (entry.document != NONE) {
+            recent.push(stored.key);
+        }
+        Some(())
+    }
+
+    fn take_subscription(
+        &mut self,
+        now: Now,
+        partition: u8,
+        slot: u32,
+        record: &RecordBuf,
+        since: u64,
+    ) -> Option<()> {
+        let stored = records::subscription(record)?;
+        let watched = self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key));
+        let owed = stored.accepted_at.0 >= since;
+        let id = self.subscriptions.insert(
+            Subscription {
+                dialog: dialog_hash(&self.keys, stored.call_id, stored.remote_tag),
+                watched,
+                slot,
+                secret: self.chance.next_u64() as u32,
+                partition,
+                cseq: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
+                epoch: self.watched[watched].epoch,
+                owed,
+                ending: stored.expires_at <= stored.accepted_at,
+                body: stored.body,
+                ..Subscription::default()
+            },
+            &mut self.watched,
+        );
+        self.subscriptions.expiry.arm(id, mono_of(now, stored.expires_at));
+        if owed && !self.watched[watched].queued {
+            self.queue(now, watched);
+        }
+        Some(())
+    }
+
+    /// Tells the owners of all watched presentities that this shard has watchers, and owes what changed shortly before.
+    fn watch_again(&mut self, now: Now, since: u64) {
+        let mut record = std::mem::take(&mut self.scratch.document);
+        for id in self.watched.ids() {
+            let key = self.watched[id].key;
+            if self.watched[id].queued {
+                // Subscriptions have joined the list since; the walk begins at its present head.
+                self.queue(now, id);
+            }
+            if self.files.presence.read_by_key(key.partition(), key.0, &mut record).is_ok()
+                && let Some(document) = records::document(&record)
+            {
+                self.watched[id].version = document.version;
+                if document.changed_at.0 >= since {
+                    self.mark_due(now, id);
+                }
+            }
+            let note = Note::Watch { key, shard: self.number() };
+            self.post_to(now, self.shard_of(key.partition()), note);
+        }
+        self.scratch.document = record;
+    }
+
+    /// Marks the subscriptions that share a dialog.
+    fn set_shared_dialogs(&mut self) {
+        for id in self.subscriptions.ids() {
+            if !self.subscriptions.knows(id) {
+                continue;
+            }
+            let entry = &self.subscriptions[id];
+            // Two of one hash may be two dialogs of one Call-ID; a common sequence does no harm there.
+            let shared = self.subscriptions.of_dialog(entry.partition, entry.dialog).nth(1).is_some();
+            self.subscriptions[id].shared_dialog = shared;
+        }
+    }
+}
+
+/// The monotonic time of a stored expiry.
+fn mono_of(now: Now, expires_at: UnixMillis) -> comsipl_core::Mono {
+    now.mono + std::time::Duration::from_millis(expires_at.0.saturating_sub(now.wall.0))
+}

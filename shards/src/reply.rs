@@ -1,0 +1,160 @@
+//! Answering a request: written once, remembered for its retransmissions, sent the way it came.
+
+use comsipl_core::event::{ACCEPT, ALLOW_EVENTS};
+use comsipl_core::msg::{self, Message, Method, Writer};
+use comsipl_core::token::hex16;
+use comsipl_core::transaction::TransactionKey;
+use comsipl_core::{Flow, HashKey, Now, PRODUCT, Refusal};
+
+use crate::shard::Shard;
+
+/// Methods served.
+pub const ALLOW: &str = "REGISTER, PUBLISH, SUBSCRIBE, OPTIONS";
+/// Extensions served.
+pub const SUPPORTED: &str = "path";
+
+/// A request on its way through SIPL.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The clocks.
+    pub now: Now,
+    /// Where it came from.
+    pub flow: Flow,
+    /// What it says.
+    pub message: &'a Message<'a>,
+    /// Its server transaction.
+    pub transaction: TransactionKey,
+}
+
+impl Request<'_> {
+    /// Its server transaction for another method (RFC 3261 §9.2: CANCEL names the transaction it cancels).
+    #[must_use]
+    pub fn transaction_as(&self, keys: &HashKey, method: &str) -> TransactionKey {
+        transaction_key(keys, self.message, method.as_bytes())
+    }
+
+    /// Hash by which a request is known again after a restart, when the remembered answers are gone.
+    #[must_use]
+    pub const fn identity(&self) -> u64 {
+        self.transaction.0 as u64
+    }
+
+    /// Seconds of the Expires header field, if there is a legible one. An illegible one counts as absent, as
+    /// RFC 3261 §20.10 says of the Contact parameter.
+    #[must_use]
+    pub fn expires_secs(&self) -> Option<u32> {
+        self.message.expires().and_then(Result::ok)
+    }
+}
+
+/// Identity of a server transaction (RFC 3261 §17.2.3): branch, sent-by and method; for a branch without the magic cookie
+/// (RFC 2543), the fields that the section lists instead.
+#[must_use]
+pub fn transaction_key(keys: &HashKey, message: &Message<'_>, method: &[u8]) -> TransactionKey {
+    let via = message.via();
+    let port = via.port().unwrap_or(0).to_be_bytes();
+    match via.branch() {
+        Some(branch) if branch.starts_with(b"z9hG4bK") => {
+            keys.transaction(&[branch, via.host(), &port, method])
+        }
+        _ => {
+            let cseq = message.cseq().number.to_be_bytes();
+            let to_tag = message.to().tag().unwrap_or_default();
+            let from_tag = message.from().tag().unwrap_or_default();
+            keys.transaction(&[
+                message.request_uri(),
+                to_tag,
+                from_tag,
+                message.call_id(),
+                &cseq,
+                via.raw(),
+                method,
+            ])
+        }
+    }
+}
+
+impl Shard {
+    /// Answers a request and remembers the answer. `more` adds headers of its own and must end the head.
+    pub(crate) fn answer(
+        &mut self,
+        request: &Request<'_>,
+        status: u16,
+        reason: &str,
+        to_tag: Option<&[u8]>,
+        more: impl FnOnce(&mut Writer<'_>),
+    ) {
+        let message = request.message;
+        let source = request.flow.peer;
+        let peer = msg::response_destination(message.via(), source);
+        let flow = Flow { peer, ..request.flow };
+        // RFC 3261 §8.2.6.2: every answer but 100 has a To tag; a retransmission must get the same one.
+        let made = hex16((request.transaction.0 >> 64) as u64);
+        let to_tag = to_tag.unwrap_or(&made);
+        self.outbox.send(flow, |out| {
+            let mut writer = msg::respond(out, message, status, reason, Some(to_tag), source);
+            writer.header("Server", PRODUCT.as_bytes());
+            more(&mut writer);
+        });
+        if (200..300).contains(&status) {
+            self.counters.answered_ok.up();
+        } else {
+            self.counters.refused.up();
+        }
+        // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly.
+        if message.method() != Some(Method::Invite)
+            && let Some(answer) = self.outbox.newest_head()
+        {
+            self.transactions.remember(request.transaction, flow, answer, request.now.mono);
+        }
+    }
+
+    /// Refuses a request, with the headers that go with the reason.
+    pub(crate) fn refuse(&mut self, request: &Request<'_>, refusal: Refusal) {
+        if matches!(refusal, Refusal::Unavailable { .. }) {
+            self.counters.refused_full.up();
+        }
+        let method = request.message.method();
+        self.answer(request, refusal.status(), refusal.reason(), None, |writer| {
+            match refusal {
+                Refusal::MethodNotAllowed => {
+                    writer.header("Allow", ALLOW.as_bytes());
+                }
+                Refusal::IntervalTooBrief { min_secs } => {
+                    writer.number("Min-Expires", u64::from(min_secs));
+                }
+                Refusal::BadEvent => {
+                    writer.header("Allow-Events", ALLOW_EVENTS.as_bytes());
+                }
+                Refusal::UnsupportedMediaType => {
+                    // RFC 3261 §21.4.13: the types that this kind of request may carry; a SUBSCRIBE may carry none.
+                    let accept = if method == Some(Method::Publish) { ACCEPT } else { "" };
+                    writer.header("Accept", accept.as_bytes());
+                }
+                Refusal::BadExtension => {
+                    for tag in unsupported(request.message) {
+                        writer.header("Unsupported", tag);
+                    }
+                }
+                Refusal::Unavailable { retry_after_secs } => {
+                    writer.number("Retry-After", u64::from(retry_after_secs));
+                }
+                _ => {}
+            }
+            writer.content_length(0).end();
+        });
+    }
+}
+
+/// Required extensions that we do not serve (RFC 3261 §8.2.2.3).
+pub fn unsupported<'a>(message: &'a Message<'a>) -> impl Iterator<Item = &'a [u8]> {
+    message.require().filter(|tag| !tag.eq_ignore_ascii_case(SUPPORTED.as_bytes()))
+}
+
+/// The Contact URI of a message that must have exactly one (RFC 3261 §8.1.1.8).
+#[must_use]
+pub fn contact_uri<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+    let mut contacts = message.contacts();
+    let first = contacts.next()?.ok()?.uri()?;
+    contacts.next().is_none().then_some(first)
+}

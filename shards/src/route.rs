@@ -1,0 +1,51 @@
+//! Who owns a datagram, from its bytes alone.
+//!
+//! REGISTER and PUBLISH belong to the hash of their AoR; SUBSCRIBE, and the answers to our NOTIFYs, to the hash of their
+//! Call-ID (which the branch of the answer names too). Everything else is answered by whoever got it.
+
+use comsipl_core::aor::canonical_into;
+use comsipl_core::header::{HeaderName, NameAddr};
+use comsipl_core::msg::{Method, peek};
+use comsipl_core::uri::Uri;
+
+use crate::shard::{Owner, Shard};
+use crate::sipp::marked;
+
+impl Shard {
+    /// Who must handle `datagram`; looks at as few bytes as it can.
+    #[must_use]
+    pub fn owner_of(&mut self, datagram: &[u8]) -> Owner {
+        if self.shards == 1 {
+            return Owner::Shard(0);
+        }
+        match self.partition_of(datagram) {
+            Some(partition) => Owner::Shard(self.shard_of(partition)),
+            None => Owner::Anyone,
+        }
+    }
+
+    fn partition_of(&mut self, datagram: &[u8]) -> Option<u8> {
+        let Some((method, uri)) = peek::peek_request(datagram) else {
+            let branch = peek::peek_response_branch(datagram)?;
+            if let Some((partition, _)) = marked(branch) {
+                return Some(partition);
+            }
+            return Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?));
+        };
+        match method {
+            Method::Subscribe => Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?)),
+            Method::Publish => self.aor_partition(uri),
+            Method::Register => {
+                let to = NameAddr::parse(peek::peek_header(datagram, HeaderName::To)?).ok()?;
+                self.aor_partition(to.uri())
+            }
+            _ => None,
+        }
+    }
+
+    fn aor_partition(&mut self, uri: &[u8]) -> Option<u8> {
+        self.scratch.aor.clear();
+        canonical_into(&Uri::parse(uri).ok()?, &mut self.scratch.aor).ok()?;
+        Some(self.keys.aor(&self.scratch.aor).partition())
+    }
+}

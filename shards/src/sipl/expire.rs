@@ -1,0 +1,80 @@
+//! What runs out by itself: publications, bindings and subscriptions. Only their owner ends them.
+
+use comsipl_core::Now;
+
+use crate::shard::Shard;
+use crate::sipp::Phase;
+use crate::watched::NONE;
+
+/// Expiries carried out in one turn; the rest waits for the next.
+const PER_TURN: usize = 256;
+
+impl Shard {
+    /// Ends what has run out; says whether more is due.
+    pub(crate) fn expire(&mut self, now: Now) -> bool {
+        let publications = self.expire_publications(now);
+        let bindings = self.expire_bindings(now);
+        let subscriptions = self.expire_subscriptions(now);
+        publications || bindings || subscriptions
+    }
+
+    fn expire_publications(&mut self, now: Now) -> bool {
+        for _ in 0..PER_TURN {
+            let Some(number) = self.presentities.publication_expiry.pop_due(now.mono) else { return false };
+            let publication = &self.presentities.publications[number];
+            let left = publication.expires_at.0.saturating_sub(now.wall.0);
+            if left > 0 {
+                // The wheel's span is shorter than the grant, or the wall clock was set back.
+                let again = now.mono + std::time::Duration::from_millis(left);
+                self.presentities.publication_expiry.arm(number, again);
+                continue;
+            }
+            self.counters.expired.up();
+            self.end_publication(now, number);
+        }
+        true
+    }
+
+    fn expire_bindings(&mut self, now: Now) -> bool {
+        for _ in 0..PER_TURN {
+            let Some(number) = self.presentities.binding_expiry.pop_due(now.mono) else { return false };
+            let binding = &self.presentities.bindings[number];
+            let left = binding.expires_at.0.saturating_sub(now.wall.0);
+            if left > 0 {
+                let again = now.mono + std::time::Duration::from_millis(left);
+                self.presentities.binding_expiry.arm(number, again);
+                continue;
+            }
+            let key = self.presentities[binding.presentity].key;
+            self.counters.expired.up();
+            self.remove_binding(number);
+            self.registration_changed(now, key, true);
+        }
+        true
+    }
+
+    /// A subscription that is not refreshed ends with a NOTIFY that says so (RFC 6665 §4.2.1.4).
+    fn expire_subscriptions(&mut self, now: Now) -> bool {
+        for _ in 0..PER_TURN {
+            let Some(id) = self.subscriptions.expiry.pop_due(now.mono) else { return false };
+            self.counters.expired.up();
+            let entry = &mut self.subscriptions[id];
+            if entry.ending {
+                // A poll, or the end that the watcher asked for: its last NOTIFY is under way.
+                continue;
+            }
+            entry.ending = true;
+            entry.owed = true;
+            if !self.notify_if_free(now, id) && self.subscriptions.knows(id) && self.is_paused(id) {
+                // The watcher asked for quiet beyond its subscription's end.
+                self.drop_subscription(now, id);
+            }
+        }
+        true
+    }
+
+    fn is_paused(&self, id: u32) -> bool {
+        let attempt = self.subscriptions[id].attempt;
+        attempt != NONE && matches!(self.attempts[attempt].phase, Phase::Paused { .. })
+    }
+}

@@ -1,0 +1,136 @@
+//! SIPL, the front service: takes REGISTER, PUBLISH and SUBSCRIBE, and answers whatever else comes.
+
+mod options;
+mod publish;
+mod register;
+mod subscribe;
+
+pub(crate) mod expire;
+
+use comsipl_core::aor::{BadAor, canonical_into};
+use comsipl_core::msg::{self, Message, Method};
+use comsipl_core::uri::Uri;
+use comsipl_core::{AorKey, Flow, Now, Refusal};
+use comsipl_fdb::Full;
+
+use crate::reply::{Request, transaction_key, unsupported};
+use crate::shard::Shard;
+
+impl Shard {
+    /// Takes a datagram that this shard owns.
+    pub fn on_datagram(&mut self, now: Now, flow: Flow, datagram: &[u8]) {
+        if self.is_keep_alive(flow, datagram) {
+            return;
+        }
+        let message = match msg::parse(datagram) {
+            Ok(message) => message,
+            Err(error) => {
+                self.counters.malformed.up();
+                // The sender is told once per datagram and nothing is kept: whoever sends rubbish costs no memory.
+                let (code, reason) = (error.kind.status(), error.kind.reason_phrase());
+                if let Some(via) = error.partial.via()
+                    && error.partial.can_respond()
+                {
+                    let peer = msg::response_destination(&via, flow.peer);
+                    self.outbox.send(Flow { peer, ..flow }, |out| {
+                        msg::respond_malformed(out, &error.partial, code, reason, flow.peer);
+                    });
+                }
+                return;
+            }
+        };
+        match message.status() {
+            Some(status) => self.on_answer(now, &message, status),
+            None => self.on_request(now, flow, &message),
+        }
+    }
+
+    fn on_request(&mut self, now: Now, flow: Flow, message: &Message<'_>) {
+        let Some(method) = message.method() else { return };
+        if method == Method::Ack {
+            // It belongs to an INVITE that we refused statelessly (RFC 3261 §8.2.7).
+            return;
+        }
+        let transaction = transaction_key(&self.keys, message, message.cseq().method_text);
+        if let Some(answered) = self.transactions.find(transaction) {
+            let (peer, bytes) = (answered.flow, answered.bytes);
+            self.outbox.send(peer, |out| out.extend_from_slice(bytes));
+            self.counters.retransmitted_requests.up();
+            return;
+        }
+        let request = Request { now, flow, message, transaction };
+        let result = if unsupported(message).next().is_some() && method != Method::Cancel {
+            Err(Refusal::BadExtension)
+        } else {
+            match method {
+                Method::Register => {
+                    self.counters.registers.up();
+                    self.on_register(&request)
+                }
+                Method::Publish => {
+                    self.counters.publishes.up();
+                    self.on_publish(&request)
+                }
+                Method::Subscribe => {
+                    self.counters.subscribes.up();
+                    self.on_subscribe(&request)
+                }
+                Method::Options => {
+                    self.counters.other_requests.up();
+                    self.on_options(&request)
+                }
+                Method::Cancel => {
+                    self.counters.other_requests.up();
+                    self.on_cancel(&request)
+                }
+                _ => {
+                    self.counters.other_requests.up();
+                    Err(Refusal::MethodNotAllowed)
+                }
+            }
+        };
+        if let Err(refusal) = result {
+            self.refuse(&request, refusal);
+        }
+    }
+
+    /// Empty datagrams, line ends and the like, with which phones keep their NAT bindings open. A double CRLF is
+    /// answered with one (RFC 5626 §3.5.1 has it so on streams, and several phones expect it over UDP too).
+    fn is_keep_alive(&mut self, flow: Flow, datagram: &[u8]) -> bool {
+        if datagram.len() > 4 || !datagram.iter().all(|b| matches!(b, b'\r' | b'\n' | 0 | b' ')) {
+            return false;
+        }
+        self.counters.keep_alives.up();
+        if datagram == b"\r\n\r\n" {
+            self.outbox.send(flow, |out| out.extend_from_slice(b"\r\n"));
+        }
+        true
+    }
+
+    /// The canonical AoR (into the scratch buffer) and its key, if this server is responsible for it.
+    fn aor_of(&mut self, uri: &[u8]) -> Result<AorKey, Refusal> {
+        let uri = Uri::parse(uri).map_err(|_| Refusal::BadRequest("Bad Request-URI"))?;
+        self.scratch.aor.clear();
+        canonical_into(&uri, &mut self.scratch.aor).map_err(|bad| match bad {
+            BadAor::Scheme => Refusal::UnsupportedUriScheme,
+            _ => Refusal::BadRequest("Bad Address"),
+        })?;
+        let aor = &self.scratch.aor;
+        let host = aor.iter().rposition(|&b| b == b'@').map_or(&aor[..], |at| &aor[at + 1..]);
+        if !self.serves(host) {
+            return Err(Refusal::NotFound);
+        }
+        Ok(self.keys.aor(aor))
+    }
+
+    /// Whether the domain is ours; without configured domains every one is.
+    fn serves(&self, host: &[u8]) -> bool {
+        self.settings.domains.is_empty() || self.settings.domains.iter().any(|d| d.as_bytes() == host)
+    }
+}
+
+/// A table or the disk is full: come back later, not all at once.
+fn full(shard: &mut Shard, what: Full) -> Refusal {
+    shard.note_full(what);
+    Refusal::Unavailable { retry_after_secs: 10 + shard.chance.below(50) }
+}

@@ -1,0 +1,321 @@
+//! REGISTER: the registrar (RFC 3261 §10.3).
+
+use comsipl_core::header::HeaderName;
+use comsipl_core::msg::Contact;
+use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
+use comsipl_core::token::push_number;
+use comsipl_core::{AorKey, Refusal};
+use smallvec::SmallVec;
+
+use super::full;
+use super::publish::expires_at_mono;
+use crate::presentities::Binding;
+use crate::records::{self, StoredBindingRecord};
+use crate::reply::Request;
+use crate::settings::RegisteredState;
+use crate::shard::Shard;
+use crate::watched::NONE;
+
+/// Room on the stack for the bindings of one user; more go to the heap.
+const CONTACTS: usize = 4;
+
+impl Shard {
+    /// Takes a REGISTER.
+    pub(super) fn on_register(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        let message = request.message;
+        let key = self.aor_of(message.to().uri())?;
+        let mut wishes: SmallVec<[ContactWish<'_>; CONTACTS]> = SmallVec::new();
+        let (mut star, mut params): (bool, SmallVec<[&[u8]; CONTACTS]>) = (false, SmallVec::new());
+        let mut qs: SmallVec<[u16; CONTACTS]> = SmallVec::new();
+        for contact in message.contacts() {
+            let contact = contact.map_err(|_| Refusal::BadRequest("Bad Contact"))?;
+            match contact {
+                Contact::Star => star = true,
+                Contact::Addr { name_addr, params: parameters } => {
+                    wishes.push(ContactWish {
+                        contact: name_addr.uri(),
+                        // A malformed value counts as 3600 (RFC 3261 §20.10).
+                        expires_secs: contact.expires().map(|secs| secs.unwrap_or(3600)),
+                        instance: contact.param("+sip.instance").flatten().unwrap_or_default(),
+                        reg_id: contact.param("reg-id").flatten().and_then(number).unwrap_or(0),
+                    });
+                    params.push(parameters.raw());
+                    qs.push(contact.q().unwrap_or(1000));
+                }
+            }
+        }
+        let contacts = match (star, wishes.is_empty()) {
+            (true, true) => Contacts::Star,
+            (true, false) => Contacts::StarAndMore,
+            (false, true) => Contacts::None,
+            (false, false) => Contacts::Each(&wishes),
+        };
+        let user = self.presentities.find(key);
+        let numbers: SmallVec<[u32; CONTACTS]> =
+            user.map(|user| self.presentities.bindings_of(user).collect()).unwrap_or_default();
+        let mut changes = std::mem::take(&mut self.scratch.changes);
+        let decided = self.decide_registration(request, key, contacts, &numbers, &mut changes);
+        let result = decided.and_then(|()| {
+            self.carry_out_registration(request, key, &wishes, &params, &qs, &numbers, &changes)
+        });
+        self.scratch.changes = changes;
+        result?;
+        self.answer_register(request, key);
+        Ok(())
+    }
+
+    /// Reads the stored bindings and decides.
+    fn decide_registration(
+        &mut self,
+        request: &Request<'_>,
+        key: AorKey,
+        contacts: Contacts<'_>,
+        numbers: &[u32],
+        changes: &mut Vec<BindingChange>,
+    ) -> Result<(), Refusal> {
+        let texts = &mut self.scratch.texts;
+        texts.clear();
+        let mut record = std::mem::take(&mut self.scratch.document);
+        // Ranges of the texts, because all bindings must be seen at once.
+        let mut spans: SmallVec<[([std::ops::Range<usize>; 3], u32, u32); CONTACTS]> = SmallVec::new();
+        let partition = self.files.registered_partition(key.partition());
+        for &binding in numbers {
+            let slot = self.presentities.bindings[binding].slot;
+            let readable = partition.read(slot, &mut record).is_ok();
+            match records::binding(&record).filter(|_| readable) {
+                Some(stored) => {
+                    let mut keep = |text: &[u8]| {
+                        let start = texts.len();
+                        texts.extend_from_slice(text);
+                        start..texts.len()
+                    };
+                    let ranges = [keep(stored.contact), keep(stored.call_id), keep(stored.instance)];
+                    spans.push((ranges, stored.cseq, stored.reg_id));
+                }
+                None => {
+                    self.counters.unreadable_records.up();
+                    spans.push(([0..0, 0..0, 0..0], 0, 0));
+                }
+            }
+        }
+        self.scratch.document = record;
+        let texts = &self.scratch.texts;
+        let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = spans
+            .iter()
+            .map(|([contact, call_id, instance], cseq, reg_id)| StoredBinding {
+                contact: &texts[contact.clone()],
+                call_id: &texts[call_id.clone()],
+                cseq: *cseq,
+                instance: &texts[instance.clone()],
+                reg_id: *reg_id,
+            })
+            .collect();
+        let register = RegisterRequest {
+            contacts,
+            expires_secs: request.expires_secs(),
+            call_id: request.message.call_id(),
+            cseq: request.message.cseq().number,
+        };
+        registrar::decide(&stored, &register, self.settings.registration, changes)
+    }
+
+    /// Stores all changes, or none of them.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one request, used once")]
+    fn carry_out_registration(
+        &mut self,
+        request: &Request<'_>,
+        key: AorKey,
+        wishes: &[ContactWish<'_>],
+        params: &[&[u8]],
+        qs: &[u16],
+        numbers: &[u32],
+        changes: &[BindingChange],
+    ) -> Result<(), Refusal> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let now = request.now;
+        let message = request.message;
+        let mut path = std::mem::take(&mut self.scratch.routes);
+        path.clear();
+        for line in message.lines(HeaderName::Path) {
+            if !path.is_empty() {
+                path.extend_from_slice(b", ");
+            }
+            path.extend_from_slice(line);
+        }
+        let record = |contact: usize, expires_secs: u32, aor, path| StoredBindingRecord {
+            key,
+            expires_at: now.wall.plus_secs(expires_secs),
+            registered_at: now.wall,
+            cseq: message.cseq().number,
+            q: qs[contact],
+            reg_id: wishes[contact].reg_id,
+            flow: request.flow,
+            aor,
+            contact: wishes[contact].contact,
+            params: params[contact],
+            call_id: message.call_id(),
+            path,
+            instance: wishes[contact].instance,
+            user_agent: message.user_agent().unwrap_or_default(),
+        };
+        // What may fail for want of room comes first: new records, then updates. A failure takes the new ones back, and
+        // an update writes its longer chain before it touches the old record, so nothing is half done (RFC 3261 §10.3:
+        // "all binding updates and additions succeed", or none).
+        let mut added: SmallVec<[(u32, u32); CONTACTS]> = SmallVec::new();
+        let mut failed = None;
+        for change in changes {
+            if let BindingChange::Add { contact, expires_secs } = *change {
+                let partition = self.files.registered_partition_mut(key.partition());
+                match records::insert_binding(
+                    partition,
+                    &record(contact, expires_secs, &self.scratch.aor, &path),
+                ) {
+                    Ok(slot) => added.push((slot, expires_secs)),
+                    Err(what) => failed = Some(what),
+                }
+            }
+        }
+        if failed.is_none() {
+            for change in changes {
+                if let BindingChange::Update { stored, contact, expires_secs } = *change {
+                    let slot = self.presentities.bindings[numbers[stored]].slot;
+                    let partition = self.files.registered_partition_mut(key.partition());
+                    let next = record(contact, expires_secs, &self.scratch.aor, &path);
+                    if let Err(what) = records::update_binding(partition, slot, &next) {
+                        failed = Some(what);
+                        break;
+                    }
+                }
+            }
+        }
+        self.scratch.routes = path;
+        if let Some(what) = failed {
+            for (slot, _) in added {
+                self.files.registered_partition_mut(key.partition()).remove(slot);
+            }
+            return Err(full(self, what));
+        }
+        let user = self.presentities.find_or_insert(key);
+        let was_registered = self.presentities[user].first_binding != NONE;
+        for (slot, expires_secs) in added {
+            let expires_at = now.wall.plus_secs(expires_secs);
+            let binding = Binding { presentity: user, next: NONE, slot, expires_at };
+            let number = self.presentities.insert_binding(binding);
+            self.presentities.binding_expiry.arm(number, expires_at_mono(now, expires_secs));
+        }
+        for change in changes {
+            match *change {
+                BindingChange::Add { .. } => {}
+                BindingChange::Update { stored, expires_secs, .. } => {
+                    let number = numbers[stored];
+                    self.presentities.bindings[number].expires_at = now.wall.plus_secs(expires_secs);
+                    self.presentities.binding_expiry.arm(number, expires_at_mono(now, expires_secs));
+                }
+                BindingChange::Remove { stored } => self.remove_binding(numbers[stored]),
+            }
+        }
+        self.registration_changed(now, key, was_registered);
+        Ok(())
+    }
+
+    /// Ends a binding: record and memory.
+    pub(crate) fn remove_binding(&mut self, number: u32) {
+        let binding = self.presentities.remove_binding(number);
+        let partition = self.presentities[binding.presentity].key.partition();
+        self.files.registered_partition_mut(partition).remove(binding.slot);
+    }
+
+    /// A registration may say something of its user; and a user may be gone with it.
+    pub(crate) fn registration_changed(&mut self, now: comsipl_core::Now, key: AorKey, was_registered: bool) {
+        let Some(user) = self.presentities.find(key) else { return };
+        let is_registered = self.presentities[user].first_binding != NONE;
+        if was_registered != is_registered && self.settings.registered_state == RegisteredState::Open {
+            self.state_changed(now, key);
+        } else {
+            self.presentities.forget_if_empty(user);
+        }
+    }
+
+    /// Reads the AoR of a binding.
+    pub(crate) fn aor_of_binding(&mut self, number: u32, aor: &mut Vec<u8>) -> Option<()> {
+        let binding = &self.presentities.bindings[number];
+        let partition = self.presentities[binding.presentity].key.partition();
+        let mut record = std::mem::take(&mut self.scratch.document);
+        let readable = self.files.registered_partition(partition).read(binding.slot, &mut record).is_ok();
+        let found = records::binding(&record).filter(|_| readable).map(|stored| {
+            aor.clear();
+            aor.extend_from_slice(stored.aor);
+        });
+        self.scratch.document = record;
+        found
+    }
+
+    /// 200 with all bindings (RFC 3261 §10.3 step 8) and the Path that was kept (RFC 3327 §5.3).
+    fn answer_register(&mut self, request: &Request<'_>, key: AorKey) {
+        let mut lines = std::mem::take(&mut self.scratch.texts);
+        let mut record = std::mem::take(&mut self.scratch.document);
+        lines.clear();
+        if let Some(user) = self.presentities.find(key) {
+            for number in self.presentities.bindings_of(user) {
+                let binding = &self.presentities.bindings[number];
+                let read = self.files.registered_partition(key.partition()).read(binding.slot, &mut record);
+                let Some(stored) = records::binding(&record).filter(|_| read.is_ok()) else { continue };
+                push_contact(&stored, binding.expires_at.secs_after(request.now.wall), &mut lines);
+            }
+        }
+        self.answer(request, 200, "OK", None, |writer| {
+            writer.buffer().extend_from_slice(&lines);
+            for path in request.message.lines(HeaderName::Path) {
+                writer.header("Path", path);
+            }
+            push_date(request.now.wall.0 / 1000, writer.buffer());
+            writer.content_length(0).end();
+        });
+        self.scratch.texts = lines;
+        self.scratch.document = record;
+    }
+}
+
+/// One Contact line: URI, seconds left, and every parameter the phone sent, but its wish.
+fn push_contact(stored: &StoredBindingRecord<'_>, left_secs: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Contact: <");
+    out.extend_from_slice(stored.contact);
+    out.extend_from_slice(b">;expires=");
+    push_number(out, u64::from(left_secs));
+    if let Ok(params) = comsipl_core::header::Params::parse(stored.params) {
+        for param in params.iter() {
+            if param.name.eq_ignore_ascii_case(b"expires") {
+                continue;
+            }
+            out.push(b';');
+            out.extend_from_slice(param.name);
+            if let Some(value) = param.value {
+                out.push(b'=');
+                out.extend_from_slice(value);
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Date` (RFC 3261 §20.17, the RFC 1123 form): phones without a clock set theirs by it.
+fn push_date(unix_secs: u64, out: &mut Vec<u8>) {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Ok(time) = jiff::Timestamp::from_second(unix_secs.cast_signed()) else { return };
+    let civil = time.to_zoned(jiff::tz::TimeZone::UTC);
+    let day = DAYS[(unix_secs / 86_400 % 7) as usize];
+    let month = MONTHS[usize::from(civil.month().unsigned_abs()) - 1];
+    use std::io::Write as _;
+    let (d, y, h, m, s) = (civil.day(), civil.year(), civil.hour(), civil.minute(), civil.second());
+    write!(out, "Date: {day}, {d:02} {month} {y} {h:02}:{m:02}:{s:02} GMT\r\n")
+        .expect("a Vec takes everything");
+}
+
+/// A small decimal number.
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}

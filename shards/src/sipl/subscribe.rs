@@ -1,0 +1,389 @@
+//! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
+
+use comsipl_core::dialog::{next_hop, push_route_set};
+use comsipl_core::event::{EventPackage, RequestedInfo};
+use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
+use comsipl_core::uri::Uri;
+use comsipl_core::{AorKey, Flow, Now, Profile, Refusal};
+use smallvec::SmallVec;
+
+use super::full;
+use super::publish::expires_at_mono;
+use crate::note::Note;
+use crate::records::{self, StoredSubscription};
+use crate::reply::{Request, contact_uri};
+use crate::shard::Shard;
+use crate::sipp::dialog_hash;
+use crate::subscriptions::{CSEQ_BLOCK, Subscription};
+use crate::watched::{BodyKind, NONE};
+
+/// What the Event header field of a SUBSCRIBE asks for.
+struct Wish<'a> {
+    package: &'static EventPackage,
+    id: &'a [u8],
+    body: BodyKind,
+    expires_secs: u32,
+}
+
+/// What is known of the dialog of a SUBSCRIBE.
+enum Found {
+    /// The subscription it refreshes.
+    Subscription(u32),
+    /// The dialog, without a subscription for this package and `id`.
+    Dialog {
+        /// Any subscription in it.
+        any: u32,
+    },
+    /// This very request was accepted before a restart and its answer was lost.
+    Repeated(u32),
+    /// Nothing.
+    Nothing,
+}
+
+impl Shard {
+    /// Takes a SUBSCRIBE.
+    pub(super) fn on_subscribe(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        let message = request.message;
+        let partition = self.keys.call_id_partition(message.call_id());
+        let event = message.event().ok_or(Refusal::BadEvent)?;
+        let package = EventPackage::by_name(event.package()).ok_or(Refusal::BadEvent)?;
+        let in_dialog = message.to().tag().is_some();
+        let found = self.find_subscription(request, partition, package, event.id().unwrap_or_default())?;
+        if in_dialog && matches!(found, Found::Nothing) {
+            return Err(Refusal::NoSuchSubscription);
+        }
+        let accept = message.accept();
+        if accept.is_present() && !accept.allows(package.content_type) {
+            return Err(Refusal::NotAcceptable);
+        }
+        if !message.body().is_empty() {
+            // RFC 3261 §8.2.3: a body that is not understood is refused. Filters (RFC 4660) and lists (RFC 5367) ask for
+            // something that a plain subscription would not give.
+            return Err(Refusal::UnsupportedMediaType);
+        }
+        let expires_secs = self.settings.subscription.grant(request.expires_secs())?;
+        let info = event.param("requested-info").flatten().map_or(RequestedInfo::All, package.requested_info);
+        let wish = Wish {
+            package,
+            id: event.id().unwrap_or_default(),
+            body: if info == RequestedInfo::Basic { BodyKind::Basic } else { BodyKind::All },
+            expires_secs,
+        };
+        match found {
+            Found::Subscription(id) => self.refresh_subscription(request, id, &wish),
+            Found::Repeated(id) => self.repeat_subscription(request, id),
+            Found::Dialog { any } => {
+                let (key, tag) = self.presentity_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
+                let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
+                let siblings: SmallVec<[u32; SUBSCRIPTIONS_PER_DIALOG_MAX]> =
+                    self.subscriptions.of_dialog(partition, dialog).collect();
+                if siblings.len() >= SUBSCRIPTIONS_PER_DIALOG_MAX {
+                    return Err(Refusal::Forbidden("Too Many Subscriptions in One Dialog"));
+                }
+                self.create_subscription(request, partition, key, tag, &wish)?;
+                // From here on they draw their sequence numbers together.
+                for id in self.subscriptions.of_dialog(partition, dialog).collect::<SmallVec<[u32; 8]>>() {
+                    self.subscriptions[id].shared_dialog = true;
+                    self.subscriptions[id].cseq = self.subscriptions[id].cseq.max(cseq);
+                }
+                self.notify_newest(request, partition, dialog);
+                Ok(())
+            }
+            Found::Nothing => {
+                let key = self.aor_of(message.request_uri())?;
+                let tag = self.chance.next_u64();
+                self.create_subscription(request, partition, key, tag, &wish)?;
+                let tag_from = message.from().tag().unwrap_or_default();
+                let dialog = dialog_hash(&self.keys, message.call_id(), tag_from);
+                self.notify_newest(request, partition, dialog);
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds what a SUBSCRIBE refers to.
+    fn find_subscription(
+        &mut self,
+        request: &Request<'_>,
+        partition: u8,
+        package: &EventPackage,
+        event_id: &[u8],
+    ) -> Result<Found, Refusal> {
+        let message = request.message;
+        let from_tag = message.from().tag().unwrap_or_default();
+        let to_tag = message.to().tag();
+        let dialog = dialog_hash(&self.keys, message.call_id(), from_tag);
+        let identity = request.identity();
+        let cseq = message.cseq().number;
+        let mut any = None;
+        let mut exact = None;
+        let mut merged = false;
+        let mut repeated = None;
+        let mut out_of_order = false;
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        for id in self.subscriptions.of_dialog(partition, dialog) {
+            let entry = &self.subscriptions[id];
+            if self.files.presence_partition(partition).read(entry.slot, &mut record).is_err() {
+                continue;
+            }
+            let Some(stored) = records::subscription(&record) else { continue };
+            if stored.call_id != message.call_id() || stored.remote_tag != from_tag {
+                continue;
+            }
+            let same_dialog = match to_tag {
+                Some(tag) => records::tag_text(partition, stored.local_tag)[..] == *tag,
+                // The customer's document: "The subscription is verified with these two values", Call-ID and the
+                // watcher's tag; installed clients refresh without our tag.
+                None => self.settings.profile == Profile::Comsipl,
+            };
+            if stored.request == identity {
+                repeated = Some(id);
+            } else if to_tag.is_none() && stored.remote_cseq == cseq && !entry.ending {
+                merged = true;
+            }
+            if same_dialog {
+                any = Some(id);
+                out_of_order |= cseq <= stored.remote_cseq;
+                if stored.package.number == package.number && stored.event_id == event_id && !entry.ending {
+                    exact = Some(id);
+                }
+            }
+        }
+        self.scratch.subscription = record;
+        if let Some(id) = repeated {
+            return Ok(Found::Repeated(id));
+        }
+        if merged {
+            // RFC 3261 §8.2.2.2: no To tag, and From tag, Call-ID and CSeq of a request that came by another way.
+            return Err(Refusal::MergedRequest);
+        }
+        if any.is_some() && out_of_order {
+            // RFC 3261 §12.2.2: "If the remote sequence number is … lower than the remote sequence number, the request is
+            // out of order and MUST be rejected with a 500".
+            return Err(Refusal::OutOfOrder);
+        }
+        Ok(match (exact, any) {
+            (Some(id), _) => Found::Subscription(id),
+            (None, Some(any)) => Found::Dialog { any },
+            (None, None) => Found::Nothing,
+        })
+    }
+
+    /// Stores a new subscription and answers; the caller sends the NOTIFY.
+    fn create_subscription(
+        &mut self,
+        request: &Request<'_>,
+        partition: u8,
+        key: AorKey,
+        tag: u64,
+        wish: &Wish<'_>,
+    ) -> Result<(), Refusal> {
+        let message = request.message;
+        let now = request.now;
+        let contact = contact_uri(message).ok_or(Refusal::BadRequest("One Contact Is Needed"))?;
+        if Uri::parse(contact).is_err() {
+            return Err(Refusal::BadRequest("Bad Contact URI"));
+        }
+        let mut route_set = std::mem::take(&mut self.scratch.routes);
+        route_set.clear();
+        push_route_set(message, &mut route_set);
+        let peer = next_hop(&route_set, contact, message.via(), request.flow.peer);
+        let flow = Flow { peer, ..request.flow };
+        let from_tag = message.from().tag().unwrap_or_default();
+        let secret = self.chance.next_u64() as u32;
+        let record = StoredSubscription {
+            key,
+            local_tag: tag,
+            expires_at: now.wall.plus_secs(wish.expires_secs),
+            cseq_reserved: CSEQ_BLOCK - 1,
+            remote_cseq: message.cseq().number,
+            accepted_at: now.wall,
+            flow,
+            package: wish.package,
+            body: wish.body,
+            request: request.identity(),
+            aor: &self.scratch.aor,
+            local_uri: message.to().uri(),
+            remote_uri: message.from().uri(),
+            remote_tag: from_tag,
+            call_id: message.call_id(),
+            remote_target: contact,
+            route_set: &route_set,
+            event_id: wish.id,
+            user_agent: message.user_agent().unwrap_or_default(),
+        };
+        let stored = records::insert_subscription(self.files.presence_partition_mut(partition), &record);
+        self.scratch.routes = route_set;
+        let slot = stored.map_err(|what| full(self, what))?;
+        let watched = self.watch(now, key);
+        let id = self.subscriptions.insert(
+            Subscription {
+                dialog: dialog_hash(&self.keys, message.call_id(), from_tag),
+                watched,
+                slot,
+                secret,
+                partition,
+                owed: true,
+                ending: wish.expires_secs == 0,
+                epoch: self.watched[watched].epoch,
+                body: wish.body,
+                ..Subscription::default()
+            },
+            &mut self.watched,
+        );
+        self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
+        self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
+        Ok(())
+    }
+
+    /// Finds or makes the entry of a watched presentity; the first watcher on this shard tells the owner.
+    fn watch(&mut self, now: Now, key: AorKey) -> u32 {
+        if let Some(id) = self.watched.find(key) {
+            return id;
+        }
+        let id = self.watched.insert(key);
+        let note = Note::Watch { key, shard: self.number() };
+        self.post_to(now, self.shard_of(key.partition()), note);
+        id
+    }
+
+    /// Sends the NOTIFY that an accepted SUBSCRIBE asks for, to the subscription that was added to the dialog last.
+    fn notify_newest(&mut self, request: &Request<'_>, partition: u8, dialog: u64) {
+        let owed: SmallVec<[u32; 8]> = self
+            .subscriptions
+            .of_dialog(partition, dialog)
+            .filter(|&id| self.subscriptions[id].owed)
+            .collect();
+        for id in owed {
+            self.notify_if_free(request.now, id);
+        }
+    }
+
+    /// Refreshes or ends a subscription (RFC 6665 §4.2.1.4).
+    fn refresh_subscription(
+        &mut self,
+        request: &Request<'_>,
+        id: u32,
+        wish: &Wish<'_>,
+    ) -> Result<(), Refusal> {
+        let message = request.message;
+        let now = request.now;
+        let entry = &self.subscriptions[id];
+        let (partition, slot) = (entry.partition, entry.slot);
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let readable = self.files.presence_partition(partition).read(slot, &mut record).is_ok();
+        let outcome = match records::subscription(&record).filter(|_| readable) {
+            None => Err(Refusal::NoSuchSubscription),
+            Some(stored) => {
+                let mut next = stored;
+                next.expires_at = now.wall.plus_secs(wish.expires_secs);
+                next.remote_cseq = message.cseq().number;
+                next.accepted_at = now.wall;
+                next.request = request.identity();
+                next.body = wish.body;
+                // SUBSCRIBE is a target refresh request (RFC 6665 §4.4.1); the route set stays (RFC 3261 §12.2).
+                if let Some(contact) = contact_uri(message) {
+                    next.remote_target = contact;
+                }
+                let peer = next_hop(stored.route_set, next.remote_target, message.via(), request.flow.peer);
+                next.flow = Flow { peer, ..request.flow };
+                let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
+                let files = self.files.presence_partition_mut(partition);
+                let written = if moved {
+                    records::update_subscription(files, slot, &next)
+                } else {
+                    records::update_subscription_fixed(files, slot, &next);
+                    Ok(())
+                };
+                match written {
+                    Ok(()) => Ok((moved, next.flow, stored.local_tag)),
+                    Err(what) => Err(full(self, what)),
+                }
+            }
+        };
+        self.scratch.subscription = record;
+        let (moved, flow, tag) = outcome?;
+        let entry = &mut self.subscriptions[id];
+        entry.owed = true;
+        entry.suspect = false;
+        entry.failures = 0;
+        entry.ending = wish.expires_secs == 0;
+        entry.body = wish.body;
+        self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
+        self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
+        if moved || !self.is_in_flight(id) {
+            // A NOTIFY under way to the old address may never be answered; the watcher is somewhere else now.
+            self.end_attempt(id);
+            self.send_notify(now, id);
+        }
+        Ok(())
+    }
+
+    /// The same answer and a NOTIFY again, after a restart that came between the two.
+    fn repeat_subscription(&mut self, request: &Request<'_>, id: u32) -> Result<(), Refusal> {
+        let entry = &self.subscriptions[id];
+        let (partition, slot) = (entry.partition, entry.slot);
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let readable = self.files.presence_partition(partition).read(slot, &mut record).is_ok();
+        let stored = records::subscription(&record).filter(|_| readable);
+        let said = stored.map(|s| (s.flow, s.local_tag, s.expires_at.secs_after(request.now.wall)));
+        self.scratch.subscription = record;
+        let (flow, tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
+        self.answer_subscribe(request, &flow, partition, tag, left);
+        self.subscriptions[id].owed = true;
+        self.notify_if_free(request.now, id);
+        Ok(())
+    }
+
+    /// 200 with what was granted; our Contact is where the watcher's next SUBSCRIBE goes.
+    fn answer_subscribe(
+        &mut self,
+        request: &Request<'_>,
+        flow: &Flow,
+        partition: u8,
+        tag: u64,
+        expires_secs: u32,
+    ) {
+        let tag = records::tag_text(partition, tag);
+        let listeners = std::sync::Arc::clone(&self.listeners);
+        let sent_by = listeners.sent_by(flow);
+        self.answer(request, 200, "OK", Some(&tag), |writer| {
+            // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
+            for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
+                writer.header("Record-Route", route);
+            }
+            writer
+                .header_parts("Contact", &[b"<sip:", sent_by.as_ref(), b">"])
+                .number("Expires", u64::from(expires_secs))
+                .content_length(0)
+                .end();
+        });
+    }
+
+    /// Presentity and our tag of a stored subscription; its AoR goes to the scratch buffer.
+    fn presentity_and_tag(&mut self, id: u32) -> Option<(AorKey, u64)> {
+        let entry = &self.subscriptions[id];
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let readable = self.files.presence_partition(entry.partition).read(entry.slot, &mut record).is_ok();
+        let found = records::subscription(&record).filter(|_| readable).map(|stored| {
+            self.scratch.aor.clear();
+            self.scratch.aor.extend_from_slice(stored.aor);
+            (stored.key, stored.local_tag)
+        });
+        self.scratch.subscription = record;
+        found
+    }
+
+    /// Removes a subscription at once: record, memory, and what is under way for it.
+    pub(crate) fn drop_subscription(&mut self, now: Now, id: u32) {
+        self.end_attempt(id);
+        let subscription = self.subscriptions.remove(id, &mut self.watched);
+        self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);
+        self.forget_if_unwatched(now, subscription.watched);
+    }
+
+    fn is_in_flight(&self, id: u32) -> bool {
+        let attempt = self.subscriptions[id].attempt;
+        attempt != NONE && self.attempts[attempt].phase == crate::sipp::Phase::InFlight
+    }
+}

@@ -1,0 +1,94 @@
+//! A presentity's document, read lock-free from `presence_w.fdb` and encoded once for all its watchers on this shard.
+
+use comsipl_core::pidf::{self, Basic};
+use comsipl_core::{AorKey, BodyId, Now, Profile};
+use comsipl_fdb::{ReadError, RecordBuf};
+
+use crate::records::{self, Document};
+use crate::shard::Shard;
+use crate::watched::BodyKind;
+
+/// Presentities whose bodies stay encoded after their fan-out; the oldest is let go for the next.
+const CACHED_MAX: usize = 1024;
+
+impl Shard {
+    /// The body that subscriptions of `kind` to the watched presentity `id` get now. The cache holds it.
+    ///
+    /// `aor` is the presentity's canonical AoR, for a document about someone of whom nothing is known.
+    pub(crate) fn body_of(&mut self, now: Now, id: u32, kind: BodyKind, aor: &[u8]) -> BodyId {
+        if let Some(body) = self.watched[id].bodies[kind as usize] {
+            return body;
+        }
+        let mut record = std::mem::take(&mut self.scratch.document);
+        let found = self.read_document(self.watched[id].key, &mut record);
+        let document = found.then(|| records::document(&record)).flatten();
+        let version = document.as_ref().map_or(0, |d| d.version);
+        if version > self.watched[id].version {
+            // The owner's note about this version is still on its way. Everyone else becomes due now, since the note
+            // will bring nothing new when it comes.
+            self.watched[id].version = version;
+            if self.watched[id].count > 1 {
+                self.mark_due(now, id);
+            }
+        }
+        let profile = self.settings.profile;
+        let body = self.bodies.insert(|out| encode(profile, kind, aor, document.as_ref(), out));
+        self.scratch.document = record;
+        self.watched[id].bodies[kind as usize] = Some(body);
+        self.remember_cached(id);
+        body
+    }
+
+    /// Reads the newest document of a presentity, whoever owns it. False if there is none.
+    fn read_document(&self, key: AorKey, record: &mut RecordBuf) -> bool {
+        match self.files.presence.read_by_key(key.partition(), key.0, record) {
+            Ok(_) => true,
+            Err(ReadError::Missing) => false,
+            Err(_) => {
+                self.counters.unreadable_records.up();
+                false
+            }
+        }
+    }
+
+    /// Lets go of the cached bodies of a watched presentity.
+    pub(crate) fn release_bodies(&mut self, id: u32) {
+        for body in &mut self.watched[id].bodies {
+            if let Some(body) = body.take() {
+                self.bodies.release(body);
+            }
+        }
+    }
+
+    /// Bounds the cache: the presentity cached longest ago lets go.
+    fn remember_cached(&mut self, id: u32) {
+        self.cached.push_back((id, self.watched[id].key));
+        if self.cached.len() > CACHED_MAX
+            && let Some((oldest, key)) = self.cached.pop_front()
+            // Its number may belong to another one by now.
+            && self.watched.find(key) == Some(oldest)
+            && oldest != id
+            && !self.watched[oldest].queued
+        {
+            self.release_bodies(oldest);
+        }
+    }
+}
+
+/// Writes the body of one profile and kind.
+fn encode(profile: Profile, kind: BodyKind, aor: &[u8], document: Option<&Document<'_>>, out: &mut Vec<u8>) {
+    let basic = document.map_or(Basic::Closed, |d| d.basic);
+    match (profile, kind, document) {
+        (Profile::Rfc, BodyKind::All, Some(document)) => out.extend_from_slice(document.body),
+        (Profile::Rfc, BodyKind::All, None) => {
+            pidf::write_bare(aor, Basic::Closed, out);
+        }
+        (Profile::Rfc, BodyKind::Basic, _) => pidf::write_basic(aor, basic, out),
+        (Profile::Comsipl, BodyKind::All, _) => {
+            let note = document.map_or(&b""[..], |d| d.note);
+            pidf::write_comsipl(aor, basic, (!note.is_empty()).then_some(note), None, out);
+        }
+        // The basic state only: the document's shape without a note.
+        (Profile::Comsipl, BodyKind::Basic, _) => pidf::write_comsipl(aor, basic, Some(b""), None, out),
+    }
+}

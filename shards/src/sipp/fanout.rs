@@ -1,0 +1,110 @@
+//! The fan-out: a presentity changed, so its watchers on this shard become due and are told turn by turn.
+//!
+//! A turn starts a bounded number of NOTIFYs, and no presentity takes more than a quantum of it while others wait: one
+//! celebrity with a million watchers does not hold up everybody else. Several changes coalesce, because a watcher that is
+//! reached gets the newest document.
+
+use comsipl_core::{AorKey, Now};
+
+use crate::note::Note;
+use crate::shard::Shard;
+use crate::sipp::attempt::Phase;
+use crate::watched::NONE;
+
+/// NOTIFYs that one presentity may start before the next one has its go.
+const QUANTUM: usize = 64;
+/// Watchers looked at (due or not) in one go.
+const STEPS_MAX: usize = 1024;
+
+impl Shard {
+    /// The owner of a presentity says that it has a new document.
+    pub(crate) fn on_changed(&mut self, now: Now, key: AorKey, version: u64) {
+        if let Some(id) = self.watched.find(key)
+            && version > self.watched[id].version
+        {
+            self.watched[id].version = version;
+            if self.watched[id].count > 0 {
+                self.mark_due(now, id);
+            }
+        }
+    }
+
+    /// Makes all watchers of a presentity due.
+    pub(crate) fn mark_due(&mut self, now: Now, id: u32) {
+        self.release_bodies(id);
+        self.watched[id].epoch = self.watched[id].epoch.wrapping_add(1);
+        self.queue(now, id);
+    }
+
+    /// Puts a presentity into the fan-out's queue, or begins its walk anew.
+    pub(crate) fn queue(&mut self, now: Now, id: u32) {
+        let watched = &mut self.watched[id];
+        watched.cursor = watched.first;
+        if !watched.queued {
+            watched.queued = true;
+            watched.due_since = now.wall;
+            self.due.push_back(id);
+        }
+    }
+
+    /// Goes on telling watchers, within the bounds of a turn.
+    pub(crate) fn fan_out(&mut self, now: Now) {
+        let mut budget = self.settings.notifies_per_turn;
+        while budget > 0
+            && let Some(id) = self.due.pop_front()
+        {
+            let mut quantum = QUANTUM.min(budget);
+            let mut steps = STEPS_MAX;
+            while quantum > 0 && steps > 0 {
+                let subscription = self.watched[id].cursor;
+                if subscription == NONE {
+                    break;
+                }
+                self.watched[id].cursor = self.subscriptions[subscription].next;
+                steps -= 1;
+                if self.is_owed(subscription) && self.notify_if_free(now, subscription) {
+                    quantum -= 1;
+                    budget -= 1;
+                }
+            }
+            if self.watched[id].cursor == NONE {
+                self.watched[id].queued = false;
+                self.forget_if_unwatched(now, id);
+            } else {
+                self.due.push_back(id);
+            }
+            // A walk over watchers that are all in flight costs too.
+            budget = budget.saturating_sub((STEPS_MAX - steps) / QUANTUM);
+        }
+    }
+
+    /// Whether a subscription's watcher does not have the newest state, or waits for the answer to its SUBSCRIBE.
+    pub(crate) fn is_owed(&self, subscription: u32) -> bool {
+        let entry = &self.subscriptions[subscription];
+        entry.owed || entry.epoch != self.watched[entry.watched].epoch
+    }
+
+    /// Sends a NOTIFY unless one is in flight or the watcher asked for quiet; says whether one left.
+    pub(crate) fn notify_if_free(&mut self, now: Now, subscription: u32) -> bool {
+        let attempt = self.subscriptions[subscription].attempt;
+        if attempt != NONE {
+            match self.attempts[attempt].phase {
+                Phase::InFlight | Phase::Paused { wait_for_it: true } => return false,
+                Phase::Paused { wait_for_it: false } => self.end_attempt(subscription),
+            }
+        }
+        self.send_notify(now, subscription)
+    }
+
+    /// Forgets a presentity that nobody on this shard watches any more, and tells its owner.
+    pub(crate) fn forget_if_unwatched(&mut self, now: Now, id: u32) {
+        let watched = &self.watched[id];
+        if watched.count > 0 || watched.queued {
+            return;
+        }
+        let key = watched.key;
+        self.release_bodies(id);
+        self.watched.remove(id);
+        self.post_to(now, self.shard_of(key.partition()), Note::Unwatch { key, shard: self.number() });
+    }
+}

@@ -1,0 +1,10 @@
+//! SIPP, the service broker: tells watchers by NOTIFY what became of the presentities they watch.
+
+mod answer;
+mod attempt;
+mod body;
+mod fanout;
+mod notify;
+
+pub(crate) use answer::{dialog_hash, marked};
+pub(crate) use attempt::{Attempt, Phase};

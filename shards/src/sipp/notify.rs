@@ -1,0 +1,217 @@
+//! One NOTIFY: made from the stored dialog and the shared body, sent, and sent again while nobody answers.
+
+use comsipl_core::token::{hex2, hex8};
+use comsipl_core::transaction::{NotifyTransaction, TimerStep};
+use comsipl_core::{NotifyHead, Now, Profile, SubscriptionStatus, subscription};
+
+use crate::records::{self, StoredSubscription};
+use crate::shard::Shard;
+use crate::sipp::attempt::{Attempt, Phase};
+use crate::subscriptions::CSEQ_BLOCK;
+use crate::watched::NONE;
+
+/// Timers of NOTIFYs fired in one turn; the rest waits for the next.
+const TIMERS_PER_TURN: usize = 512;
+
+impl Shard {
+    /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left.
+    pub(crate) fn send_notify(&mut self, now: Now, id: u32) -> bool {
+        debug_assert_eq!(self.subscriptions[id].attempt, NONE);
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let sent = self.send_notify_from(now, id, &mut record);
+        self.scratch.subscription = record;
+        if !sent {
+            // Its record cannot be read: it cannot be served, and must not stay for ever.
+            self.counters.unreadable_records.up();
+            self.drop_subscription(now, id);
+        }
+        sent
+    }
+
+    fn send_notify_from(&mut self, now: Now, id: u32, record: &mut comsipl_fdb::RecordBuf) -> bool {
+        let entry = &self.subscriptions[id];
+        let (partition, slot, watched, kind) = (entry.partition, entry.slot, entry.watched, entry.body);
+        if self.files.presence_partition(partition).read(slot, record).is_err() {
+            return false;
+        }
+        let Some(stored) = records::subscription(record) else { return false };
+        let body = self.body_of(now, watched, kind, stored.aor);
+        let Some(cseq) = self.next_cseq(id, &stored) else { return false };
+        let left = stored.expires_at.secs_after(now.wall);
+        let entry = &mut self.subscriptions[id];
+        entry.ending |= left == 0;
+        entry.owed = false;
+        entry.epoch = self.watched[watched].epoch;
+        let status = if entry.ending {
+            SubscriptionStatus::TerminatedTimeout
+        } else {
+            SubscriptionStatus::Active { expires_secs: left }
+        };
+        let (transaction, timer) = NotifyTransaction::start(now.mono);
+        self.bodies.retain(body);
+        let attempt =
+            Attempt { subscription: id, phase: Phase::InFlight, transaction, cseq, status, body: Some(body) };
+        self.write_notify(id, &stored, &attempt);
+        let attempt = self.attempts.insert(attempt);
+        self.subscriptions[id].attempt = attempt;
+        self.attempt_timers.arm(attempt, timer);
+        self.counters.notifies.up();
+        true
+    }
+
+    /// The next sequence number of a subscription's dialog. The record says so before the NOTIFY leaves.
+    fn next_cseq(&mut self, id: u32, stored: &StoredSubscription<'_>) -> Option<u32> {
+        let entry = &self.subscriptions[id];
+        let mut last = entry.cseq;
+        if entry.shared_dialog {
+            let same_dialog = self.subscriptions.of_dialog(entry.partition, entry.dialog);
+            last = same_dialog.map(|other| self.subscriptions[other].cseq).max().unwrap_or(last);
+        }
+        let cseq = last + 1;
+        if cseq | (CSEQ_BLOCK - 1) != entry.cseq | (CSEQ_BLOCK - 1) {
+            let slot = entry.slot;
+            let partition = self.files.presence_partition_mut(entry.partition);
+            records::reserve_cseq(partition, slot, cseq | (CSEQ_BLOCK - 1));
+            debug_assert!(stored.cseq_reserved >= entry.cseq);
+        }
+        self.subscriptions[id].cseq = cseq;
+        (cseq < u32::MAX >> 1).then_some(cseq)
+    }
+
+    /// Writes a NOTIFY, new or again, to the outbox.
+    fn write_notify(&mut self, id: u32, stored: &StoredSubscription<'_>, attempt: &Attempt) {
+        let entry = &self.subscriptions[id];
+        let profile = self.settings.profile;
+        let mut branch = [0; BRANCH_LEN];
+        let branch = branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
+        let tag = records::tag_text(entry.partition, stored.local_tag);
+        let sent_by = self.listeners.sent_by(&stored.flow);
+        let package = stored.package;
+        let body = attempt.body.expect("a NOTIFY in flight holds its body");
+        let head = NotifyHead {
+            aor: stored.aor,
+            remote_target: stored.remote_target,
+            route_set: stored.route_set,
+            sent_by: sent_by.as_ref(),
+            transport: stored.flow.transport.via_token(),
+            branch,
+            local_uri: stored.local_uri,
+            local_tag: &tag,
+            remote_uri: stored.remote_uri,
+            remote_tag: stored.remote_tag,
+            call_id: stored.call_id,
+            cseq: attempt.cseq,
+            event: package.name,
+            event_id: stored.event_id,
+            status: attempt.status,
+            content: Some((package.content_type, self.bodies.get(body).len())),
+        };
+        self.outbox.send_with_body(stored.flow, body, &mut self.bodies, |out| head.write(profile, out));
+    }
+
+    /// Fires the timers of NOTIFYs under way; says whether more are due.
+    pub(crate) fn fire_attempt_timers(&mut self, now: Now) -> bool {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(attempt) = self.attempt_timers.pop_due(now.mono) else { return false };
+            let id = self.attempts[attempt].subscription;
+            if let Phase::Paused { .. } = self.attempts[attempt].phase {
+                self.end_attempt(id);
+                self.send_notify(now, id);
+                continue;
+            }
+            match self.attempts[attempt].transaction.on_timer(now.mono) {
+                TimerStep::Retransmit { next } => {
+                    self.attempt_timers.arm(attempt, next);
+                    self.retransmit(id, attempt);
+                }
+                TimerStep::TimedOut => {
+                    self.counters.notifies_timed_out.up();
+                    let after = subscription::after_silence(self.subscriptions[id].suspect);
+                    self.after_notify(now, id, after);
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends the same bytes again.
+    fn retransmit(&mut self, id: u32, attempt: u32) {
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let entry = &self.subscriptions[id];
+        if self.files.presence_partition(entry.partition).read(entry.slot, &mut record).is_ok()
+            && let Some(stored) = records::subscription(&record)
+        {
+            let attempt = std::mem::take(&mut self.attempts[attempt]);
+            self.write_notify(id, &stored, &attempt);
+            let number = self.subscriptions[id].attempt;
+            self.attempts[number] = attempt;
+            self.counters.notify_retransmissions.up();
+        }
+        self.scratch.subscription = record;
+    }
+
+    /// Ends what is under way for a subscription, whatever its phase.
+    pub(crate) fn end_attempt(&mut self, id: u32) {
+        let attempt = std::mem::replace(&mut self.subscriptions[id].attempt, NONE);
+        if attempt == NONE {
+            return;
+        }
+        self.attempt_timers.cancel(attempt);
+        if let Some(body) = self.attempts.remove(attempt).body {
+            self.bodies.release(body);
+        }
+    }
+
+    /// Puts a failed NOTIFY on pause.
+    pub(crate) fn pause_attempt(&mut self, now: Now, id: u32, pause: std::time::Duration, wait_for_it: bool) {
+        let attempt = self.subscriptions[id].attempt;
+        let entry = &mut self.attempts[attempt];
+        entry.phase = Phase::Paused { wait_for_it };
+        if let Some(body) = entry.body.take() {
+            self.bodies.release(body);
+        }
+        self.attempt_timers.arm(attempt, now.mono + pause);
+    }
+}
+
+/// Length of our longest branch: cookie, mark, partition, subscription, check.
+pub(crate) const BRANCH_LEN: usize = COOKIE.len() + 1 + 2 + 8 + 8;
+/// RFC 3261 §8.1.1.7: every branch begins with the magic cookie.
+const COOKIE: &[u8] = b"z9hG4bK";
+
+/// The branch of a NOTIFY. It names the owner, so that the answer finds its shard and subscription without a search, and
+/// carries a check that only we can make; the `comsipl` profile has the shape of the customer's document.
+pub(crate) fn branch_of(
+    profile: Profile,
+    partition: u8,
+    id: u32,
+    secret: u32,
+    cseq: u32,
+    out: &mut [u8; BRANCH_LEN],
+) -> &[u8] {
+    let check = hex8(check_of(secret, cseq));
+    let (cookie, rest) = out.split_at_mut(COOKIE.len());
+    cookie.copy_from_slice(COOKIE);
+    match profile {
+        Profile::Rfc => {
+            rest[0] = b'~';
+            rest[1..3].copy_from_slice(&hex2(partition));
+            rest[3..11].copy_from_slice(&hex8(id));
+            rest[11..19].copy_from_slice(&check);
+            &out[..]
+        }
+        Profile::Comsipl => {
+            rest[0] = b'-';
+            rest[1..9].copy_from_slice(&check);
+            &out[..COOKIE.len() + 9]
+        }
+    }
+}
+
+/// Mixes a subscription's secret with a sequence number (the finalizer of a 32-bit multiplicative hash).
+fn check_of(secret: u32, cseq: u32) -> u32 {
+    let mut x = secret ^ cseq.wrapping_mul(0x9e37_79b9);
+    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}

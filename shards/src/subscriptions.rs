@@ -1,0 +1,173 @@
+//! The subscriptions that this shard owns: what is kept in memory beside each stored record.
+//!
+//! The record holds the dialog; here is only what every NOTIFY touches, so that memory stays below 100 bytes each.
+//!
+//! Invariants:
+//!   * `cseq <= cseq_reserved` of the record, always written before a NOTIFY with a higher number leaves;
+//!   * at most one NOTIFY of a subscription is unanswered (`attempt`);
+//!   * a subscription stands in its presentity's list, in the dialog index and in the expiry wheel, or nowhere.
+
+use comsipl_core::Mono;
+use comsipl_core::chunked::Slab;
+use comsipl_core::timer::Wheel;
+
+use crate::index::PartitionedIndex;
+use crate::watched::{BodyKind, NONE, WatchedTable};
+
+/// CSeq numbers are reserved in the record by blocks of this size, so that one NOTIFY in 64 writes it.
+pub const CSEQ_BLOCK: u32 = 64;
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Keyed hash of Call-ID and remote tag.
+    pub dialog: u64,
+    /// Its presentity in the table of watched ones.
+    pub watched: u32,
+    /// Next in the presentity's list.
+    pub next: u32,
+    /// Previous in the presentity's list.
+    pub prev: u32,
+    /// Its record's slot in `partition`.
+    pub slot: u32,
+    /// Its NOTIFY in flight or waiting to be tried again, or [`NONE`].
+    pub attempt: u32,
+    /// Last CSeq used.
+    pub cseq: u32,
+    /// The presentity's epoch that the watcher was told of last.
+    pub epoch: u32,
+    /// Part of our branches that only we can make.
+    pub secret: u32,
+    /// Partition of its record.
+    pub partition: u8,
+    /// Failed NOTIFYs in a row.
+    pub failures: u8,
+    /// A NOTIFY is owed whatever the epoch (an accepted SUBSCRIBE asked for it).
+    pub owed: bool,
+    /// It ends: the next NOTIFY says `terminated` and is the last.
+    pub ending: bool,
+    /// A NOTIFY was never answered; the next time-out removes it.
+    pub suspect: bool,
+    /// Others share its dialog, and with it the CSeq.
+    pub shared_dialog: bool,
+    /// Which body it gets.
+    pub body: BodyKind,
+}
+
+impl Default for Subscription {
+    fn default() -> Self {
+        Self {
+            dialog: 0,
+            watched: NONE,
+            next: NONE,
+            prev: NONE,
+            slot: NONE,
+            attempt: NONE,
+            cseq: 0,
+            epoch: 0,
+            secret: 0,
+            partition: 0,
+            failures: 0,
+            owed: false,
+            ending: false,
+            suspect: false,
+            shared_dialog: false,
+            body: BodyKind::All,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Subscription>() <= 64, "700 bytes a subscription leave no room for more");
+
+/// All subscriptions of a shard.
+#[derive(Debug)]
+pub struct Subscriptions {
+    slab: Slab<Subscription>,
+    dialogs: PartitionedIndex,
+    /// Expiry timers by subscription number.
+    pub expiry: Wheel,
+}
+
+impl Subscriptions {
+    /// An empty table whose timers begin at `now`.
+    #[must_use]
+    pub fn new(now: Mono) -> Self {
+        Self { slab: Slab::default(), dialogs: PartitionedIndex::default(), expiry: Wheel::new(now) }
+    }
+
+    /// Adds a subscription to the dialog index and to its presentity's list.
+    pub fn insert(&mut self, subscription: Subscription, watched: &mut WatchedTable) -> u32 {
+        let (partition, dialog, presentity) =
+            (subscription.partition, subscription.dialog, subscription.watched);
+        let id = self.slab.insert(subscription);
+        let slab = &self.slab;
+        self.dialogs.insert(partition, dialog, id, |id| slab[id].dialog);
+        let list = &mut watched[presentity];
+        let old_first = std::mem::replace(&mut list.first, id);
+        list.count += 1;
+        self.slab[id].next = old_first;
+        self.slab[id].prev = NONE;
+        if old_first != NONE {
+            self.slab[old_first].prev = id;
+        }
+        id
+    }
+
+    /// Takes a subscription out of every list but its presentity's body cache; the record is the caller's.
+    pub fn remove(&mut self, id: u32, watched: &mut WatchedTable) -> Subscription {
+        debug_assert_eq!(self.slab[id].attempt, NONE, "its NOTIFY is ended first");
+        self.expiry.cancel(id);
+        self.dialogs.remove(self.slab[id].partition, self.slab[id].dialog, id);
+        let subscription = self.slab.remove(id);
+        let list = &mut watched[subscription.watched];
+        list.count -= 1;
+        if list.cursor == id {
+            list.cursor = subscription.next;
+        }
+        if subscription.prev == NONE {
+            list.first = subscription.next;
+        } else {
+            self.slab[subscription.prev].next = subscription.next;
+        }
+        if subscription.next != NONE {
+            self.slab[subscription.next].prev = subscription.prev;
+        }
+        subscription
+    }
+
+    /// Subscriptions whose dialog may be the one of this hash.
+    pub fn of_dialog(&self, partition: u8, dialog: u64) -> impl Iterator<Item = u32> + '_ {
+        self.dialogs.candidates(partition, dialog).filter(move |&id| self.slab[id].dialog == dialog)
+    }
+
+    /// Whether `id` may be indexed: it was handed out at some time.
+    #[must_use]
+    pub fn knows(&self, id: u32) -> bool {
+        (id as usize) < self.slab.high_water() && self.slab[id].slot != NONE
+    }
+
+    /// Number of subscriptions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.in_use()
+    }
+
+    /// Every number handed out so far, living or not.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + use<> {
+        0..u32::try_from(self.slab.high_water()).unwrap_or(u32::MAX)
+    }
+}
+
+impl std::ops::Index<u32> for Subscriptions {
+    type Output = Subscription;
+
+    fn index(&self, id: u32) -> &Subscription {
+        &self.slab[id]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Subscriptions {
+    fn index_mut(&mut self, id: u32) -> &mut Subscription {
+        &mut self.slab[id]
+    }
+}

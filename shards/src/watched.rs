@@ -1,0 +1,128 @@
+//! The presentities that this shard's subscriptions watch.
+//!
+//! Invariants:
+//!   * a presentity is here exactly while a subscription of this shard watches it;
+//!   * a subscription is due exactly when its `epoch` differs from its presentity's;
+//!   * `queued` says that the presentity stands in the fan-out's queue.
+
+use comsipl_core::chunked::Slab;
+use comsipl_core::{AorKey, BodyId, UnixMillis};
+
+use crate::index::PartitionedIndex;
+
+/// No entry.
+pub const NONE: u32 = u32::MAX;
+
+/// One watched presentity.
+#[derive(Debug)]
+pub struct Watched {
+    /// The presentity.
+    pub key: AorKey,
+    /// First of its subscriptions, or [`NONE`].
+    pub first: u32,
+    /// How many subscriptions watch it.
+    pub count: u32,
+    /// Newest version that this shard knows of.
+    pub version: u64,
+    /// Grows when watchers have to be told something new.
+    pub epoch: u32,
+    /// Where the fan-out goes on, or [`NONE`].
+    pub cursor: u32,
+    /// Whether it stands in the fan-out's queue.
+    pub queued: bool,
+    /// When its watchers became due, while `queued`.
+    pub due_since: UnixMillis,
+    /// The encoded document by [`BodyKind`], while cached.
+    pub bodies: [Option<BodyId>; 2],
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            key: AorKey(0),
+            first: NONE,
+            count: 0,
+            version: 0,
+            epoch: 0,
+            cursor: NONE,
+            queued: false,
+            due_since: UnixMillis(0),
+            bodies: [None; 2],
+        }
+    }
+}
+
+/// Which of a presentity's bodies a subscription gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyKind {
+    /// All that is published.
+    #[default]
+    All = 0,
+    /// The basic state only.
+    Basic = 1,
+}
+
+/// All watched presentities of a shard.
+#[derive(Debug, Default)]
+pub struct WatchedTable {
+    slab: Slab<Watched>,
+    index: PartitionedIndex,
+}
+
+/// The table's hash of an AoR key; the key is a keyed hash already.
+const fn hash(key: AorKey) -> u64 {
+    (key.0 >> 64) as u64
+}
+
+impl WatchedTable {
+    /// The number of a watched presentity.
+    #[must_use]
+    pub fn find(&self, key: AorKey) -> Option<u32> {
+        self.index.find(key.partition(), hash(key), |id| self.slab[id].key == key)
+    }
+
+    /// Begins to watch `key`, which is not watched yet.
+    pub fn insert(&mut self, key: AorKey) -> u32 {
+        debug_assert!(self.find(key).is_none());
+        let id = self.slab.insert(Watched { key, ..Watched::default() });
+        let slab = &self.slab;
+        self.index.insert(key.partition(), hash(key), id, |id| hash(slab[id].key));
+        id
+    }
+
+    /// Forgets a presentity that no subscription watches and that is not queued.
+    pub fn remove(&mut self, id: u32) {
+        let key = self.slab[id].key;
+        debug_assert!(self.slab[id].count == 0 && !self.slab[id].queued);
+        debug_assert!(self.slab[id].bodies.iter().all(Option::is_none));
+        self.index.remove(key.partition(), hash(key), id);
+        self.slab.remove(id);
+    }
+
+    /// The numbers of all watched presentities.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + use<> {
+        let ids: Vec<u32> =
+            (0..self.slab.high_water() as u32).filter(|&id| self.slab[id].count > 0).collect();
+        ids.into_iter()
+    }
+
+    /// How many presentities are watched.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.in_use()
+    }
+}
+
+impl std::ops::Index<u32> for WatchedTable {
+    type Output = Watched;
+
+    fn index(&self, id: u32) -> &Watched {
+        &self.slab[id]
+    }
+}
+
+impl std::ops::IndexMut<u32> for WatchedTable {
+    fn index_mut(&mut self, id: u32) -> &mut Watched {
+        &mut self.slab[id]
+    }
+}
