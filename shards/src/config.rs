@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
 use crate::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
@@ -139,7 +140,8 @@ impl File {
             let millis = check_range(&millis, 10, 3_600_000, "milliseconds")?;
             settings.sync_interval = Duration::from_millis(millis);
         }
-        let records = |value: &Spanned<i64>| check_range(value, 64, 1 << 28, "records a partition");
+        let records =
+            |value: &Spanned<i64>| check_range(value, 64, RECORDS_MAX_LIMIT.into(), "records a partition");
         if let Some(value) = storage.presence_records_max {
             settings.presence_records_max = records(&value)? as u32;
         }

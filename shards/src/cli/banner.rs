@@ -1,0 +1,170 @@
+//! What the server says when it starts.
+
+use std::fmt;
+
+use comsipl_fdb::{FileKind, Recovery};
+
+use crate::config::listen_text;
+use crate::node::Node;
+use crate::settings::Settings;
+
+/// The message of a start.
+pub struct Banner<'a> {
+    pub node: &'a Node,
+    pub settings: &'a Settings,
+}
+
+impl Banner<'_> {
+    /// The same as an event of the log.
+    pub fn log(&self) {
+        let recovered = self.node.recovered();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = self.listen(),
+            data_dir = self.data_dir(),
+            shards = self.node.shards(),
+            pinned = self.node.pinned(),
+            domains = self.domains(),
+            registered = found(&recovered.registered),
+            presence = found(&recovered.presence),
+            "starting"
+        );
+    }
+
+    /// Warns of what somebody should look at.
+    pub fn warn(&self) {
+        let recovered = self.node.recovered();
+        for (kind, recovery) in
+            [(FileKind::Registered, &recovered.registered), (FileKind::Presence, &recovered.presence)]
+        {
+            if recovery.torn_dropped > 0 || recovery.extents_lost > 0 {
+                tracing::warn!(
+                    file = kind.file_name(),
+                    records_dropped = recovery.torn_dropped,
+                    extents_lost = recovery.extents_lost,
+                    "damage was found and dropped: a power cut or a failing disk"
+                );
+            }
+        }
+    }
+
+    fn listen(&self) -> String {
+        self.node.addresses().into_iter().map(listen_text).collect::<Vec<_>>().join(" ")
+    }
+
+    fn data_dir(&self) -> String {
+        let dir = &self.settings.data_dir;
+        dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string()
+    }
+
+    fn domains(&self) -> String {
+        if self.settings.domains.is_empty() { "any".to_owned() } else { self.settings.domains.join(" ") }
+    }
+
+    fn shards(&self) -> String {
+        let shards = self.node.shards();
+        if self.node.pinned() { format!("{shards}, each on a core of its own") } else { shards.to_string() }
+    }
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recovered = self.node.recovered();
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| writeln!(f, "  {name:<14}{value}");
+        writeln!(f, "ComSIPL {}, a SIP presence server", env!("CARGO_PKG_VERSION"))?;
+        row(f, "listening on", &self.listen())?;
+        row(f, "data in", &self.data_dir())?;
+        row(f, "shards", &self.shards())?;
+        row(f, "domains", &self.domains())?;
+        row(f, FileKind::Presence.file_name(), &found(&recovered.presence))?;
+        row(f, FileKind::Registered.file_name(), &found(&recovered.registered))?;
+        if self.node.recv_buffer() < self.settings.socket_buffer {
+            row(
+                f,
+                "note",
+                &format!(
+                    "the system grants receive buffers of {} KiB where {} are wanted: before heavy traffic set \
+                     net.core.rmem_max={2} and net.core.wmem_max={2} by sysctl",
+                    self.node.recv_buffer() >> 10,
+                    self.settings.socket_buffer >> 10,
+                    self.settings.socket_buffer
+                ),
+            )?;
+        }
+        let address = self.node.addresses().first().map_or_else(String::new, ToString::to_string);
+        let domain = self.settings.domains.first().unwrap_or(&address);
+        let file = self.settings.data_dir.join(FileKind::Presence.file_name());
+        writeln!(f, "  try it: give Linphone the user \"alice\", the domain \"{domain}\" and the proxy")?;
+        writeln!(
+            f,
+            "    <sip:{address};transport=udp>, any password, and let it publish its presence; then look at"
+        )?;
+        writeln!(f, "    comsipl fdb inspect {}", file.display())
+    }
+}
+
+/// What was found in a file, for people.
+fn found(recovery: &Recovery) -> String {
+    if recovery.created {
+        return "new".to_owned();
+    }
+    let mut text = format!("{} records, ", recovery.records);
+    if recovery.clean {
+        text += "closed cleanly";
+    } else {
+        text += &format!(
+            "not closed cleanly{}; {} half-done changes finished, {} damaged records dropped",
+            last_alive(recovery.last_heartbeat_ms),
+            recovery.redone,
+            recovery.torn_dropped
+        );
+    }
+    text + &format!(", read in {} ms", recovery.elapsed.as_millis())
+}
+
+/// When the server was last known to be alive.
+fn last_alive(heartbeat_ms: u64) -> String {
+    let millis = i64::try_from(heartbeat_ms).ok().filter(|&millis| millis > 0);
+    match millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()) {
+        Some(time) => format!(", last alive {time:.0}"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_says_where_what_and_how_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+            data_dir: folder.path().join("data"),
+            shards: Some(2),
+            ..Settings::default()
+        };
+        let node = Node::open(settings.clone()).unwrap();
+        let text = Banner { node: &node, settings: &settings }.to_string();
+        for address in node.addresses() {
+            assert!(text.contains(&format!("udp:{address}")), "{text}");
+        }
+        for part in
+            ["/data", "shards        2", "domains       any", "new", "Linphone", "comsipl fdb inspect"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_crash_is_told_with_its_time() {
+        let mut recovery = Recovery::default();
+        recovery.records = 12;
+        recovery.last_heartbeat_ms = 1_700_000_000_500;
+        assert_eq!(
+            found(&recovery),
+            "12 records, not closed cleanly, last alive 2023-11-14T22:13:20Z; 0 half-done changes finished, 0 damaged \
+             records dropped, read in 0 ms"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line.
+//!
+//! Exit codes, which scripts may rely on:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; `serve`: stopped by a signal, everything on disk |
+//! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read |
+//! | 2 | the command line or the configuration is wrong; nothing was touched |
+//! | 3 | `serve` could not start: address or data directory in use, file damaged … |
+//! | 130 | `serve`: a second signal ended it at once |
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod banner;
+mod check_config;
+mod fdb;
+mod log;
+mod serve;
+
+use serve::ServeArgs;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    Misused = 2,
+    NotStarted = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Exit code of a server that is ended by a second signal.
+const FORCED_EXIT: i32 = 130;
+
+/// A SIP presence server: phones REGISTER, PUBLISH and SUBSCRIBE, watchers are told by NOTIFY.
+///
+/// Without a command it serves, with defaults that fit a trial on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "comsipl", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGINT or SIGTERM (the default).
+    Serve(ServeArgs),
+    /// Check a configuration file and print all options in force.
+    #[command(after_help = CHECK_EXAMPLES)]
+    CheckConfig {
+        /// The file, as for `serve --config`.
+        file: PathBuf,
+    },
+    /// Look into presence_w.fdb and registered.fdb, also while a server uses them.
+    Fdb {
+        #[command(subcommand)]
+        command: fdb::FdbCommand,
+    },
+}
+
+/// Does what the command line of the process says.
+#[must_use]
+pub fn run() -> ExitCode {
+    run_args(std::env::args_os()).into()
+}
+
+fn run_args(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors", too, which go to standard output; a closed pipe there is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Misused } else { Exit::Done };
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::CheckConfig { file } => check_config::run(&file),
+        Command::Fdb { command } => fdb::run(command),
+    }
+}
+
+/// Says on standard error what went wrong.
+fn complain(error: &impl Display) {
+    eprintln!("error: {error}");
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  comsipl                                     serve udp:127.0.0.1:5060, files in ./comsipl-data
+  comsipl --listen udp:127.0.0.1:0            let the system choose a port; the line `ready` tells it
+  comsipl serve --config /etc/comsipl.toml    serve as the file says
+  comsipl serve --listen udp:0.0.0.0:5060 --auth none --domain example.net
+                                              serve the network, where others decide who reaches us
+  comsipl check-config /etc/comsipl.toml      is the file right?
+  comsipl fdb inspect comsipl-data/presence_w.fdb
+
+Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 could not start, 130 forced by a second signal.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  comsipl check-config /etc/comsipl.toml
+  comsipl check-config new.toml && systemctl restart comsipl
+
+Exit codes: 0 the file is right, 2 it is not.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_serve_with_the_same_options() {
+        let bare = Cli::try_parse_from(["comsipl", "--shards", "2", "--listen", "[::1]:0"]).unwrap();
+        assert!(bare.command.is_none());
+        let named =
+            Cli::try_parse_from(["comsipl", "serve", "--shards", "2", "--listen", "[::1]:0"]).unwrap();
+        match named.command {
+            Some(Command::Serve(args)) => assert_eq!(format!("{args:?}"), format!("{:?}", bare.serve)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for args in [
+            &["--shards", "0"][..],
+            &["--shards", "65"],
+            &["--listen", "tcp:127.0.0.1:5060"],
+            &["--listen", "127.0.0.1"],
+            &["--domain", "a@b"],
+            &["--auth", "digest"],
+            &["--shards", "2", "serve"],
+            &["serve", "--fork"],
+            &["fdb"],
+            &["fdb", "inspect"],
+        ] {
+            let args = ["comsipl"].iter().chain(args);
+            assert!(Cli::try_parse_from(args.clone()).is_err(), "{args:?}");
+        }
+    }
+}

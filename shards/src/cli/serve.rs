@@ -1,0 +1,180 @@
+//! `comsipl serve`.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, ValueEnum};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use super::banner::Banner;
+use super::log::{self, LogFormat};
+use super::{Exit, FORCED_EXIT, complain};
+use crate::config::{self, ConfigError, ListenError, listen_text, parse_listen};
+use crate::node::{Node, StartError, Stopper};
+use crate::settings::{Auth, Settings};
+
+/// Options of `comsipl serve`. Each overrides what the configuration file says.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file; without it the defaults are used.
+    ///
+    /// deploy/config/comsipl.toml describes every option.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on; may be given more than once.
+    ///
+    /// Port 0 lets the system choose. What is not loopback needs `--auth none`. [default: udp:127.0.0.1:5060]
+    #[arg(long, value_name = "[udp:]ADDR:PORT", value_parser = listen_value)]
+    listen: Vec<SocketAddr>,
+    /// Directory of the two files; made if there is none. [default: ./comsipl-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Number of shards, 1 to 64. [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=config::SHARDS_MAX as i64))]
+    shards: Option<u16>,
+    /// Domain to serve; may be given more than once. [default: any]
+    #[arg(long = "domain", value_name = "NAME", value_parser = domain_value)]
+    domains: Vec<String>,
+    /// Say that requests are not to be authenticated.
+    ///
+    /// Needed to listen on addresses that other machines can reach.
+    #[arg(long, value_enum)]
+    auth: Option<AuthArg>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,comsipl_shards=debug`.
+    #[arg(long, value_name = "LEVEL", env = "COMSIPL_LOG", default_value = "info")]
+    log: String,
+    /// How to log.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+/// What may be written behind `--auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AuthArg {
+    /// Anyone who reaches the server may do anything.
+    None,
+}
+
+fn listen_value(text: &str) -> Result<SocketAddr, String> {
+    parse_listen(text).map_err(|error: ListenError| format!("{error}; {}", error.help()))
+}
+
+fn domain_value(text: &str) -> Result<String, String> {
+    config::parse_domain(text).map_err(|expected| format!("{expected} is expected"))
+}
+
+/// Serves until a signal comes.
+pub(super) fn run(args: ServeArgs) -> Exit {
+    if let Err(error) = log::start(&args.log, args.log_format) {
+        complain(&error);
+        return Exit::Misused;
+    }
+    let settings = match args.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&error);
+            return Exit::Misused;
+        }
+    };
+    // A listener that others can reach, or an address that stands there twice: the same for the file and for options.
+    if let Err(error) = config::check_exposure(&settings) {
+        complain(&error);
+        return Exit::Misused;
+    }
+    if let Some(address) = config::first_duplicate(&settings.listen) {
+        complain(&format!("{} is to be listened on twice", listen_text(address)));
+        return Exit::Misused;
+    }
+    match serve(settings, args.log_format) {
+        Ok(exit) => exit,
+        Err(error) => {
+            complain(&error);
+            Exit::NotStarted
+        }
+    }
+}
+
+fn serve(settings: Settings, format: LogFormat) -> Result<Exit, StartError> {
+    // Before anything that takes time, so that a signal during recovery is not the abrupt end.
+    let signals = Signals::catch().map_err(StartError::Threads)?;
+    let node = Node::open(settings.clone())?;
+    let banner = Banner { node: &node, settings: &settings };
+    match format {
+        LogFormat::Human => eprint!("{banner}"),
+        LogFormat::Json => banner.log(),
+    }
+    banner.warn();
+    let running = node.start()?;
+    signals.forward(running.stopper()).map_err(StartError::Threads)?;
+    let addresses: Vec<_> = running.addresses().iter().copied().map(listen_text).collect();
+    eprintln!("ready: listening on {}", addresses.join(" "));
+    match running.wait() {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(Exit::Done)
+        }
+        Err(failure) => {
+            complain(&failure);
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+impl ServeArgs {
+    /// The defaults, overridden by the file, overridden by the options.
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::default();
+        if let Some(path) = &self.config {
+            config::read_file(path, &mut settings)?;
+        }
+        if !self.listen.is_empty() {
+            settings.listen.clone_from(&self.listen);
+        }
+        if let Some(data_dir) = &self.data_dir {
+            settings.data_dir.clone_from(data_dir);
+        }
+        if let Some(shards) = self.shards {
+            settings.shards = Some(usize::from(shards));
+        }
+        if !self.domains.is_empty() {
+            settings.domains.clone_from(&self.domains);
+        }
+        if let Some(AuthArg::None) = self.auth {
+            settings.auth = Auth::None;
+        }
+        Ok(settings)
+    }
+}
+
+/// SIGINT and SIGTERM: the first stops the node, a second ends the process at once.
+struct Signals(UnixStream);
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        let second = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // Actions run in this order: the first signal passes the first action by and arms it.
+            flag::register_conditional_shutdown(signal, FORCED_EXIT, Arc::clone(&second))?;
+            flag::register(signal, Arc::clone(&second))?;
+            low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self(reader))
+    }
+
+    /// From now on a signal, also one that has come already, stops the node.
+    fn forward(mut self, stopper: Stopper) -> std::io::Result<()> {
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            if self.0.read_exact(&mut [0; 1]).is_ok() {
+                tracing::info!("stopping; a second signal ends the process at once");
+                stopper.stop();
+            }
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,631 @@
+//! A node: the files, the sockets and the threads of one server, from start to stop.
+//!
+//! Threads: one for each shard; one that syncs the files; and the caller's, which waits in [`Running::wait`], sums up
+//! the traffic and stops the others. If one of them fails, all stop and the node ends with an error: a node that is
+//! half alive would take in what nobody answers.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use comsipl_core::PARTITIONS;
+use crossbeam::utils::CachePadded;
+use mio::{Poll, Waker};
+use rustix::thread::CpuSet;
+
+use crate::bus::{self, BusEnd, Wake};
+use crate::clock::Clock;
+use crate::config;
+use crate::counters::Counters;
+use crate::event_loop::{EventLoop, Parts, Stop, WAKER};
+use crate::metrics::{self, NetCounters, NetFigures};
+use crate::net::bind::{BoundListener, bind};
+use crate::settings::Settings;
+use crate::shard::{Shard, ShardStart};
+
+mod error;
+pub use error::{NodeFailure, StartError};
+mod files;
+pub use files::Recovered;
+
+use files::NodeFiles;
+
+/// A node whose files are open and whose sockets are bound, but which does not work yet.
+pub struct Node {
+    settings: Arc<Settings>,
+    shards: usize,
+    cpus: Vec<usize>,
+    listeners: Vec<BoundListener>,
+    files: NodeFiles,
+    clock: Clock,
+}
+
+impl Node {
+    /// Opens the files and binds the sockets of all shards.
+    ///
+    /// # Errors
+    /// [`StartError`] says what stands in the way; nothing is left behind but the data directory.
+    pub fn open(settings: Settings) -> Result<Self, StartError> {
+        config::check_exposure(&settings)?;
+        let cpus = usable_cpus().map_err(StartError::Threads)?;
+        let parallelism = std::thread::available_parallelism().map_or(cpus.len(), usize::from);
+        let shards = settings.shards.unwrap_or(parallelism).clamp(1, PARTITIONS);
+        let clock = Clock::start();
+        // Before the files, because recovering them may take long, and an address in use is the likelier mistake.
+        let listeners = settings
+            .listen
+            .iter()
+            .map(|&address| {
+                bind(address, shards, settings.socket_buffer)
+                    .map_err(|source| StartError::Listen { address, source })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let files = NodeFiles::open(&settings, shards)?;
+        Ok(Self { settings: Arc::new(settings), shards, cpus, listeners, files, clock })
+    }
+
+    /// The addresses listened on, with the ports the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|it| it.address).collect()
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub const fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Whether each shard will stay on a core of its own: wanted, and exactly one shard for each core. Fewer shards are
+    /// left to the scheduler, which knows what else runs on the machine.
+    #[must_use]
+    pub fn pinned(&self) -> bool {
+        self.settings.pin && self.shards == self.cpus.len()
+    }
+
+    /// The smallest receive buffer that the kernel granted, in bytes.
+    #[must_use]
+    pub fn recv_buffer(&self) -> usize {
+        self.listeners.iter().map(|it| it.recv_buffer).min().unwrap_or(0)
+    }
+
+    /// What was found in the files.
+    #[must_use]
+    pub fn recovered(&self) -> &Recovered {
+        self.files.recovered()
+    }
+
+    /// Starts the threads and returns when all shards take datagrams.
+    ///
+    /// # Errors
+    /// [`StartError`]; then no thread is left.
+    pub fn start(mut self) -> Result<Running, StartError> {
+        let addresses = self.addresses();
+        let pinned = self.pinned();
+        let polls = (0..self.shards).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>();
+        let polls = polls.map_err(StartError::Threads)?;
+        let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKER).map(Arc::new));
+        let wakers = wakers.collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
+        let bus_wakers: Vec<_> = wakers.iter().map(|it| Arc::clone(it) as Arc<dyn Wake>).collect();
+        let stop = Arc::new(Stop::default());
+        let (events, inbox) = channel();
+        let mut sockets_of: Vec<Vec<_>> = (0..self.shards).map(|_| Vec::new()).collect();
+        for listener in self.listeners {
+            for (sockets, socket) in sockets_of.iter_mut().zip(listener.sockets) {
+                sockets.push(socket);
+            }
+        }
+        let mut running = Running {
+            addresses: addresses.clone(),
+            wakers,
+            stop: Arc::clone(&stop),
+            events: events.clone(),
+            inbox,
+            counters: Vec::new(),
+            engines: Vec::new(),
+            threads: Vec::new(),
+            syncing: None,
+            ended: 0,
+            stop_asked: false,
+            failure: None,
+            files: None,
+        };
+        let starts = polls.into_iter().zip(sockets_of).zip(bus::join(&bus_wakers)).enumerate();
+        for (index, ((poll, sockets), bus)) in starts {
+            let counters = Arc::new(CachePadded::new(NetCounters::default()));
+            running.counters.push(Arc::clone(&counters));
+            let thread = ShardThread {
+                index,
+                shards: self.shards,
+                cpu: pinned.then(|| self.cpus[index]),
+                start: ShardStart {
+                    index,
+                    shards: self.shards,
+                    settings: Arc::clone(&self.settings),
+                    files: self.files.take_shard().expect("dealt out to as many shards"),
+                    listeners: addresses.clone(),
+                    seed: random_seed()?,
+                    last_alive_ms: self.files.recovered().presence.last_heartbeat_ms,
+                },
+                poll,
+                sockets,
+                bus,
+                clock: self.clock,
+                counters,
+                stop: Arc::clone(&stop),
+                events: events.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || thread.run())
+                .map_err(StartError::Threads)?;
+            running.threads.push(thread);
+        }
+        let files = Arc::new(self.files);
+        running.syncing = Some(
+            Syncing::start(Arc::clone(&files), self.settings.sync_interval, events)
+                .map_err(StartError::Threads)?,
+        );
+        running.files = Some(files);
+        running.wait_ready()?;
+        Ok(running)
+    }
+}
+
+/// A node at work. Dropping it stops it.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    wakers: Vec<Arc<Waker>>,
+    stop: Arc<Stop>,
+    events: Sender<Event>,
+    inbox: Receiver<Event>,
+    counters: Vec<Arc<CachePadded<NetCounters>>>,
+    engines: Vec<Arc<Counters>>,
+    threads: Vec<JoinHandle<()>>,
+    syncing: Option<Syncing>,
+    /// How many shards have ended.
+    ended: usize,
+    /// Whether somebody wants us to stop.
+    stop_asked: bool,
+    /// The first failure.
+    failure: Option<NodeFailure>,
+    /// Open until the end.
+    files: Option<Arc<NodeFiles>>,
+}
+
+impl Running {
+    /// The addresses listened on, with the ports the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Counters of the shards' sockets and of the bus, in the order of the shards.
+    #[must_use]
+    pub fn counters(&self) -> &[Arc<CachePadded<NetCounters>>] {
+        &self.counters
+    }
+
+    /// Counters of the shards' engines, in no order.
+    #[must_use]
+    pub fn engine_counters(&self) -> &[Arc<Counters>] {
+        &self.engines
+    }
+
+    /// Something to stop the node with, from any thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.events.clone())
+    }
+
+    /// Waits until the node is stopped, sums up its traffic in the log meanwhile, then brings everything to an end:
+    /// answers under way are sent, the files are synced and closed.
+    ///
+    /// # Errors
+    /// The failure that ended the node, or came up while it was ending.
+    pub fn wait(mut self) -> Result<(), NodeFailure> {
+        let mut last = Sample::of(&self);
+        while !self.stop_asked && self.failure.is_none() {
+            match self.inbox.recv_timeout(SUMMARY_EVERY.saturating_sub(last.at.elapsed())) {
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let now = Sample::of(&self);
+                    if let Some(summary) = now.summary(&last) {
+                        tracing::info!("traffic: {summary}");
+                    }
+                    last = now;
+                }
+            }
+        }
+        self.shut_down();
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the node and waits until it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn stop(mut self) -> Result<(), NodeFailure> {
+        self.stop_asked = true;
+        self.wait()
+    }
+
+    /// Waits until all shards are ready.
+    fn wait_ready(&mut self) -> Result<(), StartError> {
+        let mut ready = 0;
+        while ready < self.threads.len() {
+            let event = self.inbox.recv().expect("we hold a sender ourselves");
+            ready += usize::from(matches!(event, Event::ShardReady { .. }));
+            self.take(event);
+            if let Some(failure) = self.failure.take() {
+                self.shut_down();
+                return Err(StartError::Shard(failure));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::ShardReady { engine } => self.engines.push(engine),
+            Event::StopAsked => self.stop_asked = true,
+            Event::ShardEnded { index, end } => {
+                self.ended += 1;
+                let failure = match end {
+                    End::Regular if self.stop.is_asked() => return,
+                    End::Regular => NodeFailure::ShardLeft { index },
+                    End::Failed(source) => NodeFailure::ShardFailed { index, source },
+                    End::Panicked(message) => NodeFailure::ShardPanicked { index, message },
+                };
+                self.fail(failure);
+            }
+            Event::SyncingPanicked(message) => self.fail(NodeFailure::SyncingPanicked { message }),
+        }
+    }
+
+    /// Keeps the first failure, which is the cause of the later ones.
+    fn fail(&mut self, failure: NodeFailure) {
+        tracing::error!("{failure}");
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Stops all threads, then syncs and closes the files.
+    fn shut_down(&mut self) {
+        let Some(files) = self.files.take() else { return };
+        self.stop.ask();
+        for waker in &self.wakers {
+            if let Err(error) = waker.wake() {
+                tracing::error!(%error, "a shard could not be woken to stop");
+            }
+        }
+        let give_up = Instant::now() + STOP_SPAN;
+        while self.ended < self.threads.len() {
+            match self.inbox.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
+                Ok(event) => self.take(event),
+                Err(_) => {
+                    self.fail(NodeFailure::StopTimedOut);
+                    break;
+                }
+            }
+        }
+        if self.ended == self.threads.len() {
+            for thread in self.threads.drain(..) {
+                // Panics are caught within the thread and reported as its end.
+                let _ = thread.join();
+            }
+        }
+        drop(self.syncing.take());
+        // With a shard still at work, or after one has panicked in the middle of a change, the files are safe but not
+        // to be called cleanly closed.
+        files.heartbeat(Clock::wall());
+        let closed = if self.failure.is_none() { files.close() } else { files.sync() };
+        if let Err(source) = closed {
+            self.fail(NodeFailure::Files { source });
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// All counters of all shards together at one moment.
+struct Sample {
+    at: Instant,
+    net: NetFigures,
+    engine: Vec<(&'static str, u64)>,
+}
+
+impl Sample {
+    fn of(running: &Running) -> Self {
+        let net = running.counters.iter().fold(NetFigures::default(), |sum, it| sum.plus(it.snapshot()));
+        let mut engine: Vec<(&'static str, u64)> = Vec::new();
+        for counters in &running.engines {
+            if engine.is_empty() {
+                engine = counters.each().collect();
+            } else {
+                for (sum, (_, value)) in engine.iter_mut().zip(counters.each()) {
+                    sum.1 = sum.1.wrapping_add(value);
+                }
+            }
+        }
+        Self { at: Instant::now(), net, engine }
+    }
+
+    /// The line for operators; `None` if nothing came or went since `earlier`.
+    fn summary(&self, earlier: &Self) -> Option<String> {
+        let growth = self.net.since(earlier.net);
+        if !growth.has_traffic() {
+            return None;
+        }
+        let span = self.at - earlier.at;
+        let mut line = growth.summary(span);
+        for ((name, now), (_, before)) in self.engine.iter().zip(&earlier.engine) {
+            // What only grows is told as its growth, what is there at present (gauges) as it is.
+            let gauge = metrics::ENGINE_GAUGES.contains(name);
+            let value = if gauge { *now } else { now.wrapping_sub(*before) };
+            if value != 0 {
+                line.push_str(&format!(" {name}={value}"));
+            }
+        }
+        Some(line)
+    }
+}
+
+/// Stops a node.
+#[derive(Clone)]
+pub struct Stopper(Sender<Event>);
+
+impl Stopper {
+    /// Asks the node to stop, once or more often. One that has ended already does not mind.
+    pub fn stop(&self) {
+        let _ = self.0.send(Event::StopAsked);
+    }
+}
+
+/// What the threads and the operator tell the waiting thread.
+enum Event {
+    ShardReady { engine: Arc<Counters> },
+    ShardEnded { index: usize, end: End },
+    SyncingPanicked(String),
+    StopAsked,
+}
+
+/// How a shard's thread ended.
+enum End {
+    Regular,
+    Failed(std::io::Error),
+    Panicked(String),
+}
+
+/// Everything that a shard's thread starts with.
+struct ShardThread {
+    index: usize,
+    shards: usize,
+    /// The core to stay on.
+    cpu: Option<usize>,
+    start: ShardStart,
+    poll: Poll,
+    sockets: Vec<std::net::UdpSocket>,
+    bus: BusEnd,
+    clock: Clock,
+    counters: Arc<CachePadded<NetCounters>>,
+    stop: Arc<Stop>,
+    events: Sender<Event>,
+}
+
+impl ShardThread {
+    /// The whole life of the thread.
+    fn run(self) {
+        let (index, events) = (self.index, self.events.clone());
+        report_end(index, &events, || self.turn_until_stopped());
+    }
+
+    fn turn_until_stopped(self) -> std::io::Result<()> {
+        if let Some(cpu) = self.cpu {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+                tracing::warn!(%error, shard = self.index, "the shard is not pinned to its core");
+            }
+        }
+        let shard = Shard::open(self.start, self.clock.now());
+        let engine = Arc::clone(shard.counters());
+        let event_loop = EventLoop::new(Parts {
+            index: self.index,
+            shards: self.shards,
+            shard,
+            poll: self.poll,
+            sockets: self.sockets,
+            bus: self.bus,
+            clock: self.clock,
+            counters: self.counters,
+            stop: self.stop,
+        })?;
+        let _ = self.events.send(Event::ShardReady { engine });
+        event_loop.run()
+    }
+}
+
+/// Does the work of a shard's thread and tells how it ended, also when it panicked.
+fn report_end(index: usize, events: &Sender<Event>, work: impl FnOnce() -> std::io::Result<()>) {
+    let end = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => End::Regular,
+        Ok(Err(error)) => End::Failed(error),
+        Err(panic) => End::Panicked(panic_message(panic.as_ref())),
+    };
+    // Nobody listens any more only when the process is about to exit.
+    let _ = events.send(Event::ShardEnded { index, end });
+}
+
+/// The thread that makes changes durable.
+struct Syncing {
+    /// Dropped to end the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Syncing {
+    fn start(files: Arc<NodeFiles>, every: Duration, events: Sender<Event>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
+            let work = AssertUnwindSafe(|| {
+                let mut failing = false;
+                while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    files.heartbeat(Clock::wall());
+                    let result = files.sync();
+                    match &result {
+                        Err(error) if !failing => {
+                            tracing::error!(%error, "the files cannot be synced; a power cut would lose changes");
+                        }
+                        Ok(()) if failing => tracing::info!("the files are synced again"),
+                        _ => {}
+                    }
+                    failing = result.is_err();
+                }
+            });
+            if let Err(panic) = catch_unwind(work) {
+                let _ = events.send(Event::SyncingPanicked(panic_message(panic.as_ref())));
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The cores that this process may run on.
+fn usable_cpus() -> std::io::Result<Vec<usize>> {
+    let set = rustix::thread::sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// A seed from the system.
+fn random_seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| StartError::Random(error.into()))?;
+    Ok(seed)
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// How often the traffic is summed up in the log.
+const SUMMARY_EVERY: Duration = Duration::from_secs(10);
+
+/// How long shards may take to stop; they themselves give up earlier.
+const STOP_SPAN: Duration = Duration::from_millis(700);
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_node_starts_takes_datagrams_and_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = start(&folder, 3);
+        let [address] = *running.addresses() else { panic!("one listener") };
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let counters: Vec<_> = running.counters().to_vec();
+        client.send_to(b"\r\n\r\n", address).unwrap();
+        let counted = || counters.iter().map(|it| it.datagrams_in.get()).sum::<u64>();
+        let patience = Instant::now() + Duration::from_secs(10);
+        while counted() == 0 {
+            assert!(Instant::now() < patience, "the datagram is not taken");
+            std::thread::yield_now();
+        }
+        assert_eq!(running.engine_counters().len(), 3);
+        running.stop().unwrap();
+        client.send_to(b"late", address).ok();
+        start(&folder, 2).stop().expect("files and threads were let go of");
+    }
+
+    #[test]
+    fn a_stopper_stops_from_anywhere_and_more_than_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = start(&folder, 1);
+        let stopper = running.stopper();
+        let again = stopper.clone();
+        std::thread::spawn(move || stopper.stop());
+        running.wait().unwrap();
+        again.stop();
+    }
+
+    #[test]
+    fn dropping_a_node_stops_it() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(start(&folder, 2));
+        drop(start(&folder, 2));
+    }
+
+    #[test]
+    fn a_panicking_shard_ends_the_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = start(&folder, 2);
+        let events = running.events.clone();
+        std::thread::spawn(move || report_end(1, &events, || panic!("on purpose"))).join().unwrap();
+        match running.wait() {
+            Err(NodeFailure::ShardPanicked { index: 1, message }) => assert_eq!(message, "on purpose"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failing_shard_ends_the_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = start(&folder, 2);
+        report_end(0, &running.events, || Err(std::io::ErrorKind::OutOfMemory.into()));
+        assert!(matches!(running.wait(), Err(NodeFailure::ShardFailed { index: 0, .. })));
+        let running = start(&folder, 2);
+        report_end(0, &running.events, || Ok(()));
+        assert!(matches!(running.wait(), Err(NodeFailure::ShardLeft { index: 0 })), "nobody asked it to end");
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let exposed = Settings { listen: vec!["0.0.0.0:0".parse().unwrap()], ..settings(&folder, 1) };
+        assert!(matches!(Node::open(exposed), Err(StartError::Exposed(_))));
+        let foreign = Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings(&folder, 1) };
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let no_dir = Settings { data_dir: folder.path().join("file/dir"), ..foreign };
+        assert!(matches!(Node::open(no_dir), Err(StartError::DataDir { .. })));
+    }
+
+    fn start(folder: &TempDir, shards: usize) -> Running {
+        Node::open(settings(folder, shards)).unwrap().start().unwrap()
+    }
+
+    fn settings(folder: &TempDir, shards: usize) -> Settings {
+        Settings {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            data_dir: folder.path().join("data"),
+            shards: Some(shards),
+            ..Settings::default()
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The two files of a node, opened and dealt out to the shards.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use comsipl_core::UnixMillis;
+use comsipl_fdb::{Fdb, FileKind, OpenOptions, Opened, Recovery};
+
+use super::StartError;
+use crate::settings::Settings;
+use crate::shard_files::ShardFiles;
+
+/// Both files of a node.
+pub(super) struct NodeFiles {
+    registered: Arc<Fdb>,
+    presence: Arc<Fdb>,
+    /// What each shard will write; taken by [`Self::take_shard`].
+    shards: Vec<ShardFiles>,
+    recovered: Recovered,
+}
+
+/// What was found in the files of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered {
+    /// In `registered.fdb`.
+    pub registered: Recovery,
+    /// In `presence_w.fdb`.
+    pub presence: Recovery,
+}
+
+impl NodeFiles {
+    /// Opens both files in the data directory of `settings`, which is made if there is none, and recovers what they
+    /// hold. No other server can open them meanwhile.
+    ///
+    /// # Errors
+    /// What is wrong with the directory or a file.
+    pub(super) fn open(settings: &Settings, shards: usize) -> Result<Self, StartError> {
+        let dir = &settings.data_dir;
+        make_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+        let open = |kind: FileKind, records_max| {
+            // Recovery is over before the shards begin, so it may use all cores.
+            let options = OpenOptions { records_max, threads: 0 };
+            Fdb::open(&dir.join(kind.file_name()), kind, &options)
+        };
+        let registered = open(FileKind::Registered, settings.registered_records_max)?;
+        let presence = open(FileKind::Presence, settings.presence_records_max)?;
+        Ok(Self::deal_out(registered, presence, shards))
+    }
+
+    fn deal_out(registered: Opened, presence: Opened, shards: usize) -> Self {
+        let mut files = Self {
+            shards: (0..shards)
+                .map(|_| ShardFiles {
+                    registered: Arc::clone(&registered.file),
+                    presence: Arc::clone(&presence.file),
+                    registered_partitions: Vec::new(),
+                    presence_partitions: Vec::new(),
+                })
+                .collect(),
+            registered: registered.file,
+            presence: presence.file,
+            recovered: Recovered { registered: registered.recovery, presence: presence.recovery },
+        };
+        for partition in registered.partitions {
+            files.shards[usize::from(partition.number()) % shards].registered_partitions.push(partition);
+        }
+        for partition in presence.partitions {
+            files.shards[usize::from(partition.number()) % shards].presence_partitions.push(partition);
+        }
+        files
+    }
+
+    /// What the next shard works on, the first shard first; `None` when all have been given theirs.
+    pub(super) fn take_shard(&mut self) -> Option<ShardFiles> {
+        if self.shards.is_empty() { None } else { Some(self.shards.remove(0)) }
+    }
+
+    /// What was found in the files.
+    pub(super) const fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Stores in both files that the server is alive now.
+    pub(super) fn heartbeat(&self, now: UnixMillis) {
+        self.registered.heartbeat(now.0);
+        self.presence.heartbeat(now.0);
+    }
+
+    /// Brings both files to disk; one that fails does not keep the other from it.
+    ///
+    /// # Errors
+    /// What the system says of the first that fails.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let registered = self.registered.sync();
+        self.presence.sync().and(registered)
+    }
+
+    /// Brings both files to disk and marks them as cleanly closed. Nothing may be written any more.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub(super) fn close(&self) -> io::Result<()> {
+        let registered = self.registered.close();
+        self.presence.close().and(registered)
+    }
+}
+
+/// Makes a directory that only its owner may enter, unless there is one.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn every_partition_is_dealt_out_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { data_dir: folder.path().join("a/b"), presence_records_max: 64, ..Settings::default() };
+        let mut files = NodeFiles::open(&settings, 3).unwrap();
+        let mut seen = [0; 64];
+        for shard in 0..3 {
+            let engine = files.take_shard().unwrap();
+            for partition in engine.registered_partitions.iter().chain(&engine.presence_partitions) {
+                assert_eq!(usize::from(partition.number()) % 3, shard);
+                seen[usize::from(partition.number())] += 1;
+            }
+        }
+        assert_eq!(seen, [2; 64]);
+        assert!(files.take_shard().is_none());
+        let mode = std::fs::metadata(&settings.data_dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(files.recovered().presence.created);
+        assert!(matches!(NodeFiles::open(&settings, 3), Err(StartError::File(_))), "in use");
+        files.close().unwrap();
+        drop(files);
+        let files = NodeFiles::open(&settings, 2).unwrap();
+        assert!(!files.recovered().presence.created && files.recovered().presence.clean);
+    }
+}
