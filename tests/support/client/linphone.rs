@@ -1,0 +1,275 @@
+//! Two kinds of Linphone: `linphonec`, the console application, which only watches; and liblinphone behind the small
+//! program `tests/real/publisher.c`, which publishes and watches.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use super::process::{Input, Process};
+use crate::server::{target_dir, workspace};
+
+/// Whose account a Linphone has, and for how long it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    /// User part of the address.
+    pub user: &'a str,
+    /// The server that it registers with; also the domain of its address.
+    pub server: SocketAddr,
+    /// Expires of its REGISTER, seconds.
+    pub register_expires: u32,
+    /// Expires of its PUBLISH, seconds; `None`: it does not publish.
+    pub publish_expires: Option<u32>,
+    /// Expires of its SUBSCRIBEs, seconds.
+    pub subscribe_expires: u32,
+}
+
+impl<'a> Account<'a> {
+    /// An account with the lifetimes that Linphone itself starts with.
+    pub fn new(user: &'a str, server: SocketAddr) -> Self {
+        Self { user, server, register_expires: 3600, publish_expires: Some(600), subscribe_expires: 600 }
+    }
+
+    /// The address that others call it by.
+    pub fn uri(&self) -> String {
+        format!("sip:{}@{}", self.user, self.server)
+    }
+}
+
+/// What a friend looks like to a Linphone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Available.
+    Online,
+    /// Available, and busy by its RPID activity.
+    Busy,
+    /// Available, and away by its RPID activity.
+    Away,
+    /// Not available.
+    Offline,
+}
+
+/// `linphonec`: the console application. It cannot set its own status.
+pub struct Linphonec {
+    process: Process,
+    _home: TempDir,
+}
+
+impl Linphonec {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(account: &Account<'_>) -> Result<Self> {
+        let home = make_home(account, "linphonec")?;
+        let mut command = Command::new("linphonec");
+        command.args(["-d", "6", "-l"]).arg(home.path().join("trace.log")).arg("-c").arg(rc_file(&home));
+        live_in(&mut command, home.path());
+        let process = Process::spawn("linphonec", command, Input::Terminal)?;
+        Ok(Self { process, _home: home })
+    }
+
+    /// Adds a friend, which subscribes to its presence.
+    ///
+    /// # Errors
+    /// When it no longer reads.
+    pub fn befriend(&mut self, name: &str, uri: &str) -> Result<()> {
+        self.process.send(&format!("friend add {name} {uri}"))
+    }
+
+    /// Waits until it prints that the friend has this status. Returns the line.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn expect(&mut self, uri: &str, status: Status) -> Result<String> {
+        // Friend "bob" <sip:bob@127.0.0.1:5060> is Online
+        let wanted = format!("<{uri}> is {status:?}");
+        self.process.expect(&wanted, |line| line.contains("Friend ") && line.ends_with(&wanted))
+    }
+
+    /// Ends it as its user would; it takes its subscriptions back.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn quit(mut self) -> Result<()> {
+        self.process.send("quit")?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+/// liblinphone behind `tests/real/publisher.c`.
+pub struct Linphone {
+    process: Process,
+    _home: TempDir,
+}
+
+impl Linphone {
+    /// Starts it and waits until it is registered.
+    ///
+    /// # Errors
+    /// When the program cannot be compiled or does not register.
+    pub fn start(account: &Account<'_>) -> Result<Self> {
+        let home = make_home(account, "linphone")?;
+        let mut command = Command::new(publisher()?);
+        command.arg(rc_file(&home));
+        live_in(&mut command, home.path());
+        let process = Process::spawn(&format!("Linphone of {}", account.user), command, Input::Pipe)?;
+        let mut linphone = Self { process, _home: home };
+        linphone.event("registration Ok")?;
+        Ok(linphone)
+    }
+
+    /// Gives it a command (see `publisher.c`) and waits until it has been obeyed.
+    ///
+    /// # Errors
+    /// When it does not obey.
+    pub fn order(&mut self, command: &str) -> Result<()> {
+        self.process.send(command)?;
+        let done = format!("done {command}");
+        self.process.expect(&done, |line| line == done || line.starts_with("error ")).and_then(|line| {
+            ensure!(line == done, "{line}");
+            Ok(())
+        })
+    }
+
+    /// Sets its own status and publishes it.
+    ///
+    /// # Errors
+    /// When it does not obey.
+    pub fn publish(&mut self, status: Status) -> Result<()> {
+        self.order(match status {
+            Status::Online => "status open",
+            Status::Busy => "status busy",
+            Status::Away => "status away",
+            Status::Offline => "status offline",
+        })
+    }
+
+    /// Adds a friend, which subscribes to its presence.
+    ///
+    /// # Errors
+    /// When it does not obey.
+    pub fn befriend(&mut self, uri: &str) -> Result<()> {
+        self.order(&format!("watch {uri}"))
+    }
+
+    /// Waits until it says that the friend has this status. Returns the line.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn expect(&mut self, uri: &str, status: Status) -> Result<String> {
+        self.event(&format!("presence {uri} {status:?} "))
+    }
+
+    /// Waits for an event (see `publisher.c`) that starts so. Returns the line.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub fn event(&mut self, start: &str) -> Result<String> {
+        self.process.expect(start, |line| line.starts_with(start))
+    }
+
+    /// Whether an event that starts so has come and was not waited for yet.
+    pub fn has_said(&self, start: &str) -> bool {
+        self.process.has_said(|line| line.starts_with(start))
+    }
+
+    /// Kills it with SIGKILL: it takes nothing back.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it as its user would: it takes its publication, subscriptions and registration back.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn quit(mut self) -> Result<()> {
+        self.process.send("quit")?;
+        ensure!(self.process.wait()?.success(), "it ended badly: {:#?}", self.process.lines());
+        Ok(())
+    }
+}
+
+/// A fresh home with the configuration of a Linphone in it.
+fn make_home(account: &Account<'_>, kind: &str) -> Result<TempDir> {
+    let home = tempfile::Builder::new().prefix(&format!("comsipl-{kind}-{}-", account.user)).tempdir()?;
+    // liblinphone does not make the folder of its database and works without one if it is missing, after an error.
+    std::fs::create_dir_all(home.path().join(".local/share/linphone"))?;
+    let Account { user, server, register_expires, publish_expires, subscribe_expires } = account;
+    let publish = u8::from(publish_expires.is_some());
+    let publish_expires = publish_expires.unwrap_or(0);
+    // linphonec sees to its network itself; the library is told by publisher.c that it has one.
+    let monitor = u8::from(kind == "linphonec");
+    let config = format!(
+        "\
+[sip]
+sip_port=-1
+sip_tcp_port=0
+sip_tls_port=0
+bind_address=127.0.0.1
+use_ipv6=0
+guess_hostname=0
+auto_net_state_mon={monitor}
+contact=<sip:{user}@127.0.0.1>
+default_proxy=0
+subscribe_expires={subscribe_expires}
+subscribe_presence_only_when_registered=1
+[net]
+firewall_policy=0
+[video]
+enabled=0
+[proxy_0]
+reg_proxy=<sip:{server};transport=udp>
+reg_identity=<sip:{user}@{server}>
+reg_sendregister=1
+reg_expires={register_expires}
+publish={publish}
+publish_expires={publish_expires}
+"
+    );
+    std::fs::write(rc_file(&home), config)?;
+    Ok(home)
+}
+
+fn rc_file(home: &TempDir) -> PathBuf {
+    home.path().join("linphonerc")
+}
+
+fn live_in(command: &mut Command, home: &Path) {
+    command.current_dir(home).env("HOME", home);
+    for name in ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
+}
+
+/// Compiles `publisher.c`, once a test process.
+fn publisher() -> Result<&'static Path> {
+    static PUBLISHER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PUBLISHER
+        .get_or_init(|| compile_publisher().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn compile_publisher() -> Result<PathBuf> {
+    let folder = target_dir().join("real");
+    std::fs::create_dir_all(&folder)?;
+    let program = folder.join("publisher");
+    // Test processes may compile at the same time; the rename makes one of them win whole.
+    let fresh = folder.join(format!("publisher.{}", std::process::id()));
+    // Debian's linphone.pc names the libraries under liblinphone but not liblinphone, so pkg-config is of no use.
+    let output = Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&fresh)
+        .arg(workspace().join("tests/real/publisher.c"))
+        .args(["-llinphone", "-lbctoolbox"])
+        .output()
+        .context("cc does not start")?;
+    ensure!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&fresh, &program)?;
+    Ok(program)
+}

@@ -1,0 +1,8 @@
+//! Real SIP clients, driven by tests: each a process with its own home directory, on loopback.
+
+pub mod baresip;
+pub mod linphone;
+pub mod phone;
+pub mod process;
+pub mod program;
+pub mod sipp;

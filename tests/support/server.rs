@@ -1,0 +1,177 @@
+//! The server under test: the real binary, in a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::client::process::{Input, Process};
+
+/// A running `comsipl` with a data directory of its own. Dropping it kills the process and removes the directory.
+///
+/// With `COMSIPL_TEST_TARGET=host:port` in the environment an already running server is used instead: the drivers of
+/// the clients can so be tried against another SIP server. Such a server is never stopped.
+pub struct Server {
+    address: SocketAddr,
+    process: Option<Process>,
+    home: TempDir,
+    shards: usize,
+}
+
+impl Server {
+    /// Starts a server with `config` (the text of its configuration file) and two shards, on a free port of loopback.
+    ///
+    /// # Errors
+    /// When it does not say that it is ready.
+    pub fn start(config: &str) -> Result<Self> {
+        Self::start_with_shards(config, 2)
+    }
+
+    /// As [`Server::start`], with a number of shards.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with_shards(config: &str, shards: usize) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("comsipl-server-").tempdir()?;
+        std::fs::write(home.path().join("comsipl.toml"), config)?;
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { address: anywhere, process: None, home, shards };
+        if let Ok(target) = std::env::var("COMSIPL_TEST_TARGET") {
+            server.address = target.parse().context("COMSIPL_TEST_TARGET is not host:port")?;
+        } else {
+            server.run()?;
+        }
+        Ok(server)
+    }
+
+    /// Where it listens (UDP).
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it with SIGKILL, as a crash would.
+    ///
+    /// # Errors
+    /// When it is not ours to kill.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.as_mut().context("this server is not ours to kill")?.kill();
+        self.process = None;
+        Ok(())
+    }
+
+    /// Starts it again after [`Server::kill`] or [`Server::stop`]: same address, same files, same configuration.
+    ///
+    /// # Errors
+    /// When it does not say that it is ready.
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the server still runs");
+        self.run()
+    }
+
+    /// Stops it with SIGTERM and checks that it ends well.
+    ///
+    /// # Errors
+    /// When it does not end, or ends with a failure.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        let status = process.terminate()?;
+        ensure!(status.success(), "comsipl ended with {status}: {:#?}", process.lines());
+        Ok(())
+    }
+
+    /// Where its two files are.
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Checks both files with `comsipl fdb verify`.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged; the error says what the command printed.
+    pub fn verify_files(&self) -> Result<()> {
+        for name in ["presence_w.fdb", "registered.fdb"] {
+            let file = self.data_dir().join(name);
+            let output = Command::new(binary()?).args(["fdb", "verify"]).arg(&file).output()?;
+            ensure!(
+                output.status.success(),
+                "comsipl fdb verify {name}: {}\n{}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything it has said on its standard error.
+    pub fn lines(&self) -> Vec<String> {
+        self.process.as_ref().map(Process::lines).unwrap_or_default()
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut command = Command::new(binary()?);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.home.path().join("comsipl.toml"))
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--listen", &format!("udp:{}", self.address)])
+            .args(["--shards", &self.shards.to_string()])
+            .args(["--auth", "none"])
+            .current_dir(self.home.path());
+        let mut process = Process::spawn("comsipl", command, Input::None)?;
+        let ready = process.expect("ready: listening on udp:…", |line| line.contains(READY))?;
+        let address = ready.split(READY).nth(1).and_then(|rest| rest.split_whitespace().next());
+        self.address =
+            address.and_then(|text| text.parse().ok()).with_context(|| format!("no address in {ready:?}"))?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+/// What the server says when it listens; the address follows.
+const READY: &str = "ready: listening on udp:";
+
+/// The binary under test: `COMSIPL_BIN`, or what cargo builds from this workspace in the profile of the tests.
+///
+/// # Errors
+/// When cargo cannot build it.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY
+        .get_or_init(|| find_binary().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("COMSIPL_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    // Cargo is always asked, also when there is a binary: an old one would test yesterday's server.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()).args(["build", "--quiet", "-p", "comsipl-shards", "--bin", "comsipl"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().context("cargo does not start")?;
+    ensure!(status.success(), "cargo cannot build the server: {status}");
+    Ok(target_dir().join(PROFILE).join("comsipl"))
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The folder of the profile that these tests were built with.
+const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
