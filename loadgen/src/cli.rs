@@ -1,0 +1,212 @@
+//! The command line.
+
+use crate::pace::Rate;
+use clap::{Args, Parser, Subcommand};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Simulated phones that measure a SIP presence server.
+///
+/// Every run ends with an audit: each watcher must show the document that its presentity published last. The exit
+/// status is 0 if the audit passes, 1 if not, 2 if the run failed.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "comsipl-loadgen", version)]
+pub struct Cli {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// REGISTER: bindings per second
+    Register {
+        /// Phones
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        users: u32,
+        /// REGISTERs per second, or `max`
+        #[arg(long, default_value = "max")]
+        rate: Rate,
+        /// Register again and again for so many seconds, instead of once
+        #[arg(long, value_parser = seconds)]
+        duration: Option<Duration>,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
+    /// SUBSCRIBE: subscriptions per second, with the 200 and the first NOTIFY of each
+    Subscribe {
+        /// Who watches whom
+        #[command(flatten)]
+        audience: Audience,
+        /// SUBSCRIBEs per second, or `max`
+        #[arg(long, default_value = "max")]
+        rate: Rate,
+        /// Subscribe and refresh again and again for so many seconds, instead of once
+        #[arg(long, value_parser = seconds)]
+        duration: Option<Duration>,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
+    /// PUBLISH without watchers: state changes per second
+    Publish {
+        /// Phones that publish
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        presentities: u32,
+        /// PUBLISHes per second, or `max`
+        #[arg(long, default_value = "max")]
+        rate: Rate,
+        /// Seconds
+        #[arg(long, default_value = "10", value_parser = seconds)]
+        duration: Duration,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
+    /// PUBLISH with watchers: NOTIFYs per second, and how long a state change takes to its watchers
+    Fanout {
+        /// Who watches whom
+        #[command(flatten)]
+        audience: Audience,
+        /// PUBLISHes per second, or `max`
+        #[arg(long, default_value = "max")]
+        rate: Rate,
+        /// Seconds
+        #[arg(long, default_value = "10", value_parser = seconds)]
+        duration: Duration,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Who watches whom.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Audience {
+    /// Phones that publish
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub presentities: u32,
+    /// Watchers of each of them
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub watchers: u32,
+}
+
+/// What all commands understand.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// The server
+    #[arg(long)]
+    pub target: SocketAddr,
+    /// Measure processor time and memory of this process and its descendants
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// Host part of all addresses of record; by default the server's address
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// Seconds to ask for in Expires
+    #[arg(long, default_value_t = 3_600)]
+    pub expires: u32,
+    /// Sockets, each with a source port of its own, that the phones share
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub sockets: u16,
+    /// All phones share one source port, as behind a proxy; for one thread
+    #[arg(long)]
+    pub behind_proxy: bool,
+    /// Local address; by default the one that reaches the server
+    #[arg(long)]
+    pub source: Option<IpAddr>,
+    /// Threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    /// Pin the threads to these processors in turn, such as `0,1`
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// Most unfinished operations at the rate `max`
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub window: u32,
+    /// Seconds to wait for the last documents before the audit
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub settle: Duration,
+    /// Leave subscriptions, publications and bindings behind at the end
+    #[arg(long)]
+    pub keep: bool,
+    /// Make the same Call-IDs, tags and branches again; by default they differ from run to run
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Write everything to this file
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// No progress bars
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Command {
+    /// What all commands understand.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Register { common, .. }
+            | Self::Subscribe { common, .. }
+            | Self::Publish { common, .. }
+            | Self::Fanout { common, .. } => common,
+        }
+    }
+
+    /// The rate that was asked for.
+    pub fn rate(&self) -> Rate {
+        match self {
+            Self::Register { rate, .. }
+            | Self::Subscribe { rate, .. }
+            | Self::Publish { rate, .. }
+            | Self::Fanout { rate, .. } => *rate,
+        }
+    }
+}
+
+/// A positive number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 =
+        text.trim_end_matches('s').parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() && seconds < 1e7 => Ok(duration),
+        _ => Err("must be more than 0 and less than 10,000,000 seconds".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_all_commands_are_understood() {
+        let line = "x fanout --presentities 3 --watchers 4 --rate 10 --duration 2.5s --target 127.0.0.1:5060 --cpus 1,2 \
+                    --json out.json --keep --behind-proxy";
+        let cli = Cli::parse_from(line.split_whitespace());
+        assert_eq!(cli.command.rate(), Rate::PerSecond(10.0));
+        assert_eq!(cli.command.common().cpus, [1, 2]);
+        let Command::Fanout { duration, .. } = cli.command else { panic!("not a fanout") };
+        assert_eq!(duration, Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "x register",
+            "x register --target 127.0.0.1:5060 --users 0",
+            "x register --target 127.0.0.1:5060 --rate 0",
+            "x fanout --target 127.0.0.1:5060 --duration 0",
+            "x fanout --target localhost",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

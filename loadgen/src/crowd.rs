@@ -1,0 +1,420 @@
+//! The agents of one thread, their running operations and timers. What they want sent is listed in an outbox, so that
+//! everything here works the same whatever carries it.
+
+use crate::agent::{Op, Presentity, Registrant, Watcher};
+use crate::audit::Tally;
+use crate::clock::{Nanos, SECOND};
+use crate::ident::{Ident, Kind};
+use crate::message::{self, MARK_LEN};
+use crate::net::Sockets;
+use crate::pace::Schedule;
+use crate::retransmit::{Due, Retransmit};
+use crate::scenario::{Ends, Finish, Phase};
+use crate::shared::{Post, Shared};
+use crate::stats::{Counters, Timings, record};
+use std::sync::atomic::Ordering;
+
+/// Most operations of a turn, so that the sockets are emptied in time.
+const OPERATIONS_MAX: usize = 64;
+/// Most fired timers of a turn.
+const TIMERS_MAX: usize = 256;
+/// How long a state change in the closed loop waits for its last watcher.
+const TOLD_WAIT: Nanos = 5 * SECOND;
+
+/// The agents of one thread: of every kind those whose number leaves the thread's when divided by the number of
+/// threads. `local` is a place in this thread's list, `index` the number in the whole run.
+pub struct Crowd<'s> {
+    pub(crate) shared: &'s Shared,
+    pub(crate) watchers: Vec<Watcher>,
+    pub(crate) presentities: Vec<Presentity>,
+    pub(crate) registrants: Vec<Registrant>,
+    pub(crate) timings: Timings,
+    pub(crate) last_notify: Nanos,
+    pub(crate) mark: [u8; MARK_LEN],
+    thread: usize,
+    retransmit: Retransmit<(Ident, u32)>,
+    works: Vec<Running>,
+    /// Unfinished operations by [`Op`].
+    unfinished: [u64; 6],
+    changes: Vec<Change>,
+    outbox: Vec<Outgoing>,
+    /// Intended times of requests that are handed over to the kernel in this turn.
+    leaving: Vec<Nanos>,
+    /// Intended times that count: from the beginning of the measured phase to its end.
+    measured: (Nanos, Nanos),
+    /// Watchers before this one have shown the newest document in this phase.
+    settled: usize,
+    scratch: Vec<u8>,
+}
+
+/// A work of the running phase.
+struct Running {
+    op: Op,
+    finish: Finish,
+    schedule: Schedule,
+}
+
+/// A state change of the closed loop that waits for its watchers.
+struct Change {
+    presentity: usize,
+    deadline: Nanos,
+}
+
+/// A request that an agent wants sent.
+struct Outgoing {
+    kind: Kind,
+    local: usize,
+    /// Whether it is the first of its operation.
+    first: bool,
+}
+
+impl<'s> Crowd<'s> {
+    /// The agents of `thread`.
+    pub fn new(shared: &'s Shared, thread: usize) -> Self {
+        let threads = shared.posts.len();
+        let mine = |count: u32| (thread as u32..count).step_by(threads);
+        let plan = &shared.plan;
+        Self {
+            shared,
+            watchers: mine(plan.watchers)
+                .map(|index| Watcher::new(index % plan.presentities, shared.expires))
+                .collect(),
+            presentities: mine(plan.presentities).map(|_| Presentity::new(shared.expires)).collect(),
+            registrants: mine(plan.registrants).map(|_| Registrant::new(shared.expires)).collect(),
+            timings: Timings::new(),
+            last_notify: 0,
+            mark: message::mark(shared.style.salt),
+            thread,
+            retransmit: Retransmit::new(),
+            works: Vec::new(),
+            unfinished: [0; 6],
+            changes: Vec::new(),
+            outbox: Vec::new(),
+            leaving: Vec::new(),
+            measured: (Nanos::MAX, Nanos::MAX),
+            settled: 0,
+            scratch: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Takes up the work of a phase that begins at `start`.
+    pub fn enter(&mut self, phase: &Phase, start: Nanos) {
+        self.settled = 0;
+        self.last_notify = start;
+        if phase.measured {
+            self.measured = (start, Nanos::MAX);
+        }
+        let plan = &self.shared.plan;
+        for work in &phase.works {
+            let (mine, all) = match work.op.kind() {
+                Kind::Watcher => (self.watchers.len(), plan.watchers),
+                Kind::Presentity => (self.presentities.len(), plan.presentities),
+                Kind::Registrant => (self.registrants.len(), plan.registrants),
+            };
+            if mine > 0 {
+                let share = (self.thread, self.shared.posts.len().min(all as usize));
+                let schedule = Schedule::new(start, work.rate, work.window, work.amount.amount(mine), share);
+                self.works.push(Running { op: work.op, finish: work.finish, schedule });
+            }
+        }
+    }
+
+    /// Puts down the work of a phase that ends at `now`.
+    pub fn leave(&mut self, now: Nanos) {
+        if self.measured.0 < now && self.measured.1 == Nanos::MAX {
+            self.measured.1 = now;
+        }
+        self.works.clear();
+        self.changes.clear();
+    }
+
+    /// Whether the phase that ends so has ended for this thread.
+    pub fn is_done(&mut self, ends: Ends, now: Nanos) -> bool {
+        if self.unfinished() > 0 || self.works.iter().any(|work| !work.schedule.is_over(now)) {
+            return false;
+        }
+        match ends {
+            Ends::Done => true,
+            Ends::Quiet(quiet) => now >= self.last_notify + quiet,
+            Ends::Settled(limit) => self.is_settled() || now >= self.shared.start() + limit,
+        }
+    }
+
+    /// Whether every subscribed watcher has shown the newest document since the phase began.
+    fn is_settled(&mut self) -> bool {
+        while let Some(watcher) = self.watchers.get(self.settled) {
+            let (accepted, unsure) = self.shared.boards[watcher.presentity as usize].settled();
+            let shown = watcher.watch.shown();
+            if watcher.is_active() && shown != accepted && Some(shown) != unsure {
+                return false;
+            }
+            self.settled += 1;
+        }
+        true
+    }
+
+    /// What the watchers have now, compared with what their presentities published.
+    pub fn audit(&self) -> Tally {
+        let mut tally = Tally::default();
+        for watcher in &self.watchers {
+            let (accepted, unsure) = self.shared.boards[watcher.presentity as usize].settled();
+            tally.add(&watcher.watch, watcher.is_active(), accepted, unsure);
+        }
+        tally
+    }
+
+    /// Operations that have begun and not ended.
+    pub fn unfinished(&self) -> u64 {
+        self.unfinished.iter().sum::<u64>() + self.changes.len() as u64
+    }
+
+    /// When there is something to do without a datagram.
+    pub fn next_at(&self, now: Nanos) -> Nanos {
+        let works = self.works.iter().map(|work| work.schedule.next_at(now)).min();
+        works.unwrap_or(Nanos::MAX).min(self.retransmit.next_at())
+    }
+
+    /// Starts what is due, a bounded number of operations; how many.
+    pub fn start_due(&mut self) -> usize {
+        let mut begun = 0;
+        for i in 0..self.works.len() {
+            while begun < OPERATIONS_MAX {
+                let Running { op, finish, .. } = self.works[i];
+                let unfinished = match finish {
+                    Finish::Answered => self.unfinished[op as usize],
+                    Finish::Told => self.changes.len() as u64,
+                };
+                let now = self.shared.clock.now();
+                let Some((number, intended)) = self.works[i].schedule.take(now, unfinished) else { break };
+                let agents = match op.kind() {
+                    Kind::Watcher => self.watchers.len(),
+                    Kind::Presentity => self.presentities.len(),
+                    Kind::Registrant => self.registrants.len(),
+                };
+                self.start(op, finish, (number % agents as u64) as usize, intended);
+                begun += 1;
+            }
+        }
+        begun
+    }
+
+    /// Starts an operation. A state change waits for the running PUBLISH of its presentity; any other operation is
+    /// left out while one of the same agent runs, and counted.
+    fn start(&mut self, op: Op, finish: Finish, local: usize, intended: Nanos) {
+        let index = self.index(local);
+        if self.running(op.kind(), local).is_some() {
+            self.counters().queued.add(1);
+            if op == Op::Publish {
+                self.presentities[local].queued.push_back(intended);
+                self.unfinished[op as usize] += 1;
+            }
+            return;
+        }
+        let started = match op.kind() {
+            Kind::Watcher => self.watchers[local].start(op, intended),
+            Kind::Registrant => self.registrants[local].start(op, intended),
+            Kind::Presentity => self.presentities[local].start(op, intended),
+        };
+        if !started {
+            return;
+        }
+        if op == Op::Publish {
+            self.shared.boards[index as usize].publish(self.presentities[local].state());
+        }
+        if finish == Finish::Told {
+            self.changes.push(Change { presentity: local, deadline: intended + TOLD_WAIT });
+        }
+        self.unfinished[op as usize] += 1;
+        self.send_new(op.kind(), local, true);
+    }
+
+    /// Lists the running request of an agent, which is new, for sending. `first` unless it repeats its operation.
+    pub(crate) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
+        if let Some(name) = self.running(kind, local) {
+            self.counters().requests_sent.add(1);
+            self.retransmit.arm(self.shared.clock.now(), name);
+            self.outbox.push(Outgoing { kind, local, first });
+        }
+    }
+
+    /// Takes note that an operation has ended, and starts the one that waited for it.
+    pub(crate) fn finished(&mut self, op: Op, local: usize) {
+        self.unfinished[op as usize] -= 1;
+        if op == Op::Publish
+            && let Some(intended) = self.presentities[local].queued.pop_front()
+        {
+            self.unfinished[op as usize] -= 1;
+            self.start(op, Finish::Answered, local, intended);
+        }
+    }
+
+    /// Ends the state changes of the closed loop whose watchers were all told, or that waited too long.
+    pub fn finish_told(&mut self, now: Nanos) {
+        let Self { changes, presentities, shared, thread, .. } = self;
+        let threads = shared.posts.len();
+        changes.retain(|change| {
+            let board = &shared.boards[change.presentity * threads + *thread];
+            let answered = presentities[change.presentity].running.is_none();
+            now < change.deadline && !(answered && board.all_told())
+        });
+    }
+
+    /// Retransmits and gives up what is due, a bounded number; how many.
+    pub fn fire_timers(&mut self, now: Nanos) -> usize {
+        for fired in 0..TIMERS_MAX {
+            let Self { watchers, presentities, registrants, retransmit, thread, shared, .. } = self;
+            let threads = shared.posts.len();
+            let due = retransmit.take(now, |(ident, cseq)| {
+                let local = (ident.index as usize - *thread) / threads;
+                let running = match ident.kind {
+                    Kind::Watcher => watchers[local].running,
+                    Kind::Presentity => presentities[local].running,
+                    Kind::Registrant => registrants[local].running,
+                };
+                running.is_some_and(|running| running.cseq == cseq)
+            });
+            match due {
+                None => return fired,
+                Some(Due::Again((Ident { kind, index, .. }, _))) => {
+                    let local = self.local(index);
+                    // A watcher's transaction lives on after its 200 until the NOTIFY has come.
+                    let answered = kind == Kind::Watcher
+                        && self.watchers[local].running.is_some_and(|running| running.answered);
+                    if !answered {
+                        self.counters().retransmissions_sent.add(1);
+                        self.outbox.push(Outgoing { kind, local, first: false });
+                    }
+                }
+                Some(Due::TimedOut((ident, _))) => self.time_out(ident.kind, self.local(ident.index)),
+            }
+        }
+        TIMERS_MAX
+    }
+
+    fn time_out(&mut self, kind: Kind, local: usize) {
+        let running = match kind {
+            Kind::Watcher => {
+                let running = self.watchers[local].running;
+                self.watchers[local].give_up();
+                running
+            }
+            Kind::Presentity => {
+                let running = self.presentities[local].running;
+                self.presentities[local].give_up();
+                self.post_state(local);
+                running
+            }
+            Kind::Registrant => {
+                let running = self.registrants[local].running;
+                self.registrants[local].give_up();
+                running
+            }
+        };
+        self.counters().timed_out.add(1);
+        if let Some(running) = running {
+            self.finished(running.op, local);
+        }
+    }
+
+    /// Tells all threads what became of a presentity's PUBLISH.
+    pub(crate) fn post_state(&self, local: usize) {
+        let (accepted, unsure) = self.presentities[local].settled();
+        let board = &self.shared.boards[self.index(local) as usize];
+        board.accepted.store(accepted, Ordering::Relaxed);
+        board.unsure.store(unsure.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Writes what the agents want sent into the queues of the sockets.
+    pub fn write_out(&mut self, sockets: &mut Sockets) {
+        let Self { watchers, presentities, registrants, outbox, leaving, shared, scratch, thread, .. } = self;
+        let (style, target) = (&shared.style, shared.target);
+        for Outgoing { kind, local, first } in outbox.drain(..) {
+            let index = (local * shared.posts.len() + *thread) as u32;
+            let socket = sockets.of_agent(local);
+            let running = match kind {
+                Kind::Watcher => {
+                    let watcher = &watchers[local];
+                    // A run against loopback stays there, whatever the server's Contact says.
+                    let hop =
+                        watcher.next_hop().filter(|hop| hop.ip().is_loopback() || !target.ip().is_loopback());
+                    sockets.send(socket, hop.unwrap_or(target), |out, local| {
+                        watcher.write(out, style, index, local);
+                    });
+                    watcher.running
+                }
+                Kind::Presentity => {
+                    let presentity = &presentities[local];
+                    sockets.send(socket, target, |out, local| {
+                        presentity.write(out, scratch, style, index, local);
+                    });
+                    presentity.running
+                }
+                Kind::Registrant => {
+                    let registrant = &registrants[local];
+                    sockets.send(socket, target, |out, local| registrant.write(out, style, index, local));
+                    registrant.running
+                }
+            };
+            if let (true, Some(running)) = (first, running) {
+                leaving.push(running.intended);
+            }
+        }
+    }
+
+    /// Measures how late the requests were that the kernel has now.
+    pub fn record_lateness(&mut self, now: Nanos) {
+        let Self { leaving, timings, measured, .. } = self;
+        for intended in leaving.drain(..).filter(|intended| (measured.0..measured.1).contains(intended)) {
+            record(&mut timings.lateness, intended, now);
+        }
+    }
+
+    /// Whether operations meant for this time are measured.
+    pub(crate) fn is_measured(&self, intended: Nanos) -> bool {
+        (self.measured.0..self.measured.1).contains(&intended)
+    }
+
+    /// What the world knows of this thread.
+    pub fn post(&self) -> &'s Post {
+        &self.shared.posts[self.thread]
+    }
+
+    /// The counters of this thread.
+    pub(crate) fn counters(&self) -> &'s Counters {
+        &self.post().counters
+    }
+
+    /// The agent of this thread that a Call-ID names.
+    pub(crate) fn agent(&self, call_id: &[u8]) -> Option<(Ident, usize)> {
+        let ident = self.shared.style.salt.decode(call_id)?;
+        if ident.index as usize % self.shared.posts.len() != self.thread {
+            return None;
+        }
+        let local = self.local(ident.index);
+        let agents = match ident.kind {
+            Kind::Watcher => self.watchers.len(),
+            Kind::Presentity => self.presentities.len(),
+            Kind::Registrant => self.registrants.len(),
+        };
+        (local < agents).then_some((ident, local))
+    }
+
+    /// The name and number of an agent's running request.
+    pub(crate) fn running(&self, kind: Kind, local: usize) -> Option<(Ident, u32)> {
+        let index = self.index(local);
+        let (ident, running) = match kind {
+            Kind::Watcher => (self.watchers[local].ident(index), self.watchers[local].running),
+            Kind::Presentity => (Ident { kind, index, generation: 0 }, self.presentities[local].running),
+            Kind::Registrant => (Ident { kind, index, generation: 0 }, self.registrants[local].running),
+        };
+        Some((ident, running?.cseq))
+    }
+
+    fn index(&self, local: usize) -> u32 {
+        (local * self.shared.posts.len() + self.thread) as u32
+    }
+
+    fn local(&self, index: u32) -> usize {
+        (index as usize - self.thread) / self.shared.posts.len()
+    }
+}

@@ -1,0 +1,88 @@
+//! The loop of one thread.
+//!
+//! A turn takes a bounded number of datagrams and answers them, then fired timers, then operations that are due, hands
+//! what they wrote to the kernel, and sleeps until the next of them. Threads share nothing but [`Shared`].
+
+use crate::audit::Tally;
+use crate::clock::{Nanos, SECOND};
+use crate::crowd::Crowd;
+use crate::net::Sockets;
+use crate::scenario::Ends;
+use crate::shared::{STOP, Shared};
+use crate::stats::Timings;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Most datagrams of a turn, so that requests leave in time also under load.
+const DATAGRAMS_MAX: usize = 256;
+/// Longest sleep: how late the end of a phase is noticed at most.
+const SLEEP_MAX: Nanos = SECOND / 200;
+
+/// What a thread hands back at its end.
+pub struct Harvest {
+    /// Its measurements.
+    pub timings: Timings,
+    /// The last audit of its watchers; none if the plan has none.
+    pub tally: Option<Tally>,
+}
+
+/// Works through the phases as the conductor sets them, until [`STOP`].
+pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Result<Harvest> {
+    let mut crowd = Crowd::new(shared, thread);
+    let post = crowd.post();
+    let counters = &post.counters;
+    let mut tally = None;
+    let mut stage = 0;
+    let mut ends = Ends::Done;
+    let mut now = shared.clock.now();
+    loop {
+        let next_stage = shared.stage.load(Ordering::Acquire);
+        if next_stage != stage {
+            if matches!(ends, Ends::Settled(_)) {
+                tally = Some(crowd.audit());
+            }
+            crowd.leave(now);
+            post.dropped.store(sockets.dropped(), Ordering::Relaxed);
+            stage = next_stage;
+            if stage == STOP {
+                return Ok(Harvest { timings: crowd.timings, tally });
+            }
+            let phase = &shared.plan.phases[stage - 1];
+            ends = phase.ends;
+            crowd.enter(phase, shared.start());
+        }
+
+        let wall_ahead = shared.clock.wall_ahead();
+        let mut received = 0;
+        while received < DATAGRAMS_MAX {
+            now = shared.clock.now();
+            let batch = sockets.receive(|outlet, datagram| {
+                let at = datagram.stamp_ns.map_or(now, |stamp| stamp.saturating_sub(wall_ahead));
+                crowd.on_datagram(outlet, &datagram, at);
+            });
+            let Some(count) = batch else { break };
+            received += count;
+            counters.send_errors.add(sockets.flush());
+        }
+        now = shared.clock.now();
+        crowd.fire_timers(now);
+        crowd.finish_told(now);
+        crowd.start_due();
+        crowd.write_out(&mut sockets);
+        counters.send_errors.add(sockets.flush());
+        now = shared.clock.now();
+        crowd.record_lateness(now);
+        counters.unfinished.set(crowd.unfinished());
+        if stage != 0 && post.finished.load(Ordering::Relaxed) != stage && crowd.is_done(ends, now) {
+            post.finished.store(stage, Ordering::Release);
+        }
+
+        let next = crowd.next_at(now);
+        let rests = next > now && sockets.is_drained();
+        sockets.wait(Duration::from_nanos(next.clamp(now, now + SLEEP_MAX) - now))?;
+        if rests {
+            let idle = shared.clock.now() - now;
+            post.idle.store(post.idle.load(Ordering::Relaxed) + idle, Ordering::Relaxed);
+        }
+    }
+}

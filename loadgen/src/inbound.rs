@@ -1,0 +1,244 @@
+//! What the agents make of a datagram.
+
+use crate::agent::{Answer, Op, Reaction, Told};
+use crate::audit::Verdict;
+use crate::clock::Nanos;
+use crate::crowd::Crowd;
+use crate::ident::{Kind, fingerprint};
+use crate::message::{self, USER_AGENT};
+use crate::mmsg::Datagram;
+use crate::net::Outlet;
+use crate::stats::record;
+use comsipl_core::msg::{self, HeaderName, Message, Method};
+use memchr::memmem::Finder;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+/// Most Record-Route values that are kept.
+const ROUTES_MAX: usize = 16;
+
+impl Crowd<'_> {
+    /// Takes a datagram that the kernel received at `at`; what has to be answered is answered through `outlet`.
+    pub fn on_datagram(&mut self, outlet: &mut Outlet<'_>, datagram: &Datagram<'_>, at: Nanos) {
+        let counters = self.counters();
+        counters.bytes_received.add(datagram.bytes.len() as u64);
+        counters.truncated.add(u64::from(datagram.truncated));
+        let Ok(message) = msg::parse(datagram.bytes) else {
+            counters.malformed.add(1);
+            return;
+        };
+        match (message.status(), message.method()) {
+            (Some(status), _) => self.on_answer(&message, status, at),
+            (_, Some(Method::Notify)) => {
+                let status = self.on_notify(&message, at);
+                answer(outlet, &message, status, datagram.source);
+            }
+            (_, Some(Method::Ack)) => {}
+            (_, method) => {
+                counters.other_requests.add(1);
+                let status = if method == Some(Method::Options) { 200 } else { 405 };
+                answer(outlet, &message, status, datagram.source);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, message: &Message<'_>, status: u16, at: Nanos) {
+        let counters = self.counters();
+        let cseq = message.cseq();
+        // RFC 3261 §17.1.3: a response belongs to a transaction by the branch of its top Via and the method of CSeq.
+        let Some((ident, local, running)) = self.agent(message.call_id()).and_then(|(ident, local)| {
+            let running = match ident.kind {
+                Kind::Watcher => self.watchers[local].running,
+                Kind::Presentity => self.presentities[local].running,
+                Kind::Registrant => self.registrants[local].running,
+            };
+            let branch = self.shared.style.salt.branch(ident, cseq.number);
+            running
+                .filter(|running| {
+                    self.running(ident.kind, local) == Some((ident, cseq.number))
+                        && running.op.method() == cseq.method_text
+                        && message.via().branch() == Some(&branch[..])
+                })
+                .map(|running| (ident, local, running))
+        }) else {
+            counters.stray_answers.add(1);
+            return;
+        };
+        let (routes, routes_len) = routes(message);
+        let contact = message.contacts().next().and_then(Result::ok);
+        let answer = Answer {
+            status,
+            cseq: cseq.number,
+            remote_tag: message.to().tag(),
+            contact: contact.and_then(|contact| contact.uri()),
+            routes: &routes[..routes_len],
+            min_expires: message.min_expires(),
+            entity_tag: message.entity_tag(),
+        };
+        let reaction = match ident.kind {
+            Kind::Watcher => {
+                let was_active = self.watchers[local].is_active();
+                let reaction = self.watchers[local].on_answer(&answer);
+                self.note_activity(local, was_active);
+                reaction
+            }
+            Kind::Presentity => {
+                let reaction = self.presentities[local].on_answer(&answer);
+                self.post_state(local);
+                reaction
+            }
+            Kind::Registrant => self.registrants[local].on_answer(&answer),
+        };
+        match reaction {
+            Reaction::Stray => counters.stray_answers.add(1),
+            Reaction::Provisional => {}
+            Reaction::Accepted => {
+                let measured = self.is_measured(running.intended);
+                let (counter, histogram) = match ident.kind {
+                    Kind::Watcher => (&counters.subscribed, &mut self.timings.subscribe_answer),
+                    Kind::Presentity => (&counters.published, &mut self.timings.publish_answer),
+                    Kind::Registrant => (&counters.registered, &mut self.timings.register_answer),
+                };
+                counter.add(1);
+                if measured {
+                    record(histogram, running.intended, at);
+                }
+            }
+            Reaction::Again(cause) => {
+                match cause {
+                    crate::agent::Cause::TooBrief => counters.too_brief.add(1),
+                    crate::agent::Cause::TagUnknown => counters.tag_unknown.add(1),
+                    crate::agent::Cause::DialogUnknown => counters.dialog_unknown.add(1),
+                }
+                match ident.kind {
+                    Kind::Watcher => self.watchers[local].start_again(),
+                    Kind::Presentity => self.presentities[local].start_again(),
+                    Kind::Registrant => self.registrants[local].start_again(),
+                }
+                self.send_new(ident.kind, local, false);
+                return;
+            }
+            Reaction::Refused(_) => counters.refused.add(1),
+        }
+        if self.running(ident.kind, local).is_none() {
+            self.finished(running.op, local);
+        }
+    }
+
+    /// Takes a NOTIFY; the status to answer it with.
+    fn on_notify(&mut self, message: &Message<'_>, at: Nanos) -> u16 {
+        let counters = self.counters();
+        self.last_notify = at;
+        let agent = self.agent(message.call_id()).filter(|(ident, _)| ident.kind == Kind::Watcher);
+        let Some((ident, local)) = agent else {
+            counters.unknown_dialog.add(1);
+            return 481;
+        };
+        let watcher = &self.watchers[local];
+        let mut state = message::find_state(message.body(), &Finder::new(&self.mark));
+        if state.is_some_and(|state| state.presentity != watcher.presentity) {
+            counters.wrong_document.add(1);
+            state = None;
+        }
+        let (routes, routes_len) = routes(message);
+        let contact = message.contacts().next().and_then(Result::ok);
+        let told = Told {
+            generation: ident.generation,
+            cseq: message.cseq().number,
+            branch: message.via().branch().map_or(0, fingerprint),
+            local_tag_fits: message.to().tag() == Some(&self.shared.style.salt.tag(ident)),
+            remote_tag: message.from().tag(),
+            contact: contact.and_then(|contact| contact.uri()),
+            routes: &routes[..routes_len],
+            event_fits: message.event().is_some_and(|event| event.is("presence")),
+            terminated: message.subscription_state().map(|state| state.is("terminated")),
+            state: state.map_or(0, |state| state.number),
+        };
+        let was_active = watcher.is_active();
+        let running = watcher.running;
+        let watcher = &mut self.watchers[local];
+        let reaction = watcher.on_notify(&told);
+        let presentity = watcher.presentity;
+        self.note_activity(local, was_active);
+        let Some(verdict) = reaction.verdict else {
+            counters.unknown_dialog.add(1);
+            return reaction.status;
+        };
+        counters.notifies.add(1);
+        counters.superseded.add(u64::from(reaction.skipped));
+        counters.ended_by_server.add(u64::from(reaction.ended_by_server));
+        match verdict {
+            Verdict::Fresh => counters.fresh.add(1),
+            Verdict::Repeated => counters.repeated.add(1),
+            Verdict::Duplicate => counters.duplicates.add(1),
+            Verdict::Stale => counters.stale.add(1),
+            Verdict::Backward => counters.backward.add(1),
+            Verdict::Final => counters.terminated.add(1),
+            Verdict::Retransmission { .. } => {
+                counters.notifies.sub(1);
+                counters.notify_retransmissions.add(1);
+            }
+        }
+        if let (Verdict::Fresh, Some(state)) = (verdict, state) {
+            self.shared.boards[presentity as usize].tell(state.number);
+            // The first NOTIFY of a subscription tells what was published long before.
+            if reaction.first_since.is_none() && self.is_measured(state.intended) {
+                record(&mut self.timings.publish_notify, state.intended, at);
+            }
+        }
+        if let Some(intended) = reaction.first_since.filter(|&intended| self.is_measured(intended)) {
+            record(&mut self.timings.subscribe_notify, intended, at);
+        }
+        if let (Some(running), None) = (running, self.watchers[local].running) {
+            self.finished(running.op, local);
+        }
+        reaction.status
+    }
+
+    /// Counts a subscription that has begun or ended.
+    fn note_activity(&self, local: usize, was_active: bool) {
+        let watcher = &self.watchers[local];
+        let watching = &self.shared.boards[watcher.presentity as usize].watching;
+        match (was_active, watcher.is_active()) {
+            (false, true) => {
+                self.counters().active.add(1);
+                watching.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, false) => {
+                self.counters().active.sub(1);
+                watching.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Answers a request. A 2xx repeats Record-Route, since a NOTIFY may make the dialog (RFC 3261 §12.1.1).
+fn answer(outlet: &mut Outlet<'_>, request: &Message<'_>, status: u16, source: SocketAddr) {
+    let to = msg::response_destination(request.via(), source);
+    outlet.send(to, |out| {
+        let mut writer =
+            msg::respond(out, request, status, msg::reason_phrase(status), Some(b"loadgen"), source);
+        if status < 300 {
+            for line in request.lines(HeaderName::RecordRoute) {
+                writer.header("Record-Route", line);
+            }
+        }
+        writer.header("User-Agent", USER_AGENT.as_bytes()).content_length(0).end();
+    });
+}
+
+/// The values of Record-Route, and how many.
+fn routes<'a>(message: &Message<'a>) -> ([&'a [u8]; ROUTES_MAX], usize) {
+    let mut routes: [&[u8]; ROUTES_MAX] = [b""; ROUTES_MAX];
+    let mut len = 0;
+    if message.has(HeaderName::RecordRoute) {
+        for (place, value) in routes.iter_mut().zip(message.values(HeaderName::RecordRoute)) {
+            *place = value;
+            len += 1;
+        }
+    }
+    (routes, len)
+}
+
+const _: () = assert!(Op::Register as usize == 0 && Op::Unpublish as usize == 5);

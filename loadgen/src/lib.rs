@@ -1,0 +1,41 @@
+//! A load generator for SIP presence servers: hundreds of thousands of simulated phones on a few sockets, which
+//! register, publish and subscribe as Linphone does, answer every NOTIFY, and audit what they were told.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`scenario`] | what a command means: agents and phases |
+//! | [`run`](mod@run) | the conductor: threads, phases, snapshots, the report |
+//! | `engine`, `crowd`, `inbound` | one thread: its loop, its agents' operations, what comes in |
+//! | `agent`, `audit`, `message`, `ident` | a phone: what it knows, was told, writes, and is called |
+//! | `pace`, `retransmit`, `clock` | when something is due |
+//! | `net`, `mmsg` | sockets and batches |
+//! | `stats`, `process`, [`report`], `progress` | counting, measuring, telling |
+
+#![deny(unsafe_code)]
+
+mod agent;
+mod audit;
+pub mod cli;
+mod clock;
+mod crowd;
+mod engine;
+mod ident;
+mod inbound;
+mod message;
+mod mmsg;
+mod net;
+mod pace;
+mod process;
+mod progress;
+pub mod report;
+mod retransmit;
+pub mod run;
+mod scenario;
+mod shared;
+mod stats;
+
+pub use audit::Tally;
+pub use pace::Rate;
+pub use process::Usage;
+pub use stats::Counts;

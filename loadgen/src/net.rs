@@ -1,0 +1,231 @@
+//! The sockets of one thread: readiness, batches, and sleeping to the nanosecond.
+
+use crate::mmsg::{self, Datagram, Receiver, SendQueue, Sender};
+use anyhow::Context as _;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Receive buffer of each socket in bytes: a burst of NOTIFYs must not be lost while requests are written.
+const RECEIVE_BUFFER: usize = 16 << 20;
+/// A thread that slept wakes up so much late; the rest of a wait is spent looking at the sockets.
+const SPIN_MAX: Duration = Duration::from_micros(150);
+/// The token of the timer; sockets count from 0.
+const TIMER: Token = Token(usize::MAX);
+
+/// A few sockets, each with its own source port, that carry many agents.
+pub struct Sockets {
+    poll: Poll,
+    events: Events,
+    timer: OwnedFd,
+    sockets: Vec<UdpSocket>,
+    names: Vec<Box<str>>,
+    queues: Vec<SendQueue>,
+    /// Sockets that may have something to read, and whether they are in `ready`.
+    ready: VecDeque<usize>,
+    is_ready: Vec<bool>,
+    /// Sockets with something to send.
+    dirty: Vec<usize>,
+    receiver: Receiver,
+    sender: Sender,
+}
+
+impl Sockets {
+    /// Opens `count` sockets on `source` at ports that the system chooses.
+    pub fn open(count: usize, source: IpAddr) -> anyhow::Result<Self> {
+        let poll = Poll::new().context("cannot make an epoll")?;
+        let timer = rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )
+        .context("cannot make a timer")?;
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        let mut sockets = Vec::with_capacity(count);
+        let mut names = Vec::with_capacity(count);
+        for i in 0..count {
+            let socket = UdpSocket::bind((source, 0)).with_context(|| format!("cannot bind to {source}"))?;
+            socket.set_nonblocking(true)?;
+            mmsg::enable_stamps(socket.as_fd()).context("cannot enable receive stamps")?;
+            mmsg::set_receive_buffer(socket.as_fd(), RECEIVE_BUFFER)
+                .context("cannot size the receive buffer")?;
+            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)?;
+            names.push(socket.local_addr()?.to_string().into());
+            sockets.push(socket);
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            timer,
+            queues: (0..count).map(|_| SendQueue::default()).collect(),
+            is_ready: vec![false; count],
+            ready: VecDeque::with_capacity(count),
+            dirty: Vec::with_capacity(count),
+            receiver: Receiver::new(),
+            sender: Sender::new(),
+            sockets,
+            names,
+        })
+    }
+
+    /// The source address that reaches `target`.
+    pub fn source_for(target: SocketAddr) -> anyhow::Result<IpAddr> {
+        let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
+        let probe = UdpSocket::bind(any).context("cannot bind")?;
+        probe.connect(target).with_context(|| format!("no route to {target}"))?;
+        Ok(probe.local_addr()?.ip())
+    }
+
+    /// Which socket the agent `index` uses.
+    pub fn of_agent(&self, index: usize) -> usize {
+        index % self.sockets.len()
+    }
+
+    /// Queues a datagram; `write` gets the buffer and the socket's sent-by.
+    pub fn send(&mut self, socket: usize, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, &str)) {
+        let queue = &mut self.queues[socket];
+        if queue.len() == 0 {
+            self.dirty.push(socket);
+        }
+        queue.push(to, |out| write(out, &self.names[socket]));
+    }
+
+    /// Hands all queued datagrams to the kernel; how many it refused.
+    pub fn flush(&mut self) -> u64 {
+        let mut refused = 0;
+        let Self { dirty, queues, sockets, sender, .. } = self;
+        dirty.retain(|&socket| {
+            refused += sender.flush(sockets[socket].as_fd(), &mut queues[socket]);
+            queues[socket].len() > 0
+        });
+        refused
+    }
+
+    /// Takes one batch from the next socket that has something: `handle` gets each datagram and may queue others.
+    /// How many there were; none if no socket has anything.
+    pub fn receive(&mut self, mut handle: impl FnMut(&mut Outlet<'_>, Datagram<'_>)) -> Option<usize> {
+        let socket = self.ready.pop_front()?;
+        self.is_ready[socket] = false;
+        // An error of an earlier send, such as an unreachable port, ends up here; it says nothing about this batch.
+        let count = self.receiver.receive(self.sockets[socket].as_fd()).unwrap_or(mmsg::BATCH);
+        if count == mmsg::BATCH {
+            self.is_ready[socket] = true;
+            self.ready.push_back(socket);
+        }
+        let was_empty = self.queues[socket].len() == 0;
+        let mut outlet = Outlet { queue: &mut self.queues[socket] };
+        for i in 0..count {
+            if let Some(datagram) = self.receiver.datagram(i) {
+                handle(&mut outlet, datagram);
+            }
+        }
+        if was_empty && self.queues[socket].len() > 0 {
+            self.dirty.push(socket);
+        }
+        Some(count)
+    }
+
+    /// Whether nothing is known to wait, neither received nor to be sent.
+    pub fn is_drained(&self) -> bool {
+        self.ready.is_empty() && self.dirty.is_empty()
+    }
+
+    /// Waits for datagrams, at most for `wait`, and wakes up early rather than late.
+    pub fn wait(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let spin = !self.is_drained() || wait <= SPIN_MAX;
+        if !spin {
+            let wait = wait - SPIN_MAX;
+            let it_value = Timespec {
+                tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: wait.subsec_nanos().into(),
+            };
+            let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // Setting the timer also clears an expiry that nobody has read.
+            rustix::time::timerfd_settime(
+                &self.timer,
+                TimerfdTimerFlags::empty(),
+                &Itimerspec { it_interval, it_value },
+            )?;
+        }
+        match self.poll.poll(&mut self.events, spin.then_some(Duration::ZERO)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        for event in &self.events {
+            let Token(socket) = event.token();
+            if event.token() != TIMER && !std::mem::replace(&mut self.is_ready[socket], true) {
+                self.ready.push_back(socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// Datagrams that the kernel dropped for want of room, since the sockets were opened.
+    pub fn dropped(&self) -> u64 {
+        self.sockets.iter().filter_map(|socket| mmsg::dropped(socket.as_fd()).ok()).map(u64::from).sum()
+    }
+}
+
+/// Where answers to a received datagram go: the socket that it came in by.
+pub struct Outlet<'a> {
+    queue: &'a mut SendQueue,
+}
+
+impl Outlet<'_> {
+    /// Queues an answer.
+    pub fn send(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
+        self.queue.push(to, write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn what_arrives_is_answered_from_the_socket_it_came_to() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let peer_address = peer.local_addr().unwrap();
+        let mut sockets = Sockets::open(3, peer_address.ip()).unwrap();
+        for i in 0..3 {
+            sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes()));
+        }
+        assert_eq!(sockets.flush(), 0);
+        let mut bytes = [0; 100];
+        for _ in 0..3 {
+            let (len, from) = peer.recv_from(&mut bytes).unwrap();
+            assert_eq!(&bytes[..len], from.to_string().as_bytes());
+            peer.send_to(b"back", from).unwrap();
+        }
+        let mut got = 0;
+        while got < 3 {
+            sockets.wait(Duration::from_secs(5)).unwrap();
+            while let Some(count) = sockets.receive(|outlet, datagram| {
+                assert_eq!(datagram.bytes, b"back");
+                outlet.send(datagram.source, |out| out.extend_from_slice(b"again"));
+            }) {
+                got += count;
+            }
+        }
+        sockets.flush();
+        for _ in 0..3 {
+            let len = peer.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..len], b"again");
+        }
+    }
+
+    #[test]
+    fn waiting_ends_at_its_time() {
+        let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap()).unwrap();
+        for _ in 0..3 {
+            let start = Instant::now();
+            sockets.wait(Duration::from_millis(3)).unwrap();
+            assert!(start.elapsed() >= Duration::from_millis(2));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The conductor: sets up the threads, leads them through the phases, and gathers what they found.
+
+use crate::audit::Tally;
+use crate::cli::{Audience, Command, Common};
+use crate::clock::{Clock, Nanos, SECOND, nanos};
+use crate::engine::{self, Harvest};
+use crate::ident::{Salt, mix};
+use crate::message::Style;
+use crate::net::Sockets;
+use crate::process::Usage;
+use crate::progress::Progress;
+use crate::report::{self, AllPercentiles, Generator, PhaseReport, Rates, Report};
+use crate::scenario::{self, PerAgent, Phase, Plan};
+use crate::shared::{Board, Post, STOP, Shared};
+use crate::stats::{Counts, Timings};
+use anyhow::{Context as _, bail, ensure};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often the conductor looks at its threads.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A phase in which nothing was finished or received for so long is broken off: a little more than Timer F.
+const STALL_MAX: Nanos = 35 * SECOND;
+
+/// Runs a command to its end.
+pub fn run(command: &Command) -> anyhow::Result<Report> {
+    let common = command.common();
+    let plan = plan(command)?;
+    let threads = usize::from(common.threads);
+    ensure!(!common.behind_proxy || threads == 1, "--behind-proxy has one socket, and so one thread");
+    let sockets = if common.behind_proxy { 1 } else { usize::from(common.sockets).max(threads) };
+    let source = match common.source {
+        Some(source) => source,
+        None => Sockets::source_for(common.target)?,
+    };
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = common.seed.unwrap_or_else(|| nanos(wall) ^ u64::from(std::process::id()) << 32);
+    let domain = common.domain.clone().unwrap_or_else(|| match common.target {
+        std::net::SocketAddr::V4(target) => target.ip().to_string(),
+        std::net::SocketAddr::V6(target) => format!("[{}]", target.ip()),
+    });
+    let shared = Shared {
+        clock: Clock::start(),
+        target: common.target,
+        style: Style { domain: domain.into(), salt: Salt(mix(seed)), wall_start_secs: wall.as_secs() },
+        expires: common.expires,
+        stage: AtomicUsize::new(0),
+        stage_start: AtomicU64::new(0),
+        boards: (0..plan.presentities).map(|_| Board::default()).collect(),
+        posts: (0..threads).map(|_| Post::default()).collect(),
+        plan,
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let shared = &shared;
+                let share = (thread..sockets).step_by(threads).count();
+                let cpu = (!common.cpus.is_empty()).then(|| common.cpus[thread % common.cpus.len()]);
+                thread::Builder::new().name(format!("phones-{thread}")).spawn_scoped(scope, move || {
+                    if let Some(cpu) = cpu {
+                        pin(cpu)?;
+                    }
+                    engine::run(shared, thread, Sockets::open(share, source)?)
+                })
+            })
+            .collect::<Result<_, _>>()
+            .context("cannot start a thread")?;
+        let mut conductor = Conductor::new(&shared, common);
+        let conducted = conductor.conduct(|| workers.iter().any(thread::ScopedJoinHandle::is_finished));
+        shared.stage.store(STOP, Ordering::Release);
+        let mut harvests = Vec::with_capacity(threads);
+        for worker in workers {
+            match worker.join() {
+                Ok(harvest) => harvests.push(harvest?),
+                Err(_) => bail!("a thread of the generator panicked"),
+            }
+        }
+        conducted?;
+        Ok(conductor.report(command, wall.as_secs(), sockets, &harvests))
+    })
+}
+
+/// The plan of a command.
+fn plan(command: &Command) -> anyhow::Result<Plan> {
+    let flags = command.common();
+    let common =
+        scenario::Common { window: flags.window.into(), settle: nanos(flags.settle), keep: flags.keep };
+    let total = |audience: &Audience| {
+        ensure!(
+            audience.presentities.checked_mul(audience.watchers).is_some(),
+            "{} × {} subscriptions are too many",
+            audience.presentities,
+            audience.watchers
+        );
+        Ok(())
+    };
+    Ok(match *command {
+        Command::Register { users, rate, duration, .. } => {
+            scenario::register(&common, users, rate, duration.map(nanos))
+        }
+        Command::Subscribe { audience, rate, duration, .. } => {
+            total(&audience)?;
+            let (presentities, watchers) = (audience.presentities, audience.watchers);
+            scenario::subscribe(&common, presentities, watchers, rate, duration.map(nanos))
+        }
+        Command::Publish { presentities, rate, duration, .. } => {
+            scenario::publish(&common, presentities, rate, nanos(duration))
+        }
+        Command::Fanout { audience, rate, duration, .. } => {
+            total(&audience)?;
+            scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
+        }
+    })
+}
+
+/// Binds the calling thread to a processor.
+fn pin(cpu: usize) -> anyhow::Result<()> {
+    ensure!(cpu < rustix::thread::CpuSet::MAX_CPU, "there is no processor {cpu}");
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {cpu}"))
+}
+
+/// What is read at the beginning and at the end of a phase.
+#[derive(Clone)]
+struct Snapshot {
+    at: Nanos,
+    counts: Counts,
+    idle: Vec<u64>,
+    server: Option<Usage>,
+    own: Usage,
+}
+
+/// The measured phase.
+struct Measured {
+    from: Snapshot,
+    to: Snapshot,
+}
+
+/// Leads through the phases.
+struct Conductor<'s> {
+    shared: &'s Shared,
+    common: &'s Common,
+    progress: Progress,
+    phases: Vec<PhaseReport>,
+    measured: Option<Measured>,
+}
+
+impl<'s> Conductor<'s> {
+    fn new(shared: &'s Shared, common: &'s Common) -> Self {
+        let progress = Progress::new(common.quiet);
+        Self { shared, common, progress, phases: Vec::new(), measured: None }
+    }
+
+    fn conduct(&mut self, has_failed: impl Fn() -> bool) -> anyhow::Result<()> {
+        if let Some(pid) = self.common.server_pid {
+            ensure!(Usage::of_tree(pid).is_some(), "there is no process {pid}");
+        }
+        for (i, phase) in self.shared.plan.phases.iter().enumerate() {
+            let before = self.counts();
+            let snapshot = phase.measured.then(|| self.snapshot());
+            let start = self.shared.clock.now() + SECOND / 1_000;
+            self.shared.stage_start.store(start, Ordering::Relaxed);
+            self.shared.stage.store(i + 1, Ordering::Release);
+            let stalled = self.attend(phase, i + 1, start, snapshot, &has_failed)?;
+            let secs = report::secs(self.shared.clock.now().saturating_sub(start));
+            let counts = self.counts().since(before);
+            self.phases.push(PhaseReport { name: phase.name, secs, stalled, counts });
+        }
+        Ok(())
+    }
+
+    /// Waits until all threads have finished the phase; whether it was broken off.
+    fn attend(
+        &mut self,
+        phase: &Phase,
+        stage: usize,
+        start: Nanos,
+        mut snapshot: Option<Snapshot>,
+        has_failed: &impl Fn() -> bool,
+    ) -> anyhow::Result<bool> {
+        self.progress.begin(phase, &self.shared.plan, self.counts());
+        // A timed phase is measured to the end of its time, not to the last straggler.
+        let end = phase.works.iter().map(|work| match work.amount {
+            PerAgent::For(time) => start + time,
+            PerAgent::Once => Nanos::MAX,
+        });
+        let end = end.max().unwrap_or(Nanos::MAX);
+        let mut last = (self.shared.clock.now(), self.counts());
+        let stalled = loop {
+            let now = self.shared.clock.now();
+            let is_done = (now >= end || end == Nanos::MAX)
+                && self.shared.posts.iter().all(|post| post.finished.load(Ordering::Acquire) == stage);
+            if (is_done || now >= end)
+                && let Some(mut from) = snapshot.take()
+            {
+                from.at = start;
+                self.measured = Some(Measured { from, to: self.snapshot() });
+            }
+            if is_done {
+                break false;
+            }
+            let counts = self.counts();
+            if (Counts { unfinished: 0, ..counts }) != (Counts { unfinished: 0, ..last.1 }) {
+                last = (now, counts);
+            } else if now - last.0 > STALL_MAX {
+                break true;
+            }
+            if has_failed() {
+                break true;
+            }
+            self.progress.show(counts);
+            thread::sleep(LOOK_EVERY.min(Duration::from_nanos(end.saturating_sub(now).max(1))));
+        };
+        if let Some(mut from) = snapshot {
+            from.at = start;
+            self.measured = Some(Measured { from, to: self.snapshot() });
+        }
+        self.progress.end(self.counts());
+        Ok(stalled)
+    }
+
+    fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for post in &self.shared.posts {
+            sum.merge(post.counters.read());
+        }
+        sum
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            at: self.shared.clock.now(),
+            counts: self.counts(),
+            idle: self.shared.posts.iter().map(|post| post.idle.load(Ordering::Relaxed)).collect(),
+            server: self.common.server_pid.and_then(Usage::of_tree),
+            own: Usage::of_tree(std::process::id()).unwrap_or_default(),
+        }
+    }
+
+    fn report(
+        mut self,
+        command: &Command,
+        started_unix_secs: u64,
+        sockets: usize,
+        harvests: &[Harvest],
+    ) -> Report {
+        let plan = &self.shared.plan;
+        let mut timings = Timings::new();
+        let mut audit: Option<Tally> = None;
+        for harvest in harvests {
+            timings.merge(&harvest.timings);
+            if let Some(tally) = harvest.tally {
+                audit.get_or_insert_default().merge(tally);
+            }
+        }
+        let Measured { from, to } = self.measured.take().unwrap_or_else(|| {
+            let now = self.snapshot();
+            Measured { from: now.clone(), to: now }
+        });
+        let measured = to.counts.since(from.counts);
+        let elapsed = to.at.saturating_sub(from.at).max(1);
+        let measured_secs = report::secs(elapsed);
+        let per_sec = |count: u64| count as f64 / measured_secs;
+        let busy = from.idle.iter().zip(&to.idle).map(|(from, to)| 1.0 - (to - from) as f64 / elapsed as f64);
+        let busy = busy.fold(0.0, f64::max);
+        let percentiles = AllPercentiles::of(&timings);
+        let kernel_drops = self.shared.posts.iter().map(|post| post.dropped.load(Ordering::Relaxed)).sum();
+        let server = from.server.zip(to.server).map(|(from, to)| to.since(from));
+        let cost =
+            |count: u64| server.filter(|_| count > 0).map(|server| server.total_secs() * 1e6 / count as f64);
+        let operations = measured.registered + measured.subscribed + measured.published;
+        let total = self.counts();
+        let passed = audit.is_none_or(|audit| audit.passes())
+            && total.refused + total.timed_out + total.wrong_document + total.malformed == 0
+            && !self.phases.iter().any(|phase| phase.stalled);
+        Report {
+            command: plan.name,
+            arguments: std::env::args().skip(1).collect(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_secs,
+            rate: command.rate(),
+            registrants: plan.registrants,
+            presentities: plan.presentities,
+            watchers: plan.watchers,
+            threads: self.shared.posts.len(),
+            sockets,
+            measured_secs,
+            rates: Rates {
+                registers_per_sec: per_sec(measured.registered),
+                subscribes_per_sec: per_sec(measured.subscribed),
+                publishes_per_sec: per_sec(measured.published),
+                notifies_per_sec: per_sec(measured.notifies),
+            },
+            generator: Generator {
+                usage: to.own.since(from.own),
+                busy,
+                kernel_drops,
+                doubts: report::doubts(command.rate(), &percentiles.lateness, busy, kernel_drops),
+            },
+            server,
+            server_us_per_notify: cost(measured.notifies),
+            server_us_per_operation: cost(operations),
+            percentiles,
+            measured,
+            total,
+            audit,
+            passed,
+            latencies: plan.latencies,
+            phases: self.phases,
+        }
+    }
+}

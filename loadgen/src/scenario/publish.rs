@@ -1,0 +1,31 @@
+//! `publish`: publications per second without anybody watching.
+
+use super::{Common, Ends, Finish, PerAgent, Phase, Plan, Work};
+use crate::agent::Op;
+use crate::clock::Nanos;
+use crate::pace::Rate;
+use crate::report::Latencies;
+
+/// All `presentities` publish once; then they change their states for `duration`.
+pub fn publish(common: &Common, presentities: u32, rate: Rate, duration: Nanos) -> Plan {
+    let work = Work {
+        op: Op::Publish,
+        rate,
+        window: common.window,
+        amount: PerAgent::For(duration),
+        finish: Finish::Answered,
+    };
+    let mut phases = vec![
+        common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
+        Phase { name: "publish", works: vec![work], measured: true, ends: Ends::Done },
+    ];
+    phases.extend(common.clean_up(&[Op::Unpublish]));
+    Plan {
+        name: "publish",
+        registrants: 0,
+        presentities,
+        watchers: 0,
+        phases,
+        latencies: &[Latencies::PublishAnswer],
+    }
+}

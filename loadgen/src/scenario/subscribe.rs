@@ -1,0 +1,34 @@
+//! `subscribe`: subscriptions per second, each with its 200 and its first NOTIFY.
+
+use super::{Common, Ends, Finish, PerAgent, Phase, Plan, Work};
+use crate::agent::Op;
+use crate::clock::Nanos;
+use crate::pace::Rate;
+use crate::report::Latencies;
+
+/// `presentities` publish first; then each of their `watchers` subscribes once, or all of them again and again
+/// (refreshes in their dialogs) for `duration`.
+pub fn subscribe(
+    common: &Common,
+    presentities: u32,
+    watchers: u32,
+    rate: Rate,
+    duration: Option<Nanos>,
+) -> Plan {
+    let amount = duration.map_or(PerAgent::Once, PerAgent::For);
+    let work = Work { op: Op::Subscribe, rate, window: common.window, amount, finish: Finish::Answered };
+    let mut phases = vec![
+        common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
+        Phase { name: "subscribe", works: vec![work], measured: true, ends: Ends::Done },
+        common.settle("settle"),
+    ];
+    phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
+    Plan {
+        name: "subscribe",
+        registrants: 0,
+        presentities,
+        watchers: presentities * watchers,
+        phases,
+        latencies: &[Latencies::SubscribeAnswer, Latencies::SubscribeNotify],
+    }
+}
