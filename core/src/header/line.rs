@@ -22,10 +22,11 @@ pub(crate) struct Line {
 
 impl Line {
     /// Reads the line at `at`, which is not the empty line that ends the head.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
-        let (name, name_end, value_at) = header_name(bytes, at)?;
-        let (mut end, next) = folded_end(bytes, value_at)?;
+        // The end is looked for from the start of the line, not from the colon, so that neither waits for the other.
+        let (mut end, next) = folded_end(bytes, at)?;
+        let (name, name_end, value_at) = header_name(bytes, at, end)?;
         let value_start = skip(bytes, value_at, WS).min(end);
         while end > value_start && is(bytes[end - 1], WS) {
             end -= 1;
@@ -35,7 +36,7 @@ impl Line {
 }
 
 /// The position of the CRLF that ends the line from `at` on.
-#[inline]
+#[inline(always)]
 pub(crate) fn line_end(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
     let mut at = at;
     loop {
@@ -51,7 +52,7 @@ pub(crate) fn line_end(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
 }
 
 /// The position of the CRLF that ends the value from `at` on, folds passed over, and the start of the next line.
-#[inline]
+#[inline(always)]
 pub(crate) fn folded_end(bytes: &[u8], at: usize) -> Result<(usize, usize), Malformed> {
     let mut end = line_end(bytes, at)?;
     while let Some(b' ' | b'\t') = bytes.get(end + 2) {
@@ -71,17 +72,18 @@ pub(crate) fn is_empty_line(bytes: &[u8], at: usize) -> Result<bool, Malformed> 
 }
 
 /// Reads the header name at `at` and its colon: the header, the end of its name, and the position behind the colon.
-#[inline]
-fn header_name(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize), Malformed> {
+/// The line ends at `end`.
+#[inline(always)]
+fn header_name(bytes: &[u8], at: usize, end: usize) -> Result<(HeaderName, usize, usize), Malformed> {
     if let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        // A CR in front of the colon must not be taken for part of a name.
-        let len = first(chunk, |word| equal(word, b':') | below(word, b'\r' + 1));
+        let len = first(chunk, |word| equal(word, b':'));
         let known = HeaderName::of_chunk(chunk, len);
-        if known != HeaderName::Other && chunk.get(len) == Some(&b':') {
+        // A colon behind the end is another line's.
+        if known != HeaderName::Other && at + len < end {
             return Ok((known, at + len, at + len + 1));
         }
     }
-    header_name_slow(bytes, at)
+    header_name_slow(&bytes[..end], at)
 }
 
 /// [`header_name`] for names that are long, unknown, near the end, or followed by white space.
@@ -94,8 +96,7 @@ fn header_name_slow(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize
     }
     match bytes.get(colon) {
         Some(b':') if end != at => Ok((HeaderName::of(&bytes[at..end]), end, colon + 1)),
-        None => Err(Malformed::Unterminated),
-        Some(_) => Err(Malformed::HeaderLine),
+        _ => Err(Malformed::HeaderLine),
     }
 }
 
@@ -135,7 +136,8 @@ mod tests {
             (b": x\r\n", Malformed::HeaderLine),
             (b" To: x\r\n", Malformed::HeaderLine),
             (b"To\r\n : x\r\n", Malformed::HeaderLine),
-            (b"Call\rID: xxxxxxxxxxxxxxx\r\n", Malformed::HeaderLine),
+            (b"Call\rID: xxxxxxxxxxxxxxx\r\n", Malformed::LineBreak),
+            (b"Call\r\n ID: xxxxxxxxxxxxxxx\r\n", Malformed::HeaderLine),
         ] {
             assert_eq!(Line::read(text, 0).unwrap_err(), kind, "{}", text.escape_ascii());
         }

@@ -22,13 +22,14 @@ impl<'a> NameAddr<'a> {
     ///
     /// # Errors
     /// [`BadValue`] when the value is not one name-addr or addr-spec with parameters, or has two tags or an empty one.
+    #[inline(always)]
     pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
         let (parsed, end) = Self::parse_at(value, 0)?;
         if end == value.len() { Ok(parsed) } else { Err(BadValue) }
     }
 
     /// Parses the one that begins at `at`; also gives the position of the comma behind it, or of the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
         let start = skip(bytes, at, WS);
         let (display, left) = match bytes.get(start).ok_or(BadValue)? {

@@ -115,7 +115,7 @@ impl<'a> Iterator for ParamIter<'a> {
 }
 
 /// Reads parameters from `at` to a comma or the end of `bytes` and returns that position; `each` sees every one of them.
-#[inline]
+#[inline(always)]
 pub(crate) fn scan<'a>(
     bytes: &'a [u8],
     mut at: usize,
@@ -129,7 +129,7 @@ pub(crate) fn scan<'a>(
 }
 
 /// The parameter that begins at `at` and the position behind it; `None` at a comma or at the end.
-#[inline]
+#[inline(always)]
 fn one(bytes: &[u8], at: usize) -> Result<Option<(Param<'_>, usize)>, BadValue> {
     let at = skip(bytes, at, WS);
     match bytes.get(at) {

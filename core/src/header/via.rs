@@ -42,7 +42,7 @@ impl<'a> Via<'a> {
     }
 
     /// Parses the Via that begins at `at`; also gives the position of the comma behind it, or of the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
         let start = skip(bytes, at, WS);
         let (transport, space) = match bytes.get(start..start + 12) {
