@@ -20,7 +20,7 @@ use crate::layout::{
     RECORD_WORDS, chain_records, checked_count, header,
 };
 use crate::record::{
-    COMMIT, Commit, Head, HeadWords, Link, NO_SLOT, copy_header, is_free, payload_words, stamp_of, unpair,
+    COMMIT, Commit, Head, HeadWords, Link, NO_SLOT, copy_header, is_free, stamp_of, store_payload, unpair,
 };
 use crate::redo;
 use crate::schema::Schema;
@@ -104,7 +104,7 @@ impl Partition {
         let record = self.cells(slot);
         write(&record[0], || {
             store(&record[COMMIT + 1..], words[1..].iter().copied());
-            store(&record[INLINE_START..], payload_words(inline));
+            store_payload(&record[INLINE_START..], inline);
             // Killed before this store, the slot is still free; after it, the record is whole.
             AtomicU64::release();
             Word::set(&record[COMMIT], words[0]);
@@ -345,7 +345,7 @@ impl Partition {
             let record = self.file.record_cells(self.number, slot);
             write(&record[0], || {
                 store(&record[COMMIT + 1..], words[1..].iter().copied());
-                store(&record[RECORD_HEADER_WORDS..], payload_words(payload));
+                store_payload(&record[RECORD_HEADER_WORDS..], payload);
                 AtomicU64::release();
                 Word::set(&record[COMMIT], words[0]);
             });
@@ -361,7 +361,7 @@ impl Partition {
         let record = self.cells(slot);
         write(&record[0], || {
             store(&record[COMMIT..], words.iter().copied());
-            store(&record[INLINE_START..], payload_words(inline));
+            store_payload(&record[INLINE_START..], inline);
         });
         debug_assert_eq!(record[0].get(), sequence);
     }

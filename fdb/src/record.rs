@@ -15,7 +15,7 @@ use crate::layout::{
     CHAIN_BYTES, CHAIN_MAX, FIXED_WORDS, INLINE_BYTES, INLINE_START, PAYLOAD_MAX, RECORD_HEADER_WORDS,
     RECORD_WORDS, WORD_BYTES, chain_records,
 };
-use crate::seqlock::Load;
+use crate::seqlock::{Load, Word};
 
 /// The word after the sequence that makes a slot a record.
 pub(crate) const COMMIT: usize = 1;
@@ -180,14 +180,18 @@ pub(crate) fn copy_payload<W: Load>(record: &[W; RECORD_WORDS], start: usize, by
     }
 }
 
-/// The words of `bytes`, the last one filled up with zeros.
+/// Stores `bytes` into `cells`, the last word filled up with zeros.
 #[inline]
-pub(crate) fn payload_words(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes.chunks(WORD_BYTES).map(|chunk| {
-        let mut word = [0; WORD_BYTES];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_le_bytes(word)
-    })
+pub(crate) fn store_payload<W: Word>(cells: &[W], bytes: &[u8]) {
+    let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
+    for (cell, &chunk) in cells.iter().zip(chunks) {
+        cell.set(u64::from_le_bytes(chunk));
+    }
+    if !rest.is_empty() {
+        let mut last = [0; WORD_BYTES];
+        last[..rest.len()].copy_from_slice(rest);
+        cells[chunks.len()].set(u64::from_le_bytes(last));
+    }
 }
 
 /// The place is part of what is summed, so a record that lands in a wrong slot is seen.

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicU64;
 
 use crate::layout::{HEADER_WORDS, INLINE_START, RECORD_WORDS, header};
-use crate::record::{HeadWords, payload_words};
+use crate::record::{HeadWords, store_payload};
 use crate::seqlock::{Load, Word};
 
 /// Set in the redo word while the image is whole.
@@ -40,9 +40,7 @@ pub(crate) fn arm(
     for (cell, &word) in image[1..].iter().zip(words) {
         Word::set(cell, word);
     }
-    for (cell, word) in image[INLINE_START..].iter().zip(payload_words(payload)) {
-        Word::set(cell, word);
-    }
+    store_payload(&image[INLINE_START..], payload);
     AtomicU64::release();
     Word::set(&cells[header::REDO], ARMED | (count as u64) << 32 | u64::from(slot));
 }
