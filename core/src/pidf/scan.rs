@@ -103,6 +103,10 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, Malformed> {
         return Err(Malformed::TooLong(body.len()));
     }
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    if body.starts_with(BYTE_ORDER_MARK) {
+        // A second mark is a character in front of the root. quick-xml would skip it without counting it.
+        return Err(Malformed::OutsideRoot(0));
+    }
     let text = std::str::from_utf8(body).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
     if let Some(at) = body.iter().position(|&byte| byte < b' ' && !is_space(byte)) {
         return Err(Malformed::Character(at));
