@@ -43,7 +43,7 @@ pub struct NotifyHead<'a> {
     pub transport: &'a str,
     /// Branch of this transaction, with the magic cookie.
     pub branch: &'a [u8],
-    /// The To URI of the SUBSCRIBE.
+    /// The To URI of the SUBSCRIBE; empty: `sip:` and the AoR.
     pub local_uri: &'a [u8],
     /// Our tag.
     pub local_tag: &'a [u8],
@@ -83,7 +83,9 @@ impl NotifyHead<'_> {
         put(out, &[self.transport.as_bytes(), b" ", self.sent_by, b";branch=", self.branch]);
         put(out, &[b";rport\r\nMax-Forwards: 70\r\n"]);
         self.write_routes(strict.is_some(), out);
-        put(out, &[b"From: <", self.local_uri, b">;tag=", self.local_tag]);
+        put(out, &[b"From: <", if self.local_uri.is_empty() { b"sip:" } else { b"" }]);
+        put(out, &[if self.local_uri.is_empty() { self.aor } else { self.local_uri }]);
+        put(out, &[b">;tag=", self.local_tag]);
         put(out, &[b"\r\nTo: <", self.remote_uri, b">"]);
         if !self.remote_tag.is_empty() {
             put(out, &[b";tag=", self.remote_tag]);
@@ -237,6 +239,13 @@ mod tests {
             head.contains("\r\nMax-Forwards: 70\r\n") && head.contains("\r\nContact: <sip:10.0.0.27>\r\n")
         );
         assert!(!head.contains("Route:"));
+    }
+
+    #[test]
+    fn a_to_uri_that_is_the_aor_need_not_be_given() {
+        let mut head = HEAD;
+        head.local_uri = b"";
+        assert_eq!(text(&head, Profile::Rfc), text(&HEAD, Profile::Rfc));
     }
 
     #[test]
