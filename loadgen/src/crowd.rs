@@ -52,6 +52,10 @@ struct Running {
     op: Op,
     finish: Finish,
     schedule: Schedule,
+    /// The agent whose turn it is.
+    next: usize,
+    /// How many agents from there are known to be busy.
+    skipped: usize,
 }
 
 /// A state change of the closed loop that waits for its watchers.
@@ -114,7 +118,7 @@ impl<'s> Crowd<'s> {
             if mine > 0 {
                 let share = (self.thread, self.shared.posts.len().min(all as usize));
                 let schedule = Schedule::new(start, work.rate, work.window, work.amount.amount(mine), share);
-                self.works.push(Running { op: work.op, finish: work.finish, schedule });
+                self.works.push(Running { op: work.op, finish: work.finish, schedule, next: 0, skipped: 0 });
             }
         }
     }
@@ -180,22 +184,42 @@ impl<'s> Crowd<'s> {
         for i in 0..self.works.len() {
             while begun < OPERATIONS_MAX {
                 let Running { op, finish, .. } = self.works[i];
-                let unfinished = match finish {
-                    Finish::Answered => self.unfinished[op as usize],
-                    Finish::Told => self.changes.len() as u64,
-                };
-                let now = self.shared.clock.now();
-                let Some((number, intended)) = self.works[i].schedule.take(now, unfinished) else { break };
                 let agents = match op.kind() {
                     Kind::Watcher => self.watchers.len(),
                     Kind::Presentity => self.presentities.len(),
                     Kind::Registrant => self.registrants.len(),
                 };
-                self.start(op, finish, (number % agents as u64) as usize, intended);
+                let unfinished = match finish {
+                    Finish::Answered => self.unfinished[op as usize],
+                    Finish::Told => self.changes.len() as u64,
+                };
+                let now = self.shared.clock.now();
+                // The closed loop passes over agents that are busy; the open loop asks everyone in turn.
+                while self.works[i].schedule.may_skip()
+                    && self.works[i].skipped < agents
+                    && !self.is_free(finish, op, (self.works[i].next + self.works[i].skipped) % agents)
+                {
+                    self.works[i].skipped += 1;
+                }
+                let work = &mut self.works[i];
+                if work.skipped == agents {
+                    work.skipped = 0;
+                    break;
+                }
+                let Some((_, intended)) = work.schedule.take(now, unfinished) else { break };
+                let local = (work.next + std::mem::take(&mut work.skipped)) % agents;
+                work.next = (local + 1) % agents;
+                self.start(op, finish, local, intended);
                 begun += 1;
             }
         }
         begun
+    }
+
+    /// Whether an agent has nothing unfinished.
+    fn is_free(&self, finish: Finish, op: Op, local: usize) -> bool {
+        self.running(op.kind(), local).is_none()
+            && (finish == Finish::Answered || self.shared.boards[self.index(local) as usize].all_told())
     }
 
     /// Starts an operation. A state change waits for the running PUBLISH of its presentity; any other operation is

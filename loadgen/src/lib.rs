@@ -10,6 +10,7 @@
 //! | `agent`, `audit`, `message`, `ident` | a phone: what it knows, was told, writes, and is called |
 //! | `pace`, `retransmit`, `clock` | when something is due |
 //! | `net`, `mmsg` | sockets and batches |
+//! | [`notifier`] | the least presence server, to measure and to test the generator |
 //! | `stats`, `process`, [`report`], `progress` | counting, measuring, telling |
 
 #![deny(unsafe_code)]
@@ -25,6 +26,7 @@ mod inbound;
 mod message;
 mod mmsg;
 mod net;
+pub mod notifier;
 mod pace;
 mod process;
 mod progress;

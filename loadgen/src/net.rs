@@ -23,6 +23,8 @@ pub struct Sockets {
     events: Events,
     timer: OwnedFd,
     sockets: Vec<UdpSocket>,
+    addresses: Vec<SocketAddr>,
+    /// The same as text.
     names: Vec<Box<str>>,
     queues: Vec<SendQueue>,
     /// Sockets that may have something to read, and whether they are in `ready`.
@@ -45,6 +47,7 @@ impl Sockets {
         .context("cannot make a timer")?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let mut sockets = Vec::with_capacity(count);
+        let mut addresses = Vec::with_capacity(count);
         let mut names = Vec::with_capacity(count);
         for i in 0..count {
             let socket = UdpSocket::bind((source, 0)).with_context(|| format!("cannot bind to {source}"))?;
@@ -53,7 +56,9 @@ impl Sockets {
             mmsg::set_receive_buffer(socket.as_fd(), RECEIVE_BUFFER)
                 .context("cannot size the receive buffer")?;
             poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)?;
-            names.push(socket.local_addr()?.to_string().into());
+            let address = socket.local_addr()?;
+            addresses.push(address);
+            names.push(address.to_string().into());
             sockets.push(socket);
         }
         Ok(Self {
@@ -67,6 +72,7 @@ impl Sockets {
             receiver: Receiver::new(),
             sender: Sender::new(),
             sockets,
+            addresses,
             names,
         })
     }
@@ -82,6 +88,11 @@ impl Sockets {
     /// Which socket the agent `index` uses.
     pub fn of_agent(&self, index: usize) -> usize {
         index % self.sockets.len()
+    }
+
+    /// The local address of a socket.
+    pub fn address(&self, socket: usize) -> SocketAddr {
+        self.addresses[socket]
     }
 
     /// Queues a datagram; `write` gets the buffer and the socket's sent-by.

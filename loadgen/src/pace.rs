@@ -108,6 +108,11 @@ impl Schedule {
         }
     }
 
+    /// Whether it does not matter which agent comes next: in the timed closed loop.
+    pub fn may_skip(&self) -> bool {
+        self.step.is_none() && matches!(self.amount, Amount::Time(_))
+    }
+
     /// When to look again if nothing is due now: the next intended time, or the end of a timed closed loop.
     pub fn next_at(&self, now: Nanos) -> Nanos {
         match self.step {

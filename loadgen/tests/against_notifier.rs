@@ -1,0 +1,139 @@
+//! Whole runs against the built-in notifier: right ones pass, and every fault of the notifier is found.
+
+use clap::Parser as _;
+use comsipl_loadgen::cli::Cli;
+use comsipl_loadgen::notifier::{Faults, Notifier};
+use comsipl_loadgen::report::Report;
+use comsipl_loadgen::run;
+
+/// Runs a command line against a notifier with these faults.
+fn measure(faults: Faults, line: &str) -> Report {
+    let notifier = Notifier::start(faults).unwrap();
+    let target = notifier.address().to_string();
+    let words = ["comsipl-loadgen"].into_iter().chain(line.split_whitespace());
+    let cli = Cli::parse_from(words.chain(["--target", &target, "--quiet", "--sockets", "4"]));
+    run::run(&cli.command).unwrap()
+}
+
+#[test]
+fn every_watcher_is_told_every_state_at_a_fixed_rate() {
+    let report = measure(
+        Faults::default(),
+        "fanout --presentities 10 --watchers 5 --rate 200 --duration 0.5 --threads 2",
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!(report.total.published, 10 + 100 + 10, "first states, changes, and removals");
+    assert_eq!(report.total.fresh, (10 + 100) * 5);
+    assert_eq!(report.percentiles.publish_notify.count, 500);
+    assert_eq!(report.percentiles.lateness.count, 100);
+    let audit = report.audit.unwrap();
+    assert_eq!((audit.watchers, audit.behind, audit.missing_cseqs), (50, 0, 0));
+    let total = report.total;
+    assert_eq!(
+        (total.duplicates, total.stale, total.backward, total.superseded, total.active),
+        (0, 0, 0, 0, 0)
+    );
+    assert_eq!(total.terminated, 50, "every subscription is ended");
+}
+
+#[test]
+fn the_closed_loop_supersedes_nothing() {
+    let report = measure(Faults::default(), "fanout --presentities 3 --watchers 5 --duration 0.3 --window 8");
+    assert!(report.passed, "{report}");
+    assert!(report.measured.published > 10);
+    assert_eq!((report.total.superseded, report.total.queued), (0, 0));
+    assert_eq!(report.total.fresh, (report.total.published - 3) * 5);
+}
+
+#[test]
+fn subscriptions_are_made_and_refreshed_in_their_dialogs() {
+    let report = measure(
+        Faults { notify_first: true, ..Faults::default() },
+        "subscribe --presentities 4 --watchers 5 --rate 400 --duration 0.25",
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!(report.measured.subscribed, 100);
+    assert_eq!(report.percentiles.subscribe_notify.count, 100);
+    assert_eq!((report.measured.fresh, report.measured.repeated), (20, 80));
+    assert_eq!(report.total.duplicates, 0, "a NOTIFY that answers a refresh is none");
+}
+
+#[test]
+fn registrations_and_publications_pass() {
+    let report = measure(Faults::default(), "register --users 300");
+    assert!(report.passed, "{report}");
+    assert_eq!((report.measured.registered, report.total.registered), (300, 600));
+    let report = measure(Faults::default(), "publish --presentities 20 --rate 200 --duration 0.2 --keep");
+    assert!(report.passed, "{report}");
+    assert_eq!((report.measured.published, report.total.published), (40, 60));
+}
+
+#[test]
+fn lost_requests_are_sent_again() {
+    let report = measure(Faults { lose_request: 10, ..Faults::default() }, "register --users 50 --keep");
+    assert!(report.passed, "{report}");
+    assert_eq!((report.total.registered, report.total.timed_out), (50, 0));
+    assert!(report.total.retransmissions_sent >= 5);
+}
+
+#[test]
+fn retransmitted_notifies_are_no_duplicates() {
+    let report = measure(
+        Faults { repeat_notify: 5, ..Faults::default() },
+        "fanout --presentities 4 --watchers 5 --rate 100 --duration 0.2",
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!((report.total.notify_retransmissions, report.total.duplicates), ((4 + 20) * 5 / 5, 0));
+}
+
+#[test]
+fn duplicates_are_counted_but_harmless() {
+    let report = measure(
+        Faults { duplicate_notify: 5, ..Faults::default() },
+        "fanout --presentities 4 --watchers 5 --rate 100 --duration 0.2",
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!((report.total.notify_retransmissions, report.total.duplicates), (0, (4 + 20) * 5 / 5));
+}
+
+#[test]
+fn a_lost_notify_fails_the_audit() {
+    // 100 first NOTIFYs and the one of every watcher's last state: number 200 is lost.
+    let report = measure(
+        Faults { lose_notify: 200, ..Faults::default() },
+        "fanout --presentities 10 --watchers 10 --rate 50 --duration 0.2 --settle 0.2",
+    );
+    assert!(!report.passed, "{report}");
+    assert_eq!(report.audit.unwrap().behind, 1);
+    assert_eq!(report.audit.unwrap().turned_back, 0);
+}
+
+#[test]
+fn an_older_state_shown_last_fails_the_audit() {
+    let report = measure(
+        Faults { stale_notify: 200, ..Faults::default() },
+        "fanout --presentities 10 --watchers 10 --rate 50 --duration 0.2 --settle 0.2",
+    );
+    assert!(!report.passed, "{report}");
+    let audit = report.audit.unwrap();
+    assert_eq!((audit.behind, audit.turned_back, report.total.stale), (1, 1, 1));
+}
+
+#[test]
+fn a_forgotten_tag_and_a_brief_interval_are_recovered_from() {
+    let report = measure(
+        Faults { forget_tag: 4, min_expires: 60, ..Faults::default() },
+        "fanout --presentities 5 --watchers 2 --rate 100 --duration 0.2 --expires 30",
+    );
+    assert!(report.passed, "{report}");
+    assert!(report.total.tag_unknown >= 4);
+    assert_eq!(report.total.too_brief, 5 + 10);
+}
+
+#[test]
+fn nobody_at_the_other_end_is_a_failure_not_a_hang() {
+    let cli = Cli::parse_from(
+        "x register --users 1 --target 127.0.0.1:9 --server-pid 4294967295 --quiet".split(' '),
+    );
+    assert!(run::run(&cli.command).is_err());
+}
