@@ -81,6 +81,14 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Be the least presence server, on loopback, to learn how fast the generator is on this machine
+    ///
+    /// Prints its address and process, and ends when its input ends.
+    Notifier {
+        /// Run on this processor
+        #[arg(long)]
+        cpu: Option<usize>,
+    },
 }
 
 /// Who watches whom.
@@ -145,23 +153,14 @@ pub struct Common {
 }
 
 impl Command {
-    /// What all commands understand.
-    pub fn common(&self) -> &Common {
+    /// What all measuring commands understand, and the rate asked for; none for the others.
+    pub fn measurement(&self) -> Option<(&Common, Rate)> {
         match self {
-            Self::Register { common, .. }
-            | Self::Subscribe { common, .. }
-            | Self::Publish { common, .. }
-            | Self::Fanout { common, .. } => common,
-        }
-    }
-
-    /// The rate that was asked for.
-    pub fn rate(&self) -> Rate {
-        match self {
-            Self::Register { rate, .. }
-            | Self::Subscribe { rate, .. }
-            | Self::Publish { rate, .. }
-            | Self::Fanout { rate, .. } => *rate,
+            Self::Register { common, rate, .. }
+            | Self::Subscribe { common, rate, .. }
+            | Self::Publish { common, rate, .. }
+            | Self::Fanout { common, rate, .. } => Some((common, *rate)),
+            Self::Notifier { .. } => None,
         }
     }
 }
@@ -191,8 +190,9 @@ mod tests {
         let line = "x fanout --presentities 3 --watchers 4 --rate 10 --duration 2.5s --target 127.0.0.1:5060 --cpus 1,2 \
                     --json out.json --keep --behind-proxy";
         let cli = Cli::parse_from(line.split_whitespace());
-        assert_eq!(cli.command.rate(), Rate::PerSecond(10.0));
-        assert_eq!(cli.command.common().cpus, [1, 2]);
+        let (common, rate) = cli.command.measurement().unwrap();
+        assert_eq!(rate, Rate::PerSecond(10.0));
+        assert_eq!(common.cpus, [1, 2]);
         let Command::Fanout { duration, .. } = cli.command else { panic!("not a fanout") };
         assert_eq!(duration, Duration::from_millis(2_500));
     }

@@ -7,6 +7,7 @@ use crate::engine::{self, Harvest};
 use crate::ident::{Salt, mix};
 use crate::message::Style;
 use crate::net::Sockets;
+use crate::pace::Rate;
 use crate::process::Usage;
 use crate::progress::Progress;
 use crate::report::{self, AllPercentiles, Generator, PhaseReport, Rates, Report};
@@ -25,8 +26,8 @@ const STALL_MAX: Nanos = 35 * SECOND;
 
 /// Runs a command to its end.
 pub fn run(command: &Command) -> anyhow::Result<Report> {
-    let common = command.common();
-    let plan = plan(command)?;
+    let (common, rate) = command.measurement().context("this command measures nothing")?;
+    let plan = plan(command, common)?;
     let threads = usize::from(common.threads);
     ensure!(!common.behind_proxy || threads == 1, "--behind-proxy has one socket, and so one thread");
     let sockets = if common.behind_proxy { 1 } else { usize::from(common.sockets).max(threads) };
@@ -77,13 +78,12 @@ pub fn run(command: &Command) -> anyhow::Result<Report> {
             }
         }
         conducted?;
-        Ok(conductor.report(command, wall.as_secs(), sockets, &harvests))
+        Ok(conductor.report(rate, wall.as_secs(), sockets, &harvests))
     })
 }
 
 /// The plan of a command.
-fn plan(command: &Command) -> anyhow::Result<Plan> {
-    let flags = command.common();
+fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
     let common =
         scenario::Common { window: flags.window.into(), settle: nanos(flags.settle), keep: flags.keep };
     let total = |audience: &Audience| {
@@ -111,11 +111,12 @@ fn plan(command: &Command) -> anyhow::Result<Plan> {
             total(&audience)?;
             scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
         }
+        Command::Notifier { .. } => bail!("this command measures nothing"),
     })
 }
 
-/// Binds the calling thread to a processor.
-fn pin(cpu: usize) -> anyhow::Result<()> {
+/// Binds the calling thread, and those that it starts, to a processor.
+pub fn pin(cpu: usize) -> anyhow::Result<()> {
     ensure!(cpu < rustix::thread::CpuSet::MAX_CPU, "there is no processor {cpu}");
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
@@ -239,13 +240,7 @@ impl<'s> Conductor<'s> {
         }
     }
 
-    fn report(
-        mut self,
-        command: &Command,
-        started_unix_secs: u64,
-        sockets: usize,
-        harvests: &[Harvest],
-    ) -> Report {
+    fn report(mut self, rate: Rate, started_unix_secs: u64, sockets: usize, harvests: &[Harvest]) -> Report {
         let plan = &self.shared.plan;
         let mut timings = Timings::new();
         let mut audit: Option<Tally> = None;
@@ -280,7 +275,7 @@ impl<'s> Conductor<'s> {
             arguments: std::env::args().skip(1).collect(),
             version: env!("CARGO_PKG_VERSION"),
             started_unix_secs,
-            rate: command.rate(),
+            rate,
             registrants: plan.registrants,
             presentities: plan.presentities,
             watchers: plan.watchers,
@@ -297,7 +292,7 @@ impl<'s> Conductor<'s> {
                 usage: to.own.since(from.own),
                 busy,
                 kernel_drops,
-                doubts: report::doubts(command.rate(), &percentiles.lateness, busy, kernel_drops),
+                doubts: report::doubts(rate, &percentiles.lateness, busy, kernel_drops),
             },
             server,
             server_us_per_notify: cost(measured.notifies),
