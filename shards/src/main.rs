@@ -1,2 +1,7 @@
 //! The ComSIPL server.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    comsipl_shards::cli::run()
+}

@@ -3,28 +3,9 @@
 //! Each shard has its own, written by its thread alone and read by anyone at any time.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that one thread raises and others read.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// Raises it. Only one thread may do so: concurrent raises could be lost, which is what makes this as cheap as a
-    /// plain addition.
-    pub fn add(&self, amount: u64) {
-        if amount != 0 {
-            self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-        }
-    }
-
-    /// What it stands at.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::counters::Counter;
 
 /// Declares the counters together with their snapshot, so that no list of them can be forgotten.
 macro_rules! counters {
@@ -32,7 +13,7 @@ macro_rules! counters {
         /// Counters of one shard's sockets and bus.
         #[derive(Debug, Default)]
         pub struct NetCounters {
-            $($(#[$doc])+ pub $name: Count,)+
+            $($(#[$doc])+ pub $name: Counter,)+
         }
 
         impl NetCounters {
@@ -128,9 +109,21 @@ impl NetFigures {
     }
 }
 
+/// Which of the engine's counters say how many there are at present, instead of how many there have been.
+pub const ENGINE_GAUGES: [&str; 5] =
+    ["subscriptions", "publications", "bindings", "notifies_in_flight", "presentities_due"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_gauges_are_counters_of_the_engine() {
+        let counters = crate::counters::Counters::default();
+        for gauge in ENGINE_GAUGES {
+            assert!(counters.each().any(|(name, _)| name == gauge), "{gauge}");
+        }
+    }
 
     #[test]
     fn growth_is_what_was_added_in_between() {

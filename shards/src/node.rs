@@ -30,9 +30,8 @@ use crate::shard::{Shard, ShardStart};
 mod error;
 pub use error::{NodeFailure, StartError};
 mod files;
-pub use files::Recovered;
+pub use files::{NodeFiles, Recovered};
 
-use files::NodeFiles;
 
 /// A node whose files are open and whose sockets are bound, but which does not work yet.
 pub struct Node {
@@ -562,6 +561,19 @@ mod tests {
         running.stop().unwrap();
         client.send_to(b"late", address).ok();
         start(&folder, 2).stop().expect("files and threads were let go of");
+    }
+
+    #[test]
+    fn an_idle_shard_makes_no_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = start(&folder, 4);
+        let other = tempfile::tempdir().unwrap();
+        // Time passes while another node starts and stops.
+        for _ in 0..10 {
+            start(&other, 2).stop().unwrap();
+        }
+        let turns: Vec<_> = idle.counters().iter().map(|it| it.turns.get()).collect();
+        assert_eq!(turns, [0; 4]);
     }
 
     #[test]

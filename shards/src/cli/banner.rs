@@ -70,7 +70,7 @@ impl Banner<'_> {
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recovered = self.node.recovered();
-        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| writeln!(f, "  {name:<14}{value}");
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| writeln!(f, "  {name:<16}{value}");
         writeln!(f, "ComSIPL {}, a SIP presence server", env!("CARGO_PKG_VERSION"))?;
         row(f, "listening on", &self.listen())?;
         row(f, "data in", &self.data_dir())?;
@@ -150,7 +150,7 @@ mod tests {
             assert!(text.contains(&format!("udp:{address}")), "{text}");
         }
         for part in
-            ["/data", "shards        2", "domains       any", "new", "Linphone", "comsipl fdb inspect"]
+            ["/data", "shards          2", "domains         any", "new", "Linphone", "comsipl fdb inspect"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }
