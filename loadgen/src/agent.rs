@@ -16,7 +16,6 @@ use crate::audit::{Notice, Verdict, Watch};
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind};
 use crate::message::{self, Inside, Request, State, Style};
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 /// What an agent is asked to do.
@@ -445,8 +444,6 @@ impl Watcher {
 pub struct Presentity {
     /// The request that runs.
     pub running: Option<Transaction>,
-    /// Times of state changes that wait for the running request.
-    pub queued: VecDeque<Nanos>,
     cseq: u32,
     expires: u32,
     entity_tag: Vec<u8>,
@@ -458,16 +455,7 @@ pub struct Presentity {
 impl Presentity {
     /// A phone that will ask for `expires` seconds.
     pub fn new(expires: u32) -> Self {
-        Self {
-            running: None,
-            queued: VecDeque::new(),
-            cseq: 19,
-            expires,
-            entity_tag: Vec::new(),
-            state: 0,
-            accepted: 0,
-            unsure: None,
-        }
+        Self { running: None, cseq: 19, expires, entity_tag: Vec::new(), state: 0, accepted: 0, unsure: None }
     }
 
     /// Begins `op`: a new state with [`Op::Publish`]. False if there is nothing to do.

@@ -132,7 +132,7 @@ pub struct Common {
     /// Pin the threads to these processors in turn, such as `0,1`
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
-    /// Most unfinished operations at the rate `max`
+    /// Most unfinished operations at the rate `max`; state changes of `fanout` also want 1,024 NOTIFYs at once at most
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub window: u32,
     /// Seconds to wait for the last documents before the audit

@@ -12,6 +12,7 @@ use crate::retransmit::{Due, Retransmit};
 use crate::scenario::{Ends, Finish, Phase};
 use crate::shared::{Post, Shared};
 use crate::stats::{Counters, Timings, record};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 /// Most operations of a turn, so that the sockets are emptied in time.
@@ -37,6 +38,8 @@ pub struct Crowd<'s> {
     /// Unfinished operations by [`Op`].
     unfinished: [u64; 6],
     changes: Vec<Change>,
+    /// Operations that are due while another one of the same agent runs, with their intended times.
+    waiting: BTreeMap<(Kind, usize), VecDeque<(Op, Nanos)>>,
     outbox: Vec<Outgoing>,
     /// Intended times of requests that are handed over to the kernel in this turn.
     leaving: Vec<Nanos>,
@@ -68,7 +71,7 @@ struct Change {
 struct Outgoing {
     kind: Kind,
     local: usize,
-    /// Whether it is the first of its operation.
+    /// Whether its lateness is the generator's.
     first: bool,
 }
 
@@ -93,6 +96,7 @@ impl<'s> Crowd<'s> {
             works: Vec::new(),
             unfinished: [0; 6],
             changes: Vec::new(),
+            waiting: BTreeMap::new(),
             outbox: Vec::new(),
             leaving: Vec::new(),
             measured: (Nanos::MAX, Nanos::MAX),
@@ -130,6 +134,10 @@ impl<'s> Crowd<'s> {
         }
         self.works.clear();
         self.changes.clear();
+        // Only a phase that was broken off leaves operations waiting.
+        for (op, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
+            self.unfinished[op as usize] -= 1;
+        }
     }
 
     /// Whether the phase that ends so has ended for this thread.
@@ -222,18 +230,21 @@ impl<'s> Crowd<'s> {
             && (finish == Finish::Answered || self.shared.boards[self.index(local) as usize].all_told())
     }
 
-    /// Starts an operation. A state change waits for the running PUBLISH of its presentity; any other operation is
-    /// left out while one of the same agent runs, and counted.
+    /// Starts an operation. It waits for its turn while another one of the same agent runs, and counts from its
+    /// intended time all the same.
     fn start(&mut self, op: Op, finish: Finish, local: usize, intended: Nanos) {
-        let index = self.index(local);
         if self.running(op.kind(), local).is_some() {
             self.counters().queued.add(1);
-            if op == Op::Publish {
-                self.presentities[local].queued.push_back(intended);
-                self.unfinished[op as usize] += 1;
-            }
+            self.unfinished[op as usize] += 1;
+            self.waiting.entry((op.kind(), local)).or_default().push_back((op, intended));
             return;
         }
+        self.begin(op, finish, local, intended, true);
+    }
+
+    /// Begins an operation of an agent that has none. `first` if nothing but the generator could have delayed it.
+    fn begin(&mut self, op: Op, finish: Finish, local: usize, intended: Nanos, first: bool) {
+        let index = self.index(local);
         let started = match op.kind() {
             Kind::Watcher => self.watchers[local].start(op, intended),
             Kind::Registrant => self.registrants[local].start(op, intended),
@@ -249,10 +260,11 @@ impl<'s> Crowd<'s> {
             self.changes.push(Change { presentity: local, deadline: intended + TOLD_WAIT });
         }
         self.unfinished[op as usize] += 1;
-        self.send_new(op.kind(), local, true);
+        self.send_new(op.kind(), local, first);
     }
 
-    /// Lists the running request of an agent, which is new, for sending. `first` unless it repeats its operation.
+    /// Lists the running request of an agent, which is new, for sending. `first` if its lateness is the
+    /// generator's: not when it repeats its operation or waited for its turn.
     pub(crate) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
         if let Some(name) = self.running(kind, local) {
             self.counters().requests_sent.add(1);
@@ -264,11 +276,16 @@ impl<'s> Crowd<'s> {
     /// Takes note that an operation has ended, and starts the one that waited for it.
     pub(crate) fn finished(&mut self, op: Op, local: usize) {
         self.unfinished[op as usize] -= 1;
-        if op == Op::Publish
-            && let Some(intended) = self.presentities[local].queued.pop_front()
-        {
-            self.unfinished[op as usize] -= 1;
-            self.start(op, Finish::Answered, local, intended);
+        let key = (op.kind(), local);
+        if let Some(queue) = self.waiting.get_mut(&key) {
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                self.waiting.remove(&key);
+            }
+            if let Some((op, intended)) = next {
+                self.unfinished[op as usize] -= 1;
+                self.begin(op, Finish::Answered, local, intended, false);
+            }
         }
     }
 

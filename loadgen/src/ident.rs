@@ -4,7 +4,7 @@
 //! mix and written in ten characters. Whatever comes back from the server leads to its agent by decoding alone.
 
 /// What kind of simulated phone an [`Ident`] names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Sends SUBSCRIBE.
     Watcher,

@@ -129,6 +129,9 @@ pub struct Generator {
     pub usage: Usage,
     /// The busiest thread's share of time with something to do, in the measured phase.
     pub busy: f64,
+    /// Processor time of all threads for each second that they had something to do; less than 1 when others used the
+    /// processors.
+    pub ran: f64,
     /// Datagrams that the kernel dropped at our sockets, in the whole run.
     pub kernel_drops: u64,
     /// Why the figures may say more about the generator than about the server.
@@ -192,15 +195,26 @@ pub struct Report {
 const LATENESS_MAX_US: u64 = 10_000;
 /// Share of time with something to do beyond which queueing in the generator shows.
 const BUSY_MAX: f64 = 0.9;
+/// Share of the time with something to do below which a thread was kept from doing it.
+const RAN_MIN: f64 = 0.7;
 
 /// Why the figures may say more about the generator than about the server.
-pub fn doubts(rate: Rate, lateness: &Percentiles, busy: f64, kernel_drops: u64) -> Vec<String> {
+///
+/// `busy` is the busiest thread's share of time with something to do, `ran` the processor time that the threads got for
+/// each second of it.
+pub fn doubts(rate: Rate, lateness: &Percentiles, busy: f64, ran: f64, kernel_drops: u64) -> Vec<String> {
     let mut doubts = Vec::new();
     if matches!(rate, Rate::PerSecond(_)) && lateness.p99_us > LATENESS_MAX_US {
         doubts.push(format!("1% of the requests left more than {} late", Micros(lateness.p99_us)));
     }
     if busy > BUSY_MAX {
         doubts.push(format!("its busiest thread had something to do {:.0}% of the time", busy * 100.0));
+    }
+    if busy > RAN_MIN && ran < RAN_MIN {
+        doubts.push(format!(
+            "its threads got a processor for only {:.0}% of that; the machine is shared",
+            ran * 100.0
+        ));
     }
     if kernel_drops > 0 {
         doubts.push(format!("the kernel dropped {kernel_drops} datagrams at its sockets"));
@@ -388,8 +402,10 @@ mod tests {
         let mut histogram = Histogram::new_with_bounds(1, 600_000_000, 3).unwrap();
         histogram.record(20_000).unwrap();
         let late = Percentiles::of(&histogram);
-        assert_eq!(doubts(Rate::PerSecond(1.0), &late, 0.5, 0).len(), 1);
-        assert_eq!(doubts(Rate::Max, &late, 0.5, 0).len(), 0);
-        assert_eq!(doubts(Rate::Max, &late, 0.95, 3).len(), 2);
+        assert_eq!(doubts(Rate::PerSecond(1.0), &late, 0.5, 1.0, 0).len(), 1);
+        assert_eq!(doubts(Rate::Max, &late, 0.5, 1.0, 0).len(), 0);
+        assert_eq!(doubts(Rate::Max, &late, 0.95, 1.0, 3).len(), 2);
+        assert_eq!(doubts(Rate::Max, &late, 0.8, 0.4, 0).len(), 1, "starved");
+        assert_eq!(doubts(Rate::Max, &late, 0.1, 0.4, 0).len(), 0, "little to do needs little time");
     }
 }

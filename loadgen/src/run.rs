@@ -258,6 +258,10 @@ impl<'s> Conductor<'s> {
         let elapsed = to.at.saturating_sub(from.at).max(1);
         let measured_secs = report::secs(elapsed);
         let per_sec = |count: u64| count as f64 / measured_secs;
+        let idle: u64 = from.idle.iter().zip(&to.idle).map(|(from, to)| to - from).sum();
+        let own = to.own.since(from.own);
+        let work_secs = measured_secs * from.idle.len() as f64 - report::secs(idle);
+        let ran = own.total_secs() / work_secs.max(1e-9);
         let busy = from.idle.iter().zip(&to.idle).map(|(from, to)| 1.0 - (to - from) as f64 / elapsed as f64);
         let busy = busy.fold(0.0, f64::max);
         let percentiles = AllPercentiles::of(&timings);
@@ -289,10 +293,11 @@ impl<'s> Conductor<'s> {
                 notifies_per_sec: per_sec(measured.notifies),
             },
             generator: Generator {
-                usage: to.own.since(from.own),
+                usage: own,
                 busy,
+                ran,
                 kernel_drops,
-                doubts: report::doubts(rate, &percentiles.lateness, busy, kernel_drops),
+                doubts: report::doubts(rate, &percentiles.lateness, busy, ran, kernel_drops),
             },
             server,
             server_us_per_notify: cost(measured.notifies),

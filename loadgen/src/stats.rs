@@ -111,7 +111,7 @@ counters! {
     truncated,
     /// Datagrams that the kernel refused to send.
     send_errors,
-    /// State changes of a presentity whose previous PUBLISH was unanswered, and that had to wait.
+    /// Operations that had to wait because the one before of the same agent was not finished.
     queued,
     /// Operations of the running phase that are not finished.
     unfinished,
@@ -134,7 +134,7 @@ pub struct Timings {
     pub publish_answer: Histogram<u64>,
     /// Intended time of a PUBLISH until a watcher's NOTIFY.
     pub publish_notify: Histogram<u64>,
-    /// How long after its intended time a request was handed to the kernel.
+    /// How long after its intended time a request was handed to the kernel, unless it had to wait for an answer.
     pub lateness: Histogram<u64>,
 }
 

@@ -6,18 +6,18 @@ use crate::clock::Nanos;
 use crate::pace::Rate;
 use crate::report::Latencies;
 
+/// Most NOTIFYs that the closed loop wants at once: about what the socket of a server with a receive buffer of 4 MB can
+/// take of our answers.
+const NOTIFIES_MAX: u64 = 1_024;
+
 /// All `watchers` of all `presentities` subscribe; every presentity publishes once, and the watchers are told; then
 /// states change for `duration`. In the closed loop a change is finished when all watchers were told.
 pub fn fanout(common: &Common, presentities: u32, watchers: u32, rate: Rate, duration: Nanos) -> Plan {
-    let work = Work {
-        op: Op::Publish,
-        rate,
-        window: common.window,
-        amount: PerAgent::For(duration),
-        finish: Finish::Told,
-    };
+    let window = common.window.min(NOTIFIES_MAX / u64::from(watchers)).max(1);
+    let (subscribe_window, common) = (common.window, &Common { window, ..*common });
+    let work = Work { op: Op::Publish, rate, window, amount: PerAgent::For(duration), finish: Finish::Told };
     let mut phases = vec![
-        common.sweep("subscribe", Op::Subscribe, Finish::Answered),
+        Common { window: subscribe_window, ..*common }.sweep("subscribe", Op::Subscribe, Finish::Answered),
         common.sweep("first PUBLISH", Op::Publish, Finish::Told),
         common.settle("first settle"),
         Phase { name: "fan-out", works: vec![work], measured: true, ends: Ends::Done },
