@@ -32,7 +32,6 @@ pub use error::{NodeFailure, StartError};
 mod files;
 pub use files::{NodeFiles, Recovered};
 
-
 /// A node whose files are open and whose sockets are bound, but which does not work yet.
 pub struct Node {
     settings: Arc<Settings>,

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::shard_files::ShardFiles;
 
 /// Both files of a node.
-pub(super) struct NodeFiles {
+pub struct NodeFiles {
     registered: Arc<Fdb>,
     presence: Arc<Fdb>,
     /// What each shard will write; taken by [`Self::take_shard`].
@@ -36,7 +36,7 @@ impl NodeFiles {
     ///
     /// # Errors
     /// What is wrong with the directory or a file.
-    pub(super) fn open(settings: &Settings, shards: usize) -> Result<Self, StartError> {
+    pub fn open(settings: &Settings, shards: usize) -> Result<Self, StartError> {
         let dir = &settings.data_dir;
         make_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
         let open = |kind: FileKind, records_max| {
@@ -73,17 +73,17 @@ impl NodeFiles {
     }
 
     /// What the next shard works on, the first shard first; `None` when all have been given theirs.
-    pub(super) fn take_shard(&mut self) -> Option<ShardFiles> {
+    pub fn take_shard(&mut self) -> Option<ShardFiles> {
         if self.shards.is_empty() { None } else { Some(self.shards.remove(0)) }
     }
 
     /// What was found in the files.
-    pub(super) const fn recovered(&self) -> &Recovered {
+    pub const fn recovered(&self) -> &Recovered {
         &self.recovered
     }
 
     /// Stores in both files that the server is alive now.
-    pub(super) fn heartbeat(&self, now: UnixMillis) {
+    pub fn heartbeat(&self, now: UnixMillis) {
         self.registered.heartbeat(now.0);
         self.presence.heartbeat(now.0);
     }
@@ -92,7 +92,7 @@ impl NodeFiles {
     ///
     /// # Errors
     /// What the system says of the first that fails.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub fn sync(&self) -> io::Result<()> {
         let registered = self.registered.sync();
         self.presence.sync().and(registered)
     }
@@ -101,7 +101,7 @@ impl NodeFiles {
     ///
     /// # Errors
     /// As [`Self::sync`].
-    pub(super) fn close(&self) -> io::Result<()> {
+    pub fn close(&self) -> io::Result<()> {
         let registered = self.registered.close();
         self.presence.close().and(registered)
     }
