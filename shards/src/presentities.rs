@@ -64,6 +64,9 @@ pub struct Publication {
     pub expires_at: UnixMillis,
     /// Length of its document in bytes.
     pub len: u32,
+    /// Its number among the user's publications: a later one has a higher one, so that an earlier device keeps its tuple
+    /// ids when another comes with the same.
+    pub number: u32,
 }
 
 impl Default for Publication {
@@ -77,6 +80,7 @@ impl Default for Publication {
             request: 0,
             expires_at: UnixMillis(0),
             len: 0,
+            number: 0,
         }
     }
 }

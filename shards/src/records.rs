@@ -72,6 +72,8 @@ pub struct StoredPublicationRecord<'a> {
     pub expires_at: UnixMillis,
     /// When its meaning changed last.
     pub published_at: UnixMillis,
+    /// Its number among the user's publications.
+    pub number: u32,
     /// Number of its event package.
     pub event: u8,
     /// Canonical AoR.
@@ -270,6 +272,7 @@ pub fn publication(record: &RecordBuf) -> Option<StoredPublicationRecord<'_>> {
         request: p.request,
         expires_at: UnixMillis(p.expires_at),
         published_at: UnixMillis(p.published_at),
+        number: p.number,
         event: p.event,
         aor: p.aor,
         body: p.body,
@@ -285,6 +288,7 @@ fn store_publication<'a>(p: &StoredPublicationRecord<'a>) -> schema::Publication
         request: p.request,
         expires_at: p.expires_at.0,
         published_at: p.published_at.0,
+        number: p.number,
         event: p.event,
         aor: p.aor,
         content_type: content_type.as_bytes(),

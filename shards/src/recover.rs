@@ -114,6 +114,7 @@ impl Shard {
             request: stored.request,
             expires_at: stored.expires_at,
             len: stored.body.len() as u32,
+            number: stored.number,
         });
         self.presentities.publication_expiry.arm(number, mono_of(now, stored.expires_at));
         if stored.published_at.0 >= since {

@@ -4,6 +4,8 @@
 
 mod presence;
 
+use crate::pidf::Composer;
+
 /// How much of a state a watcher asked for with `requested-info` on its Event header field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestedInfo {
@@ -25,8 +27,8 @@ pub struct EventPackage {
     pub content_type: &'static str,
     /// Default lifetime of a subscription, seconds.
     pub subscription_default_secs: u32,
-    /// Checks a published body; the error says in a few words what is wrong.
-    pub check: fn(&[u8]) -> Result<(), &'static str>,
+    /// Checks a published body with buffers that are used again; the error says in a few words what is wrong.
+    pub check: fn(&mut Composer, &[u8]) -> Result<(), &'static str>,
     /// Reads the value of `requested-info`.
     pub requested_info: fn(&[u8]) -> RequestedInfo,
 }

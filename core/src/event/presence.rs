@@ -1,7 +1,7 @@
 //! The `presence` package (RFC 3856) with PIDF bodies (RFC 3863).
 
 use super::{EventPackage, RequestedInfo};
-use crate::pidf;
+use crate::pidf::{self, Composer};
 
 /// RFC 3856 §6.4: "the default expiration time … is 3600 seconds".
 pub(super) const PACKAGE: EventPackage = EventPackage {
@@ -14,8 +14,8 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
 };
 
 /// A document must be PIDF that we can compose with others.
-fn check(body: &[u8]) -> Result<(), &'static str> {
-    pidf::check(body).map(|_| ()).map_err(|_| "Bad PIDF Document")
+fn check(composer: &mut Composer, body: &[u8]) -> Result<(), &'static str> {
+    composer.read(body).map(|_| ()).map_err(|_| "Bad PIDF Document")
 }
 
 /// `basic` (also `status` and `state`) asks for the basic state; anything else, for all of it.

@@ -29,7 +29,7 @@ pub fn write_basic(aor: &[u8], basic: Basic, out: &mut Vec<u8>) {
 /// tuple, the note inside of `status`.
 ///
 /// `note` is plain text; without one it is `available` for open, `offline` for closed, `unknown` for
-/// [`Basic::Unknown`], which has no `basic`. Without `tuple_id` the identifier is derived from the AoR: 7 of the
+/// [`Basic::Unknown`], which has no `basic`; an empty one leaves the element out. Without `tuple_id` the identifier is derived from the AoR: 7 of the
 /// characters a-z and 0-9. `aor` is canonical, without scheme.
 ///
 /// Lines end with CR LF, the last one too: of all ways to end lines this is the one by which the example document of
@@ -63,9 +63,12 @@ pub fn write_comsipl(
         out.extend_from_slice(basic.as_str().as_bytes());
         out.extend_from_slice(b"</basic>\r\n");
     }
-    out.extend_from_slice(b"      <note>");
-    escape(note, out);
-    out.extend_from_slice(b"</note>\r\n    </status>\r\n  </tuple>\r\n</presence>\r\n");
+    if !note.is_empty() {
+        out.extend_from_slice(b"      <note>");
+        escape(note, out);
+        out.extend_from_slice(b"</note>\r\n");
+    }
+    out.extend_from_slice(b"    </status>\r\n  </tuple>\r\n</presence>\r\n");
 }
 
 /// Appends the XML declaration (RFC 3863 §4.1: "It MUST have the XML declaration").

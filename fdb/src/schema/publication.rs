@@ -3,8 +3,9 @@
 //! ```text
 //! word 0, 1  presentity                     word 5       expires at 0..48 | event 48..56
 //! word 2     entity-tag                     word 6       published at
-//! word 3     entity-tag before              word 7..12   0
-//! word 4     hash of the request            payload: aor, content type, document
+//! word 3     entity-tag before              word 7       number
+//! word 4     hash of the request            word 8..12   0
+//!                                           payload: aor, content type, document
 //! ```
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time};
@@ -28,6 +29,8 @@ pub struct Publication<'a> {
     pub expires_at: u64,
     /// When it was made or changed, Unix milliseconds (48 bits are kept).
     pub published_at: u64,
+    /// Number among the publications of its presentity, the caller's; it stays when the document changes.
+    pub number: u32,
     /// Event package, the caller's number.
     pub event: u8,
     /// The presentity's address-of-record in canonical form.
@@ -54,6 +57,7 @@ impl<'a> Schema<'a> for Publication<'a> {
         fixed[4] = self.request;
         fixed[5] = pack_time(self.expires_at, self.event.into());
         fixed[6] = pack_time(self.published_at, 0);
+        fixed[7] = self.number.into();
         fixed
     }
 
@@ -72,6 +76,7 @@ impl<'a> Schema<'a> for Publication<'a> {
             request: fixed[4],
             expires_at,
             published_at: unpack_time(fixed[6]).0,
+            number: fixed[7] as u32,
             event: event as u8,
             ..Self::default()
         })

@@ -2,7 +2,7 @@
 
 use comsipl_core::event::EventPackage;
 use comsipl_core::limits::{DOCUMENT_LEN_MAX, PRESENTITY_LEN_MAX, PUBLICATIONS_PER_PRESENTITY_MAX};
-use comsipl_core::pidf::{self, Basic, Published};
+use comsipl_core::pidf::{self, Basic, Composer, Published};
 use comsipl_core::publication::{self, EntityTag, Publish, PublishRequest, StoredPublication};
 use comsipl_core::{AorKey, Now, Refusal};
 use smallvec::SmallVec;
@@ -50,7 +50,7 @@ impl Shard {
         let decision = publication::decide(&stored, &publish, self.settings.publication)?;
         let carries_state = matches!(decision, Publish::Create { .. } | Publish::Modify { .. });
         if carries_state || matches!(decision, Publish::Nothing) {
-            check_document(request, package)?;
+            check_document(request, package, &mut self.composer)?;
         }
         if carries_state {
             let replaced =
@@ -125,7 +125,12 @@ impl Shard {
     ) -> Result<EntityTag, Refusal> {
         let entity_tag = EntityTag(self.chance.next_u64());
         let expires_at = request.now.wall.plus_secs(expires_secs);
+        let number = self.presentities.find(key).map_or(0, |user| {
+            let others = self.presentities.publications_of(user);
+            others.map(|n| self.presentities.publications[n].number).max().unwrap_or(0)
+        }) + 1;
         let record = StoredPublicationRecord {
+            number,
             key,
             entity_tag,
             previous_tag: EntityTag(0),
@@ -139,7 +144,7 @@ impl Shard {
         let partition = self.files.presence_partition_mut(key.partition());
         let slot = records::insert_publication(partition, &record).map_err(|what| full(self, what))?;
         let presentity = self.presentities.find_or_insert(key);
-        let number = self.presentities.insert_publication(Publication {
+        let publication = self.presentities.insert_publication(Publication {
             presentity,
             next: NONE,
             slot,
@@ -148,8 +153,9 @@ impl Shard {
             request: identity,
             expires_at,
             len: request.message.body().len() as u32,
+            number,
         });
-        self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
+        self.presentities.publication_expiry.arm(publication, expires_at_mono(request.now, expires_secs));
         Ok(entity_tag)
     }
 
@@ -337,7 +343,7 @@ impl Shard {
                     bodies.extend_from_slice(stored.body);
                     aor.clear();
                     aor.extend_from_slice(stored.aor);
-                    parts.push((u64::from(slot), stored.published_at.0, start..bodies.len()));
+                    parts.push((u64::from(stored.number), stored.published_at.0, start..bodies.len()));
                 }
                 None => self.counters.unreadable_records.up(),
             }
@@ -351,7 +357,7 @@ impl Shard {
             self.aor_of_binding(first_binding, aor)?;
             return Some(pidf::write_bare(aor, Basic::Open, out));
         }
-        // The oldest slot first, in whatever order the list has them now, so that the document does not depend on it.
+        // The oldest first, in whatever order the list has them now, so that the document does not depend on it.
         parts.sort_by_key(|part| part.0);
         let published: SmallVec<[Published<'_>; DEVICES]> = parts
             .iter()
@@ -373,7 +379,11 @@ impl Shard {
 }
 
 /// RFC 3903 §6 step 5: the body's type and its content, before anything is stored.
-fn check_document(request: &Request<'_>, package: &EventPackage) -> Result<(), Refusal> {
+fn check_document(
+    request: &Request<'_>,
+    package: &EventPackage,
+    composer: &mut Composer,
+) -> Result<(), Refusal> {
     let message = request.message;
     let is_package_type = message.content_type().is_some_and(|kind| kind.is(package.content_type));
     if !is_package_type || message.content_encoding().next().is_some() {
@@ -382,7 +392,7 @@ fn check_document(request: &Request<'_>, package: &EventPackage) -> Result<(), R
     if message.body().len() > DOCUMENT_LEN_MAX {
         return Err(Refusal::EntityTooLarge);
     }
-    (package.check)(message.body()).map_err(Refusal::BadRequest)
+    (package.check)(composer, message.body()).map_err(Refusal::BadRequest)
 }
 
 /// When the timer of something granted for `secs` fires.
