@@ -110,8 +110,15 @@ impl NetFigures {
 }
 
 /// Which of the engine's counters say how many there are at present, instead of how many there have been.
-pub const ENGINE_GAUGES: [&str; 5] =
-    ["subscriptions", "publications", "bindings", "notifies_in_flight", "presentities_due"];
+pub const ENGINE_GAUGES: [&str; 7] = [
+    "subscriptions",
+    "publications",
+    "bindings",
+    "notifies_in_flight",
+    "presentities",
+    "presentities_watched",
+    "presentities_due",
+];
 
 #[cfg(test)]
 mod tests {
