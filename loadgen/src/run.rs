@@ -95,6 +95,19 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
         );
         Ok(())
     };
+    let duration = match *command {
+        Command::Register { duration, .. } | Command::Subscribe { duration, .. } => {
+            duration.unwrap_or_default()
+        }
+        Command::Publish { duration, .. } | Command::Fanout { duration, .. } => duration,
+        Command::Notifier { .. } => Duration::ZERO,
+    };
+    // Phones refresh only when a plan tells them to, so nothing may expire meanwhile.
+    ensure!(
+        (duration + flags.settle).as_secs_f64() < 0.8 * f64::from(flags.expires),
+        "--duration and --settle together must be less than 80% of --expires, which is {} s",
+        flags.expires
+    );
     Ok(match *command {
         Command::Register { users, rate, duration, .. } => {
             scenario::register(&common, users, rate, duration.map(nanos))

@@ -131,7 +131,13 @@ fn a_forgotten_tag_and_a_brief_interval_are_recovered_from() {
 }
 
 #[test]
-fn nobody_at_the_other_end_is_a_failure_not_a_hang() {
+fn a_run_that_outlives_its_subscriptions_is_refused() {
+    let cli = Cli::parse_from("x publish --duration 60 --expires 60 --target 127.0.0.1:9 --quiet".split(' '));
+    assert!(run::run(&cli.command).unwrap_err().to_string().contains("--expires"));
+}
+
+#[test]
+fn an_unknown_server_process_is_an_error() {
     let cli = Cli::parse_from(
         "x register --users 1 --target 127.0.0.1:9 --server-pid 4294967295 --quiet".split(' '),
     );
