@@ -280,6 +280,7 @@ impl<'a> Shown<'a> {
                     "previous_tag": hex(it.previous_tag),
                     "request": hex(it.request),
                     "published_at": time(it.published_at),
+                    "number": it.number,
                     "event": it.event,
                     "content_type": text(it.content_type),
                     "body": text(it.body),
