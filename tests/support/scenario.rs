@@ -10,6 +10,7 @@ mod syntax;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Set
 use crate::world::sip_text::SipText;
 use crate::world::{Bytes, Happening, SERVER, Setup, World};
 use pattern::{Variables, expand, matches};
-use phone::{Phone, Received};
+use phone::{Phone, Received, kind_of};
 use syntax::{Expected, PROMPTLY, Step, Verb, When, Who};
 
 /// Plays the scenario file at `path`.
@@ -39,7 +40,10 @@ fn play_text(name: &str, text: &str) -> Result<(), String> {
     let steps = syntax::parse(text).map_err(|(line, why)| format!("{name}:{line}: {why}"))?;
     let mut stage = Stage::default();
     for step in &steps {
-        stage.play(step).map_err(|(line, why)| stage.report(name, line, &step.text, &why))?;
+        // A panic of the engine is a report like any other: the reader wants to know what led to it.
+        let played = catch_unwind(AssertUnwindSafe(|| stage.play(step)))
+            .unwrap_or_else(|panic| Err((step.line, said(panic.as_ref()))));
+        played.map_err(|(line, why)| stage.report(name, line, &step.text, &why))?;
     }
     stage.finish().map_err(|why| stage.report(name, text.lines().count(), "the end", &why))
 }
@@ -113,7 +117,9 @@ impl Stage {
             Verb::Answers { phone, status } => self.phone(phone).answers = *status,
             Verb::Forgets { phone } => {
                 self.settle();
-                self.phone(phone).inbox.clear();
+                let phone = self.phone(phone);
+                phone.inbox.clear();
+                phone.lines.values_mut().for_each(|line| line.unanswered.clear());
             }
             Verb::Request { who, method, uri } => self.send_request(who, method, uri.as_deref(), step)?,
             Verb::Response { who, status } => self.send_response(who, *status, step)?,
@@ -128,7 +134,7 @@ impl Stage {
                 self.send(who, Bytes::clone(&bytes));
                 self.phone(&who.phone).line(&who.line).on_sent(bytes);
             }
-            Verb::Expect { who, what, when } => self.expect(who, what, *when, step)?,
+            Verb::Expect { who, what, again, when } => self.expect(who, what, *again, *when, step)?,
             Verb::TimePasses(span) => {
                 let until = self.world().now() + *span;
                 self.advance(until);
@@ -153,6 +159,13 @@ impl Stage {
             Verb::Set { name, value } => {
                 let value = expand(value, &self.variables).map_err(fault)?;
                 self.variables.insert(name.clone(), value);
+            }
+            Verb::Check { left, equal, right } => {
+                let left = expand(left, &self.variables).map_err(fault)?;
+                let right = expand(right, &self.variables).map_err(fault)?;
+                if (left == right) != *equal {
+                    return Err(fault(format!("they are {left} and {right}")));
+                }
             }
             Verb::Records(pairs) => {
                 self.settle();
@@ -203,7 +216,14 @@ impl Stage {
         self.world().send(from, to, bytes);
     }
 
-    fn expect(&mut self, who: &Who, what: &Expected, when: When, step: &Step) -> Result<(), Fault> {
+    fn expect(
+        &mut self,
+        who: &Who,
+        what: &Expected,
+        again: bool,
+        when: When,
+        step: &Step,
+    ) -> Result<(), Fault> {
         let fault = |why: String| (step.line, why);
         let deadline = self.since + when.latest;
         let received = loop {
@@ -218,29 +238,29 @@ impl Stage {
             let span = received.at.checked_sub(self.since).unwrap_or_default();
             format!("this came after {span:?}:\n{}", shown(&received.bytes))
         };
-        if received.at < self.since + when.earliest || received.at > deadline {
+        // What came while another step was waiting came early enough, unless the step says `after`.
+        let early = !when.earliest.is_zero() && received.at < self.since + when.earliest;
+        if early || received.at > deadline {
             return Err(fault(format!("at the wrong time, {}", came())));
         }
         if !what.is(&received.text) {
             return Err(fault(came()));
         }
         let report = came();
-        match what {
-            Expected::Again => {
-                let before = self.phone(&who.phone).line(&who.line).last_seen.clone();
-                let before = before.ok_or_else(|| fault("nothing came before".to_owned()))?;
-                if before.bytes != received.bytes {
-                    let before = shown(&before.bytes);
-                    return Err(fault(format!("not the same as before, {report}\nbefore:\n{before}")));
-                }
+        if again {
+            let before =
+                self.phone(&who.phone).line(&who.line).last_seen.get(&kind_of(&received.text)).cloned();
+            let before = before.ok_or_else(|| fault("no such message came before".to_owned()))?;
+            if before != received.bytes {
+                let before = shown(&before);
+                return Err(fault(format!("not the same as before, {report}\nbefore:\n{before}")));
             }
-            Expected::Request(_, Some(uri)) => {
-                let actual = received.text.request_uri().unwrap_or("");
-                if !matches(uri, actual, &mut self.variables).map_err(fault)? {
-                    return Err(fault(format!("the Request-URI is {actual}, {report}")));
-                }
+        }
+        if let Expected::Request(_, Some(uri)) = what {
+            let actual = received.text.request_uri().unwrap_or("");
+            if !matches(uri, actual, &mut self.variables).map_err(fault)? {
+                return Err(fault(format!("the Request-URI is {actual}, {report}")));
             }
-            Expected::Request(_, None) | Expected::Status(_) => {}
         }
         for line in &step.block {
             expect::check(&line.text, &received.text, &mut self.variables)
@@ -375,4 +395,12 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What a panic said.
+#[must_use]
+pub fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", text.unwrap_or("of unknown kind"))
 }

@@ -271,7 +271,9 @@ impl World {
     pub fn crash_into(&mut self, down: Duration, shards: usize) {
         self.setup.shards = shards;
         self.life += 1;
-        self.node = None;
+        if let Some(node) = self.node.take() {
+            node.die(&self.settings, self.wall());
+        }
         self.benches.clear();
         self.lanes.clear();
         self.doom = None;
@@ -390,7 +392,7 @@ impl World {
         let born_at = node.born_at;
 
         if let (false, Some(down)) = (sent.is_empty(), self.doom) {
-            drop(node);
+            self.node = Some(node);
             self.crash(down);
             return;
         }
@@ -461,12 +463,8 @@ impl World {
 
     /// Starts a process on the files.
     fn boot(&mut self, shards: usize) {
-        let mut seed = [0; 32];
-        for bytes in seed.chunks_mut(8) {
-            bytes.copy_from_slice(&self.chance.next_u64().to_le_bytes());
-        }
         let wall = self.wall();
-        let node = Node::open(self.dir.path(), &self.settings, shards, seed, self.now, wall)
+        let node = Node::open(self.dir.path(), &self.settings, shards, &mut self.chance, self.now, wall)
             .unwrap_or_else(|error| panic!("the server does not start: {error:#}\n{}", self.story()));
         self.node = Some(node);
         self.benches = (0..shards).map(|_| Bench::default()).collect();

@@ -50,8 +50,8 @@ pub(super) struct Line {
     cseqs: BTreeMap<String, u32>,
     /// The last request it sent.
     pub last_sent: Option<Bytes>,
-    /// The last message that was looked at.
-    pub last_seen: Option<Received>,
+    /// The last message of each kind (method or status) that was looked at.
+    pub last_seen: BTreeMap<String, Bytes>,
     /// Requests that were looked at and not answered yet, oldest first.
     pub unanswered: VecDeque<Received>,
     /// The dialog of its subscription.
@@ -167,6 +167,11 @@ impl Line {
         if text.method().is_some() && !received.answered && !self.unanswered.iter().any(known) {
             self.unanswered.push_back(received.clone());
         }
-        self.last_seen = Some(received.clone());
+        self.last_seen.insert(kind_of(text), Bytes::clone(&received.bytes));
     }
+}
+
+/// The method of a request, the status of a response.
+pub(super) fn kind_of(message: &SipText) -> String {
+    message.method().map_or_else(|| format!("{:?}", message.status()), str::to_owned)
 }

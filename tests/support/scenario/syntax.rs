@@ -80,8 +80,8 @@ pub(super) enum Verb {
     Again { who: Who },
     /// `NAME -> raw`
     Raw { who: Who },
-    /// `NAME <- STATUS`, `NAME <- METHOD [URI]` or `NAME <- again`
-    Expect { who: Who, what: Expected, when: When },
+    /// `NAME <- STATUS [again]`, `NAME <- METHOD [URI] [again]`
+    Expect { who: Who, what: Expected, again: bool, when: When },
     /// `TIME_PASSES SPAN`
     TimePasses(Duration),
     /// `nothing for SPAN`
@@ -90,6 +90,8 @@ pub(super) enum Verb {
     Crash { before_send: bool, down: Duration, shards: Option<usize> },
     /// `set NAME = TEXT`
     Set { name: String, value: String },
+    /// `check TEXT != TEXT` or `check TEXT = TEXT`
+    Check { left: String, equal: bool, right: String },
     /// `records presence=N registered=N`
     Records(Vec<(String, u64)>),
 }
@@ -101,8 +103,6 @@ pub(super) enum Expected {
     Status(u16),
     /// A request with this method, and this Request-URI if one is written.
     Request(String, Option<String>),
-    /// The same bytes as the message before.
-    Again,
 }
 
 impl Expected {
@@ -111,7 +111,6 @@ impl Expected {
         match self {
             Self::Status(status) => message.status() == Some(*status),
             Self::Request(method, _) => message.method() == Some(method),
-            Self::Again => true,
         }
     }
 }
@@ -159,6 +158,9 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         ["set", name, "=", ..] => {
             let value = text.split_once('=').map_or("", |(_, v)| v).trim();
             Ok(Verb::Set { name: (*name).to_owned(), value: value.to_owned() })
+        }
+        ["check", left, op @ ("=" | "!="), right] => {
+            Ok(Verb::Check { left: (*left).to_owned(), equal: *op == "=", right: (*right).to_owned() })
         }
         ["records", pairs @ ..] => pairs
             .iter()
@@ -215,18 +217,21 @@ fn parse_sending(who: Who, words: &[&str]) -> Result<Verb, String> {
 
 fn parse_expectation(who: Who, words: &[&str]) -> Result<Verb, String> {
     let (what, rest) = match words {
-        ["again", rest @ ..] => (Expected::Again, rest),
         [status, rest @ ..] if is_status(status) => (Expected::Status(parse_as(status)?), rest),
         [method, rest @ ..] => {
             let method = (*method).to_owned();
             match rest {
-                [uri, rest @ ..] if !matches!(*uri, "after" | "within") => {
+                [uri, rest @ ..] if !matches!(*uri, "again" | "after" | "within") => {
                     (Expected::Request(method, Some((*uri).to_owned())), rest)
                 }
                 _ => (Expected::Request(method, None), rest),
             }
         }
         [] => return Err("what is expected?".to_owned()),
+    };
+    let (again, rest) = match rest {
+        ["again", rest @ ..] => (true, rest),
+        rest => (false, rest),
     };
     let when = match rest {
         [] => When { earliest: Duration::ZERO, latest: PROMPTLY },
@@ -240,7 +245,7 @@ fn parse_expectation(who: Who, words: &[&str]) -> Result<Verb, String> {
         }
         _ => return Err("after SPAN, after SPAN..SPAN or within SPAN".to_owned()),
     };
-    Ok(Verb::Expect { who, what, when })
+    Ok(Verb::Expect { who, what, again, when })
 }
 
 /// Reads `500ms`, `5s`, `2m` or `1h`.
@@ -292,7 +297,7 @@ mod tests {
             }
         );
         let when = When { earliest: Duration::ZERO, latest: PROMPTLY };
-        assert_eq!(steps[1].verb, Verb::Expect { who, what: Expected::Status(200), when });
+        assert_eq!(steps[1].verb, Verb::Expect { who, what: Expected::Status(200), again: false, when });
     }
 
     #[test]
@@ -303,7 +308,7 @@ mod tests {
         };
         assert_eq!(when("bob <- NOTIFY after 500ms"), (500, 550));
         assert_eq!(when("bob <- NOTIFY sip:x after 60s..62s"), (60_000, 62_000));
-        assert_eq!(when("bob <- again within 1m"), (0, 60_000));
+        assert_eq!(when("bob <- NOTIFY again within 1m"), (0, 60_000));
     }
 
     #[test]

@@ -1,0 +1,493 @@
+//! Seeded simulation: phones that do what phones do, over a network that does what networks do, against a server that
+//! crashes now and then – checked against what each phone was promised.
+//!
+//! `COMSIPL_SIM_SEED=n` plays one seed, `COMSIPL_SIM_SEEDS=count` as many from zero on. A failure names its seed and the
+//! last messages; the same seed fails again in the same way.
+//!
+//! A run has rounds. In each there is first a wild time (losses, doubles, disorder, crashes, phones that do not answer),
+//! then a calm one: the network is perfect and the phones are polite, so that within bounded time
+//!   * each live watcher's newest document equals what is published ([`Simulation::check_documents`]);
+//!   * the registrar lists what is registered;
+//!   * every subscription that was promised can be refreshed.
+//!
+//! At the end everything runs out, and both files must be empty.
+
+#[path = "sim/phone.rs"]
+mod phone;
+#[path = "sim/witness.rs"]
+mod witness;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use comsipl_core::Chance;
+use comsipl_shards::settings::{Auth, ExpiryPolicy, RegisteredState, Settings};
+use comsipl_tests::scenario::said;
+use comsipl_tests::world::sip_text::SipText;
+use comsipl_tests::world::{Bytes, Happening, Network, RecordsInUse, SERVER, Setup, World};
+
+use phone::{LONGEST, Manner, Phone, Purpose, Stage};
+use witness::Witness;
+
+#[test]
+fn promises_are_kept_whatever_happens() {
+    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
+    let seeds = match (number("COMSIPL_SIM_SEED"), number("COMSIPL_SIM_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 0..count.unwrap_or(SEEDS),
+    };
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let failures = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds.end || !failures.lock().expect("no panic while held").is_empty() {
+                        break;
+                    }
+                    if let Err(why) = Simulation::run(seed) {
+                        failures.lock().expect("no panic while held").push((seed, why));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no panic while held");
+    failures.sort();
+    if let Some((seed, why)) = failures.first() {
+        panic!("seed {seed} (replay with COMSIPL_SIM_SEED={seed}): {why}");
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    let story = |seed| {
+        let mut simulation = Simulation::new(seed);
+        simulation.play().map(|()| simulation.world.story())
+    };
+    assert_eq!(story(7), story(7));
+}
+
+/// One run.
+struct Simulation {
+    world: World,
+    chance: Chance,
+    phones: Vec<Phone>,
+    witness: Witness,
+    users: usize,
+    crashes: u32,
+    /// Phones misbehave.
+    wild: bool,
+    /// The end of the last wild time.
+    calm_since: Duration,
+    /// All phones have been thrown away: nobody answers.
+    over: bool,
+}
+
+impl Simulation {
+    fn run(seed: u64) -> Result<(), String> {
+        let mut simulation = Self::new(seed);
+        let played = catch_unwind(AssertUnwindSafe(|| simulation.play()))
+            .unwrap_or_else(|panic| Err(said(panic.as_ref())));
+        played.map_err(|why| {
+            format!("at {:?}: {why}\n\nWhat happened:\n{}", simulation.world.now(), simulation.world.story())
+        })
+    }
+
+    fn new(seed: u64) -> Self {
+        let mut bytes = [0x5a; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut chance = Chance::from_seed(bytes);
+        let policy = ExpiryPolicy { min_secs: 30, default_secs: 300, max_secs: 900 };
+        let settings = Settings {
+            listen: vec![SERVER],
+            auth: Auth::None,
+            registration: policy,
+            publication: policy,
+            subscription: policy,
+            registered_state: if chance.below(4) == 0 {
+                RegisteredState::Open
+            } else {
+                RegisteredState::Closed
+            },
+            notifies_per_turn: 1 + chance.below(16) as usize,
+            ..Settings::default()
+        };
+        let setup = Setup {
+            shards: 1 + chance.below(4) as usize,
+            settings,
+            network: Network::PERFECT,
+            bus_delay_max: Duration::from_micros(u64::from(chance.below(3) * 2000)),
+            turn_delay_max: Duration::from_micros(u64::from(chance.below(3) * 1500)),
+            seed,
+        };
+        let users = 1 + chance.below(4) as usize;
+        let phones = 2 + chance.below(4) as usize;
+        let phones = (0..phones).map(|n| Phone::new(n, n % users)).collect();
+        Self {
+            world: World::new(setup),
+            chance,
+            phones,
+            witness: Witness::default(),
+            users,
+            crashes: 0,
+            wild: false,
+            calm_since: Duration::ZERO,
+            over: false,
+        }
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        for _ in 0..ROUNDS {
+            self.wild_time()?;
+            self.calm_time()?;
+        }
+        self.farewell()
+    }
+
+    fn wild_time(&mut self) -> Result<(), String> {
+        let chance = &mut self.chance;
+        self.world.set_network(Network {
+            loss_permille: [0, 50, 150, 300][chance.below(4) as usize],
+            duplicate_permille: [0, 100, 300][chance.below(3) as usize],
+            delay_min: Duration::from_micros(u64::from(chance.below(2000))),
+            delay_max: [Duration::from_millis(3), Duration::from_millis(60), DELAY_MAX]
+                [chance.below(3) as usize],
+        });
+        self.wild = true;
+        let end = self.world.now() + Duration::from_secs(u64::from(20 + self.chance.below(60)));
+        let crash_at = (self.chance.below(2) == 0)
+            .then(|| self.world.now() + Duration::from_millis(u64::from(self.chance.below(40_000))));
+        let mut crash_at = crash_at.filter(|at| *at < end);
+        while self.world.now() < end {
+            let pause = Duration::from_millis(u64::from(10 + self.chance.below(2000)));
+            let until = (self.world.now() + pause).min(end);
+            match crash_at {
+                Some(at) if at <= until => {
+                    self.advance(at)?;
+                    crash_at = None;
+                    self.crash();
+                }
+                _ => {
+                    self.advance(until)?;
+                    self.act();
+                }
+            }
+        }
+        self.wild = false;
+        self.calm_since = self.world.now();
+        Ok(())
+    }
+
+    /// Ends the server's process, at once or with its next answer in hand. It stays away for longer than anything is on
+    /// its way, because a copy of an old PUBLISH that outlives the memory of it is a new PUBLISH (RFC 3903 has no order).
+    fn crash(&mut self) {
+        let down = DELAY_MAX + Duration::from_millis(u64::from(self.chance.below(3000)));
+        let shards = 1 + self.chance.below(4) as usize;
+        match self.chance.below(3) {
+            0 => self.world.crash_before_next_send(down),
+            1 => self.world.crash(down),
+            _ => self.world.crash_into(down, shards),
+        }
+    }
+
+    fn calm_time(&mut self) -> Result<(), String> {
+        self.world.set_network(Network::PERFECT);
+        let start = self.world.now();
+        for phone in &mut self.phones {
+            phone.mute_until = phone.mute_until.min(start);
+        }
+        self.advance(start + Duration::from_secs(12))?;
+        self.check_documents(true)?;
+        // Timer F, the pause of a suspect subscription, and the transaction after it.
+        self.advance(start + Duration::from_secs(110))?;
+        self.check_documents(false)?;
+        if let Some(phone) = self.phones.iter().find(|p| p.is_waiting()) {
+            return Err(format!("phone {} waits for an answer over a perfect network", phone.number));
+        }
+        self.witness.check_all_answered()?;
+        self.check_bindings()?;
+        self.refresh_subscriptions()
+    }
+
+    /// Each live watcher's newest document says what is published. `early`: only watchers without any trouble lately.
+    fn check_documents(&self, early: bool) -> Result<(), String> {
+        let now = self.world.now();
+        for phone in &self.phones {
+            for watch in &phone.watches {
+                let live = watch.stage == Stage::Live && watch.ends.surely_runs(now);
+                let lately = self.calm_since.saturating_sub(PATIENCE);
+                let patient = early && (watch.trouble > lately || phone.is_waiting());
+                if !live || patient || self.witness.is_troubled(now, &watch.call_id, &watch.tag) {
+                    continue;
+                }
+                let name = format!("{} of phone {}, watching u{}", watch.call_id, phone.number, watch.whom);
+                if !watch.told {
+                    return Err(format!("{name}, was never told anything"));
+                }
+                let (required, allowed) = self.tokens(watch.whom, now, early);
+                let there: BTreeSet<String> = watch.tokens.iter().cloned().collect();
+                if !required.is_subset(&there) || !there.is_subset(&allowed) {
+                    return Err(format!(
+                        "{name}, sees {there:?}; must see {required:?}, may see {allowed:?}"
+                    ));
+                }
+                if allowed.is_empty() {
+                    let expected = match self.registered(watch.whom, now) {
+                        Some(true) if self.world.settings().registered_state == RegisteredState::Open => {
+                            "open"
+                        }
+                        None if self.world.settings().registered_state == RegisteredState::Open => continue,
+                        _ => "closed",
+                    };
+                    if watch.basics != [expected] {
+                        return Err(format!("{name}, sees {:?}; must see {expected}", watch.basics));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The marks that a user's document must show, and those that it may show.
+    fn tokens(&self, user: usize, now: Duration, early: bool) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut required, mut allowed) = (BTreeSet::new(), BTreeSet::new());
+        for phone in self.phones.iter().filter(|p| p.user == user) {
+            let unsure = phone.is_busy(&Purpose::Unpublish);
+            if let Some(live) = &phone.live {
+                if live.ends.surely_runs(now) && !unsure {
+                    required.insert(live.token.clone());
+                }
+                if !live.ends.surely_over(now) {
+                    allowed.insert(live.token.clone());
+                }
+            }
+            let ghosts = phone.ghosts.iter().filter(|(_, until)| now < *until + Duration::from_secs(4));
+            allowed.extend(ghosts.map(|(token, _)| token.clone()));
+            if early && unsure {
+                allowed.extend(phone.pending_tokens());
+            }
+        }
+        (required, allowed)
+    }
+
+    /// Whether a user has a live binding; `None`: nobody can tell.
+    fn registered(&self, user: usize, now: Duration) -> Option<bool> {
+        let mut sure = Some(false);
+        for phone in self.phones.iter().filter(|p| p.user == user) {
+            match phone.bound {
+                Some(window) if window.surely_runs(now) => return Some(true),
+                Some(window) if !window.surely_over(now) => sure = None,
+                _ if phone.maybe_bound + Duration::from_secs(4) > now => sure = None,
+                _ if phone.is_busy(&Purpose::Query) => sure = None,
+                _ => {}
+            }
+        }
+        sure
+    }
+
+    /// The registrar lists the bindings that it granted, and no others.
+    fn check_bindings(&mut self) -> Result<(), String> {
+        for index in 0..self.phones.len() {
+            let (now, crashes) = (self.world.now(), self.crashes);
+            let bytes = self.phones[index].query(now, crashes);
+            self.send(index, bytes);
+        }
+        self.advance(self.world.now() + Duration::from_secs(1))?;
+        let now = self.world.now();
+        for phone in &self.phones {
+            let listed = phone.listed.as_ref().ok_or("a query was not answered")?;
+            for other in self.phones.iter().filter(|p| p.user == phone.user) {
+                let there = listed.contains(&other.contact());
+                let must = other.bound.is_some_and(|window| window.surely_runs(now));
+                let may = other.bound.is_some_and(|window| !window.surely_over(now))
+                    || other.maybe_bound + Duration::from_secs(4) > now;
+                if (must && !there) || (there && !may) {
+                    return Err(format!("the binding of phone {}: listed {there}, due {must}", other.number));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every subscription that was promised, and that no silence can have ended, is still there.
+    fn refresh_subscriptions(&mut self) -> Result<(), String> {
+        for index in 0..self.phones.len() {
+            for watch in 0..self.phones[index].watches.len() {
+                if self.phones[index].watches[watch].stage == Stage::Live {
+                    let (now, crashes) = (self.world.now(), self.crashes);
+                    let bytes = self.phones[index].resubscribe(now, crashes, watch, 900);
+                    self.send(index, bytes);
+                }
+            }
+        }
+        self.advance(self.world.now() + Duration::from_secs(2))?;
+        self.check_documents(true)
+    }
+
+    /// Some phones say good-bye, the others just vanish; in the end nothing is left of them.
+    fn farewell(&mut self) -> Result<(), String> {
+        for index in 0..self.phones.len() {
+            let (now, crashes) = (self.world.now(), self.crashes);
+            if self.chance.below(2) == 0 {
+                continue;
+            }
+            let phone = &mut self.phones[index];
+            let mut out = vec![phone.register(now, crashes, 0)];
+            if phone.live.is_some() {
+                out.push(phone.unpublish(now, crashes));
+            }
+            for watch in 0..phone.watches.len() {
+                if phone.watches[watch].stage == Stage::Live {
+                    out.push(phone.resubscribe(now, crashes, watch, 0));
+                }
+            }
+            for bytes in out {
+                self.send(index, bytes);
+            }
+        }
+        self.advance(self.world.now() + Duration::from_secs(5))?;
+        self.over = true;
+        self.advance(self.world.now() + LONGEST + Duration::from_secs(600))?;
+        let used = self.world.records_in_use();
+        if used == (RecordsInUse { presence: 0, registered: 0 }) {
+            Ok(())
+        } else {
+            Err(format!("everything has run out, and there are {used:?}"))
+        }
+    }
+
+    /// Lets the world go on until a moment.
+    fn advance(&mut self, until: Duration) -> Result<(), String> {
+        loop {
+            let wakes = self.phones.iter().filter_map(Phone::wakes_at).min().filter(|_| !self.over);
+            let stop = wakes.unwrap_or(until).min(until);
+            if let Some(happening) = self.world.next(stop.max(self.world.now())) {
+                self.on_happening(&happening)?;
+                continue;
+            }
+            let now = self.world.now();
+            for index in 0..self.phones.len() {
+                let mut out = Vec::new();
+                if !self.over {
+                    self.phones[index].on_time(now, &mut out);
+                }
+                for bytes in out {
+                    self.send(index, bytes);
+                }
+            }
+            if now >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    fn on_happening(&mut self, happening: &Happening) -> Result<(), String> {
+        let now = self.world.now();
+        self.witness.see(now, happening)?;
+        match happening {
+            Happening::Crashed => self.crashes += 1,
+            Happening::PhoneGot { to, bytes, .. } if !self.over => {
+                let index = self.phones.iter().position(|p| p.at == *to);
+                let index = index.ok_or_else(|| format!("nobody lives at {to}"))?;
+                let text = SipText::read(bytes).ok_or("a phone got what cannot be read")?;
+                let manner = self.manner();
+                let mut out = Vec::new();
+                let crashes = self.crashes;
+                let phone = &mut self.phones[index];
+                let result = phone.on_message(now, crashes, &text, manner, &mut out);
+                if let Err(why) = result {
+                    self.excuse(now, &why)?;
+                }
+                for bytes in out {
+                    self.send(index, bytes);
+                }
+            }
+            Happening::PhoneGot { .. }
+            | Happening::Restarted
+            | Happening::ServerSent { .. }
+            | Happening::ServerTook { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A subscription may be gone before its time if a NOTIFY of it was not answered in time.
+    fn excuse(&self, now: Duration, why: &str) -> Result<(), String> {
+        let words: Vec<&str> = why.split(' ').collect();
+        match words.as_slice() {
+            ["481", call_id, tag] if self.witness.is_troubled(now, call_id, tag) => Ok(()),
+            ["481", call_id, _] => Err(format!("the subscription {call_id} is gone before its time")),
+            _ => Err(why.to_owned()),
+        }
+    }
+
+    fn manner(&mut self) -> Manner {
+        if !self.wild {
+            return Manner::Good;
+        }
+        match self.chance.below(100) {
+            0..=2 => Manner::Silent,
+            3..=4 => Manner::Failing,
+            5 => Manner::Busy,
+            6 => Manner::Forgetful,
+            _ => Manner::Good,
+        }
+    }
+
+    /// Some phone does something.
+    fn act(&mut self) {
+        let index = self.chance.below(u32::try_from(self.phones.len()).expect("few")) as usize;
+        let (now, crashes) = (self.world.now(), self.crashes);
+        let expires = [30, 60, 300, 900][self.chance.below(4) as usize];
+        let dice = self.chance.below(100);
+        let pick = self.chance.below(1000);
+        let whom = self.chance.below(u32::try_from(self.users).expect("few")) as usize;
+        let phone = &mut self.phones[index];
+        let may_publish = !phone.is_busy(&Purpose::Unpublish);
+        let may_register = !phone.is_busy(&Purpose::Query);
+        let live: Vec<usize> = (0..phone.watches.len())
+            .filter(|&w| phone.watches[w].stage == Stage::Live)
+            .filter(|&w| !phone.is_busy(&Purpose::Subscribe { watch: w, expires: Duration::ZERO }))
+            .collect();
+        let some_watch = live.get(pick as usize % live.len().max(1)).copied();
+        let bytes = match (dice, some_watch) {
+            (0..=29, _) if may_publish => Some(phone.publish(now, crashes, expires, pick % 3 == 0)),
+            (30..=37, _) if may_publish && phone.live.is_some() => Some(phone.refresh(now, crashes, expires)),
+            (38..=43, _) if may_publish && phone.live.is_some() => Some(phone.unpublish(now, crashes)),
+            (44..=47, _) if may_publish => phone.try_old_tag(now, crashes, pick),
+            (48..=55, _) if may_register => Some(phone.register(now, crashes, expires)),
+            (56..=58, _) if may_register => Some(phone.register(now, crashes, 0)),
+            (59..=74, _) if live.len() < WATCHES_MAX => Some(phone.subscribe(now, crashes, whom, expires)),
+            (75..=77, _) => Some(phone.subscribe(now, crashes, whom, 0)),
+            (78..=87, Some(watch)) => Some(phone.resubscribe(now, crashes, watch, expires)),
+            (88..=91, Some(watch)) => Some(phone.resubscribe(now, crashes, watch, 0)),
+            (92..=93, _) => {
+                phone.mute_until = now + Duration::from_secs(u64::from(5 + pick % 80));
+                None
+            }
+            _ => None,
+        };
+        if let Some(bytes) = bytes {
+            self.send(index, bytes);
+        }
+    }
+
+    fn send(&mut self, index: usize, bytes: Bytes) {
+        let from = self.phones[index].at;
+        self.world.send(from, SERVER, bytes);
+    }
+}
+
+/// Seeds of a plain `cargo test`.
+const SEEDS: u64 = 256;
+/// Wild and calm times of a run.
+const ROUNDS: usize = 3;
+/// Longest time on the way.
+const DELAY_MAX: Duration = Duration::from_millis(700);
+/// Live subscriptions of a phone.
+const WATCHES_MAX: usize = 4;
+/// A watcher that made trouble so shortly before the calm may still be waiting out a pause.
+const PATIENCE: Duration = Duration::from_secs(45);

@@ -1,0 +1,218 @@
+//! Watches everything on the wire and complains when a law is broken.
+//!
+//! Laws:
+//!   * the CSeq of a dialog's NOTIFYs only grows, also over crashes; what bears the same number is the same bytes;
+//!   * at most one NOTIFY of a dialog is unanswered, and none is sent again once it is answered;
+//!   * after a NOTIFY that says `terminated` there is no other;
+//!   * a request is answered, and all answers to it are the same bytes as long as one process lives (64*T1 at least).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comsipl_tests::world::sip_text::SipText;
+use comsipl_tests::world::{Bytes, Happening};
+
+/// A dialog as the wire shows it: Call-ID, the server's tag, the watcher's tag, the Event with its id.
+type Dialog = (String, String, String, String);
+
+/// A request as the wire shows it: top branch, method, Call-ID, CSeq.
+type Request = (String, String, String, String);
+
+/// What has been seen so far.
+#[derive(Default)]
+pub struct Witness {
+    dialogs: BTreeMap<Dialog, Notified>,
+    requests: BTreeMap<Request, Asked>,
+    /// Counts processes of the server.
+    life: u32,
+}
+
+/// The NOTIFYs of a dialog.
+struct Notified {
+    cseq: u32,
+    bytes: Bytes,
+    first_sent: Duration,
+    life: u32,
+    answered: bool,
+    terminated: bool,
+    troubled: bool,
+}
+
+/// A request and its answers.
+struct Asked {
+    first_taken: Duration,
+    life: u32,
+    answer: Option<Bytes>,
+}
+
+impl Witness {
+    /// Takes note of something that happened.
+    ///
+    /// # Errors
+    ///
+    /// The law that was broken.
+    pub fn see(&mut self, now: Duration, happening: &Happening) -> Result<(), String> {
+        match happening {
+            Happening::Crashed => self.life += 1,
+            Happening::Restarted | Happening::PhoneGot { .. } => {}
+            Happening::ServerSent { bytes, .. } => {
+                let text = SipText::read(bytes).ok_or("the server sent what cannot be read")?;
+                check_length(&text)?;
+                if text.method().is_some() {
+                    self.see_notify(now, bytes, &text)?;
+                } else {
+                    self.see_answer(now, bytes, &text)?;
+                }
+            }
+            Happening::ServerTook { bytes, .. } => {
+                let Some(text) = SipText::read(bytes) else { return Ok(()) };
+                if text.method().is_some() {
+                    let life = self.life;
+                    let asked = || Asked { first_taken: now, life, answer: None };
+                    let asked = self.requests.entry(request_key(&text)).or_insert_with(asked);
+                    if asked.life != life {
+                        *asked = Asked { first_taken: now, life, answer: None };
+                    }
+                } else if text.status().is_some_and(|status| status >= 200) {
+                    self.see_answer_to_notify(&text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the server may have given the dialog up because a NOTIFY was not answered in time.
+    pub fn is_troubled(&self, now: Duration, call_id: &str, watcher_tag: &str) -> bool {
+        self.dialogs
+            .iter()
+            .filter(|((call, _, tag, _), _)| call == call_id && tag == watcher_tag)
+            .any(|(_, d)| d.troubled || (!d.answered && now.saturating_sub(d.first_sent) > NEARLY_TIMER_F))
+    }
+
+    /// Complains about requests that were taken and never answered.
+    ///
+    /// # Errors
+    ///
+    /// The request.
+    pub fn check_all_answered(&self) -> Result<(), String> {
+        match self
+            .requests
+            .iter()
+            .find(|(key, asked)| asked.life == self.life && asked.answer.is_none() && key.1 != "ACK")
+        {
+            Some((key, _)) => Err(format!("a request was never answered: {key:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn see_notify(&mut self, now: Duration, bytes: &Bytes, text: &SipText) -> Result<(), String> {
+        if text.method() != Some("NOTIFY") {
+            return Err(format!("the server sent a request of its own: {}", text.start));
+        }
+        let of = |name: &str| text.header(name).unwrap_or("").to_owned();
+        let tag = |name: &str| text.param(name, "tag").unwrap_or("").to_owned();
+        let key = (of("Call-ID"), tag("From"), tag("To"), of("Event"));
+        let cseq = text.cseq().ok_or("a NOTIFY without CSeq")?;
+        let state = of("Subscription-State");
+        let terminated = state.starts_with("terminated");
+        if !terminated && text.param("Subscription-State", "expires").is_none() {
+            return Err(format!("{key:?}: active without expires: {state}"));
+        }
+        let life = self.life;
+        let fresh = Notified {
+            cseq,
+            bytes: Bytes::clone(bytes),
+            first_sent: now,
+            life,
+            answered: false,
+            terminated,
+            troubled: false,
+        };
+        let Some(before) = self.dialogs.get_mut(&key) else {
+            self.dialogs.insert(key, fresh);
+            return Ok(());
+        };
+        if cseq < before.cseq {
+            return Err(format!("{key:?}: CSeq went back from {} to {cseq}", before.cseq));
+        }
+        if cseq == before.cseq {
+            if *bytes != before.bytes {
+                return Err(format!("{key:?}: NOTIFY {cseq} was sent again with other bytes"));
+            }
+            if before.answered {
+                return Err(format!("{key:?}: NOTIFY {cseq} was sent again though it was answered"));
+            }
+            if before.life != life {
+                return Err(format!("{key:?}: NOTIFY {cseq} of the process before was sent again"));
+            }
+            return Ok(());
+        }
+        let silent = now.saturating_sub(before.first_sent) > NEARLY_TIMER_F;
+        if before.life == life && !before.answered && !silent {
+            return Err(format!("{key:?}: NOTIFY {cseq} though {} is not answered", before.cseq));
+        }
+        if before.terminated && (before.life == life || !terminated) {
+            return Err(format!("{key:?}: NOTIFY {cseq} after terminated"));
+        }
+        let troubled = before.troubled || (before.life == life && !before.answered);
+        *before = Notified { troubled, ..fresh };
+        Ok(())
+    }
+
+    fn see_answer_to_notify(&mut self, text: &SipText) {
+        if text.cseq_method() != Some("NOTIFY") {
+            return;
+        }
+        let (call_id, cseq) = (text.header("Call-ID").unwrap_or(""), text.cseq());
+        for (key, notified) in &mut self.dialogs {
+            let same = key.0 == call_id
+                && text.param("From", "tag") == Some(&key.1)
+                && Some(notified.cseq) == cseq
+                && notified.life == self.life;
+            if same {
+                notified.answered = true;
+            }
+        }
+    }
+
+    fn see_answer(&mut self, now: Duration, bytes: &Bytes, text: &SipText) -> Result<(), String> {
+        let key = request_key(text);
+        let Some(asked) = self.requests.get_mut(&key) else {
+            return Err(format!("an answer to nothing: {} {key:?}", text.start));
+        };
+        if text.param("To", "tag").is_none() {
+            return Err(format!("an answer without a To tag: {} {key:?}", text.start));
+        }
+        match &asked.answer {
+            Some(before) if before != bytes && now.saturating_sub(asked.first_taken) < TIMER_J => {
+                let before = SipText::read(before).map(|b| b.start).unwrap_or_default();
+                Err(format!("two answers to {key:?}: {before}, {}", text.start))
+            }
+            _ => {
+                asked.answer = Some(Bytes::clone(bytes));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn request_key(text: &SipText) -> Request {
+    let branch = text.param("Via", "branch").unwrap_or("").to_owned();
+    let method = text.cseq_method().unwrap_or("").to_owned();
+    let of = |name: &str| text.header(name).unwrap_or("").to_owned();
+    (branch, method, of("Call-ID"), of("CSeq"))
+}
+
+/// Content-Length says how long the body is.
+fn check_length(text: &SipText) -> Result<(), String> {
+    match text.header("Content-Length") {
+        Some(length) if length.parse() == Ok(text.body.len()) => Ok(()),
+        length => Err(format!("{}: Content-Length {length:?}, the body has {}", text.start, text.body.len())),
+    }
+}
+
+/// A NOTIFY that was not answered for so long may be given up: Timer F is 32 s.
+const NEARLY_TIMER_F: Duration = Duration::from_millis(31_900);
+
+/// As long as this a server remembers its answers.
+const TIMER_J: Duration = Duration::from_secs(32);
