@@ -4,7 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`scenario`] | what a command means: agents and phases |
+//! | `scenario` | what a command means: agents and phases |
 //! | [`run`](mod@run) | the conductor: threads, phases, snapshots, the report |
 //! | `engine`, `crowd`, `inbound` | one thread: its loop, its agents' operations, what comes in |
 //! | `agent`, `audit`, `message`, `ident` | a phone: what it knows, was told, writes, and is called |
