@@ -11,9 +11,11 @@
 //!   * `moves` is odd while entries move.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+
+use crate::seqlock::{Load, Word};
 
 /// Entries of the smallest table.
 const SMALLEST: usize = 64;
@@ -23,17 +25,26 @@ const LOOKS_MAX: usize = 64;
 /// A map from key to slot, many readers, one writer.
 #[derive(Debug)]
 pub struct Index {
-    table: ArcSwap<Table>,
+    table: ArcSwap<Table<AtomicU64>>,
     moves: AtomicU64,
     entries: AtomicU32,
 }
 
+/// A table of one size. A power of two many cells: `hash << 32 | slot + 1`, or 0 where empty.
 #[derive(Debug)]
-struct Table {
-    /// `hash << 32 | slot + 1`; 0: empty. A power of two many.
-    cells: Box<[AtomicU64]>,
+struct Table<W> {
+    cells: Box<[W]>,
     /// By how much to shift a hash for the home of its entry.
     shift: u32,
+}
+
+/// Outcome of looking through a table once.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Found(u32),
+    Absent,
+    /// Not found, but entries moved meanwhile.
+    Moved,
 }
 
 impl Index {
@@ -52,15 +63,15 @@ impl Index {
     pub fn find(&self, key: u128, mut verify: impl FnMut(u32) -> bool) -> Option<u32> {
         let hash = hash(key);
         for _ in 0..LOOKS_MAX {
-            let before = self.moves.load(Ordering::Acquire); // pairs with `settle`
-            if let Some(slot) = self.table.load().probe(hash, &mut verify) {
-                return Some(slot);
+            // The number of moves is read before the table is chosen: a table that was replaced meanwhile is complete as
+            // of then, and moves in its successor show in the number.
+            let before = self.moves.get();
+            AtomicU64::acquire();
+            match self.table.load().look(&self.moves, before, hash, &mut verify) {
+                Look::Found(slot) => return Some(slot),
+                Look::Absent => return None,
+                Look::Moved => std::hint::spin_loop(),
             }
-            fence(Ordering::Acquire); // pairs with the release fence in `remove`
-            if before.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == before {
-                return None;
-            }
-            std::hint::spin_loop();
         }
         None
     }
@@ -83,9 +94,9 @@ impl Index {
         let table = self.table.load();
         let entry = entry(hash(key), slot);
         if entries as usize * 4 > table.cells.len() * 3 {
-            let larger = Table::new(table.cells.len() * 2);
+            let larger: Table<AtomicU64> = Table::new(table.cells.len() * 2);
             for cell in &table.cells {
-                match cell.load(Ordering::Relaxed) {
+                match cell.own() {
                     0 => {}
                     old => larger.add(old),
                 }
@@ -102,41 +113,25 @@ impl Index {
 
     /// Takes an entry out; `false` if it was not there. Only the partition's writer calls it.
     pub(crate) fn remove(&self, key: u128, slot: u32) -> bool {
-        let table = self.table.load();
-        let entry = entry(hash(key), slot);
-        let Some(mut hole) = table.position(entry) else { return false };
-        let moves = self.moves.load(Ordering::Relaxed);
-        self.moves.store(moves + 1, Ordering::Relaxed);
-        fence(Ordering::Release); // pairs with the acquire fence in `find`
-        let mask = table.cells.len() - 1;
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let next = table.cells[at].load(Ordering::Relaxed);
-            if next == 0 {
-                break;
-            }
-            // An entry moves into the hole unless its home lies between hole and entry.
-            let distance = at.wrapping_sub(table.home(next)) & mask;
-            if distance >= at.wrapping_sub(hole) & mask {
-                table.cells[hole].store(next, Ordering::Release);
-                hole = at;
-            }
+        let known = self.table.load().remove(&self.moves, entry(hash(key), slot));
+        if known {
+            self.entries.store(self.entries.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
         }
-        table.cells[hole].store(0, Ordering::Release);
-        self.moves.store(moves + 2, Ordering::Release); // settle: pairs with the acquire load in `find`
-        self.entries.store(self.entries.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-        true
+        known
     }
 }
 
-impl Table {
+impl Table<AtomicU64> {
     fn new(entries: usize) -> Self {
-        debug_assert!(entries.is_power_of_two());
-        Self {
-            cells: (0..entries).map(|_| AtomicU64::new(0)).collect(),
-            shift: u32::BITS - entries.trailing_zeros().min(u32::BITS),
-        }
+        Self::of((0..entries).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl<W: Word> Table<W> {
+    fn of(cells: Box<[W]>) -> Self {
+        debug_assert!(cells.len().is_power_of_two());
+        let shift = u32::BITS - cells.len().trailing_zeros().min(u32::BITS);
+        Self { cells, shift }
     }
 
     /// Where an entry belongs: the upper bits of its hash.
@@ -144,43 +139,74 @@ impl Table {
         ((entry >> 32) >> self.shift) as usize & (self.cells.len() - 1)
     }
 
-    fn probe(&self, hash: u32, verify: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+    /// Looks for a hash. `before` is what `moves` was, loaded and followed by an acquire fence.
+    fn look(&self, moves: &W, before: u64, hash: u32, verify: &mut impl FnMut(u32) -> bool) -> Look {
         let mask = self.cells.len() - 1;
         let mut at = self.home(u64::from(hash) << 32);
         for _ in 0..self.cells.len() {
-            // Pairs with the release stores of `add` and `remove`: the record was written before its entry.
-            let entry = self.cells[at].load(Ordering::Acquire);
+            let entry = self.cells[at].get();
             if entry == 0 {
-                return None;
+                break;
             }
-            let slot = (entry as u32).wrapping_sub(1);
-            if (entry >> 32) as u32 == hash && verify(slot) {
-                return Some(slot);
+            if (entry >> 32) as u32 == hash {
+                W::acquire(); // pairs with the release fence of `add`: the record was written before its entry
+                let slot = (entry as u32).wrapping_sub(1);
+                if verify(slot) {
+                    return Look::Found(slot);
+                }
             }
             at = (at + 1) & mask;
         }
-        None
+        W::acquire(); // pairs with the release fence in `remove` after `moves` became odd
+        if before.is_multiple_of(2) && moves.get() == before { Look::Absent } else { Look::Moved }
+    }
+
+    fn add(&self, entry: u64) {
+        let mask = self.cells.len() - 1;
+        let mut at = self.home(entry);
+        while self.cells[at].own() != 0 {
+            at = (at + 1) & mask;
+        }
+        W::release();
+        self.cells[at].set(entry);
+    }
+
+    fn remove(&self, moves: &W, entry: u64) -> bool {
+        let Some(mut hole) = self.position(entry) else { return false };
+        let before = moves.own();
+        moves.set(before + 1);
+        W::release(); // pairs with the acquire fence at the end of `look`
+        let mask = self.cells.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let next = self.cells[at].own();
+            if next == 0 {
+                break;
+            }
+            // An entry moves into the hole unless its home lies between hole and entry.
+            let distance = at.wrapping_sub(self.home(next)) & mask;
+            if distance >= at.wrapping_sub(hole) & mask {
+                self.cells[hole].set(next);
+                hole = at;
+            }
+        }
+        self.cells[hole].set(0);
+        W::release(); // pairs with the acquire fence before `look`
+        moves.set(before + 2);
+        true
     }
 
     fn position(&self, entry: u64) -> Option<usize> {
         let mask = self.cells.len() - 1;
         let mut at = self.home(entry);
         loop {
-            match self.cells[at].load(Ordering::Relaxed) {
+            match self.cells[at].own() {
                 0 => return None,
                 found if found == entry => return Some(at),
                 _ => at = (at + 1) & mask,
             }
         }
-    }
-
-    fn add(&self, entry: u64) {
-        let mask = self.cells.len() - 1;
-        let mut at = self.home(entry);
-        while self.cells[at].load(Ordering::Relaxed) != 0 {
-            at = (at + 1) & mask;
-        }
-        self.cells[at].store(entry, Ordering::Release);
     }
 }
 
@@ -223,7 +249,7 @@ mod tests {
             assert_eq!(index.remove(key.into(), key), key % 3 != 0);
         }
         assert!(index.is_empty());
-        assert!(index.table.load().cells.iter().all(|cell| cell.load(Ordering::Relaxed) == 0));
+        assert!(index.table.load().cells.iter().all(|cell| cell.get() == 0));
     }
 
     #[test]
@@ -283,5 +309,53 @@ mod tests {
             }
             done.store(true, Ordering::Relaxed);
         });
+    }
+}
+
+/// The moving of entries under every interleaving and every value that the memory model allows:
+/// `cargo test -p comsipl-fdb --release --features loom loom`.
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use super::*;
+    use crate::seqlock::modelled::{Both, Fences, Modelled, NoAcquire, NoRelease};
+
+    /// Three entries of one home in a table of four cells. The writer removes the first, so that the others move, while
+    /// a reader looks for the last: it finds it, or is told to look again.
+    fn model<F: Fences>() {
+        loom::model(|| {
+            let full = |slot: u32| Modelled::holding(if slot < 3 { entry(7, slot) } else { 0 });
+            let cells: Box<[Modelled<F>]> = (0..4).map(full).collect();
+            let shared = loom::sync::Arc::new((Table::of(cells), Modelled::<F>::new()));
+            let writer = {
+                let shared = loom::sync::Arc::clone(&shared);
+                loom::thread::spawn(move || assert!(shared.0.remove(&shared.1, entry(7, 0))))
+            };
+            let (table, moves) = &*shared;
+            let before = moves.get();
+            Modelled::<F>::acquire();
+            let looked = table.look(moves, before, 7, &mut |slot| slot == 2);
+            assert!(looked == Look::Found(2) || looked == Look::Moved, "a key that stays was missed");
+            writer.join().expect("the writer does not panic");
+            let before = moves.get();
+            assert_eq!(table.look(moves, before, 7, &mut |slot| slot == 2), Look::Found(2));
+            assert_eq!(table.look(moves, before, 7, &mut |slot| slot == 0), Look::Absent);
+        });
+    }
+
+    #[test]
+    fn loom_misses_no_key_that_stays() {
+        model::<Both>();
+    }
+
+    #[test]
+    #[should_panic(expected = "a key that stays was missed")]
+    fn loom_catches_moves_without_release_fences() {
+        model::<NoRelease>();
+    }
+
+    #[test]
+    #[should_panic(expected = "a key that stays was missed")]
+    fn loom_catches_moves_without_acquire_fences() {
+        model::<NoAcquire>();
     }
 }
