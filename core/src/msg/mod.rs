@@ -9,6 +9,8 @@ pub use method::Method;
 mod parse;
 pub use parse::parse;
 pub mod peek;
+#[cfg(test)]
+mod properties;
 mod reason;
 pub use reason::reason_phrase;
 mod respond;
