@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::kind::FileKind;
 use crate::layout::RECORDS_MAX_LIMIT;
 
-/// Why a file was not opened. Nothing of the file was changed.
+/// Why a file was not opened. No record of it was changed.
 #[derive(Debug)]
 pub struct OpenError {
     /// The file.

@@ -79,7 +79,7 @@ impl Fdb {
     /// Opens a file for writing and recovers it; makes it if it is not there. One process at a time may do so.
     ///
     /// # Errors
-    /// [`OpenError`], which says what is wrong and what to do. The file is unchanged then.
+    /// [`OpenError`], which says what is wrong and what to do. No record was changed then.
     pub fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, OpenError> {
         open(path, kind, options).map_err(|fault| OpenError { path: path.to_owned(), fault })
     }

@@ -1,4 +1,4 @@
-//! A watcher's subscription: a dialog, and what its watcher was told last.
+//! A watcher's subscription: a dialog, and the SUBSCRIBE that it stands on.
 //!
 //! ```text
 //! word 0, 1  presentity                     word 7       flow 0..40 | event 40..48
@@ -6,7 +6,7 @@
 //! word 3     expires at 0..48 | flags       word 10, 11  our address
 //! word 4     accepted at 0..48 | accept
 //! word 5     CSeq reserved | remote CSeq    payload: aor, local URI, remote URI, remote tag, Call-ID, remote target,
-//! word 6     request                         route set, event id, User-Agent
+//! word 6     request                                 route set, event id, User-Agent
 //! ```
 
 use super::{
