@@ -70,7 +70,7 @@ fn linphone_is_offline_when_it_takes_its_publication_back_and_online_when_it_pub
     // The un-PUBLISH of Linphone 5.1 has no Content-Length and is never repeated: it is understood at once or lost.
     bobs.publish(Status::Offline)?;
     quote(&[wandas.expect(&bob.uri(), Status::Offline)?]);
-    bobs.order("status online")?;
+    bobs.come_back()?;
     quote(&[wandas.expect(&bob.uri(), Status::Online)?]);
     bobs.order("unpublish")?;
     quote(&[wandas.expect(&bob.uri(), Status::Offline)?]);

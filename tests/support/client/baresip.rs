@@ -77,7 +77,10 @@ ctrl_tcp_listen {control}
             .current_dir(home.path())
             .env("HOME", home.path());
         let mut process = Process::spawn("baresip", command, Input::None)?;
-        process.expect("200 OK to its REGISTER", |line| line.contains("200 OK () [1 binding]"))?;
+        // carol@127.0.0.1: {0/UDP/v4} 200 OK (ComSIPL/0.1.0) [1 binding]
+        process.expect("200 OK to its REGISTER", |line| {
+            line.contains("200 OK (") && line.ends_with("[1 binding]")
+        })?;
         let control = TcpStream::connect(control)?;
         control.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { process, control: BufReader::new(control), _home: home })

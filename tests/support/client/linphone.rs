@@ -108,10 +108,10 @@ pub struct Linphone {
 }
 
 impl Linphone {
-    /// Starts it and waits until it is registered.
+    /// Starts it and waits until it is registered and, if it publishes, has published "open".
     ///
     /// # Errors
-    /// When the program cannot be compiled or does not register.
+    /// When the program cannot be compiled, does not register or does not publish.
     pub fn start(account: &Account<'_>) -> Result<Self> {
         let home = make_home(account, "linphone")?;
         let mut command = Command::new(publisher()?);
@@ -120,6 +120,9 @@ impl Linphone {
         let process = Process::spawn(&format!("Linphone of {}", account.user), command, Input::Pipe)?;
         let mut linphone = Self { process, _home: home };
         linphone.event("registration Ok")?;
+        if account.publish_expires.is_some() {
+            linphone.await_entity_tag(0)?;
+        }
         Ok(linphone)
     }
 
@@ -128,25 +131,44 @@ impl Linphone {
     /// # Errors
     /// When it does not obey.
     pub fn order(&mut self, command: &str) -> Result<()> {
+        let mark = self.process.mark();
         self.process.send(command)?;
         let done = format!("done {command}");
-        self.process.expect(&done, |line| line == done || line.starts_with("error ")).and_then(|line| {
-            ensure!(line == done, "{line}");
-            Ok(())
-        })
+        let line =
+            self.process.expect_since(mark, &done, |line| line == done || line.starts_with("error "))?;
+        ensure!(line == done, "{line}");
+        Ok(())
     }
 
-    /// Sets its own status and publishes it.
+    /// Sets its own status, publishes it and waits for the answer: a Linphone that is told to take back what it has no
+    /// entity tag for yet takes nothing back. Each answer has a new entity tag, also the one to a publication that is
+    /// taken back (RFC 3903 §6).
     ///
     /// # Errors
-    /// When it does not obey.
+    /// When it does not obey, or the server does not accept the publication.
     pub fn publish(&mut self, status: Status) -> Result<()> {
+        let mark = self.process.mark();
         self.order(match status {
             Status::Online => "status open",
             Status::Busy => "status busy",
             Status::Away => "status away",
             Status::Offline => "status offline",
-        })
+        })?;
+        self.await_entity_tag(mark)
+    }
+
+    /// Comes back after [`Status::Offline`], which also turned publishing off.
+    ///
+    /// # Errors
+    /// As [`Linphone::publish`].
+    pub fn come_back(&mut self) -> Result<()> {
+        let mark = self.process.mark();
+        self.order("status online")?;
+        self.await_entity_tag(mark)
+    }
+
+    fn await_entity_tag(&self, mark: usize) -> Result<()> {
+        self.process.expect_since(mark, "SIP-ETag", |line| line.starts_with("SIP-ETag:")).map(drop)
     }
 
     /// Adds a friend, which subscribes to its presence.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -20,7 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A child process in its own process group, killed with all its children when dropped.
 ///
 /// Its standard output and standard error are read by threads of our own, so that it never blocks on a full pipe.
-/// Lines are looked at once: [`Process::expect`] goes on where the one before it stopped.
+/// Lines are looked at once: [`Process::expect`] goes on where the one before it stopped. With `COMSIPL_TEST_TRACES` set
+/// to a folder, everything that a program said is left there.
 pub struct Process {
     name: String,
     child: Child,
@@ -105,33 +107,42 @@ impl Process {
     /// # Errors
     /// When none comes within [`PATIENCE`] or the program ends: the error tells its last lines.
     pub fn expect(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        self.expect_within(PATIENCE, what, wanted)
+        let mut from = self.cursor;
+        let line = self.wait_for(&mut from, what, wanted);
+        self.cursor = from;
+        line
     }
 
-    /// As [`Process::expect`], with another patience.
+    /// A point in the output to look from with [`Process::expect_since`]: here and now.
+    pub fn mark(&self) -> usize {
+        self.output.lock().lines.len()
+    }
+
+    /// As [`Process::expect`], from a mark on and without passing anything: for the answer to a command, while what the
+    /// program says by itself is waited for in order.
     ///
     /// # Errors
     /// As [`Process::expect`].
-    pub fn expect_within(
-        &mut self,
-        patience: Duration,
-        what: &str,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<String> {
-        let deadline = Instant::now() + patience;
+    pub fn expect_since(&self, mark: usize, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let mut from = mark;
+        self.wait_for(&mut from, what, wanted)
+    }
+
+    fn wait_for(&self, from: &mut usize, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
         let mut state = self.output.lock();
         loop {
-            while self.cursor < state.lines.len() {
-                self.cursor += 1;
-                if wanted(&state.lines[self.cursor - 1]) {
-                    return Ok(state.lines[self.cursor - 1].clone());
+            while *from < state.lines.len() {
+                *from += 1;
+                if wanted(&state.lines[*from - 1]) {
+                    return Ok(state.lines[*from - 1].clone());
                 }
             }
             if state.open == 0 {
                 bail!("{} ended before it said: {what}\n{}", self.name, state.tail());
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                bail!("{} did not say within {patience:?}: {what}\n{}", self.name, state.tail());
+                bail!("{} did not say within {PATIENCE:?}: {what}\n{}", self.name, state.tail());
             };
             let (guard, _) =
                 self.output.grown.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
@@ -197,8 +208,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if thread::panicking() {
-            eprintln!("--- {} said:\n{}", self.name, self.output.lock().tail());
+        if let Some(folder) = std::env::var_os("COMSIPL_TEST_TRACES") {
+            let file = format!("{}-{}.log", self.name.replace(' ', "-"), self.child.id());
+            let _ = std::fs::write(Path::new(&folder).join(file), self.lines().join("\n"));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! SIPp with our own scenarios, `tests/real/sipp/*.xml`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
@@ -11,7 +13,7 @@ use crate::server::workspace;
 /// Runs the scenario once against `server`. Returns what its `<log>` actions wrote, one string each.
 ///
 /// # Errors
-/// When the call fails: the error holds SIPp's own account and every message of the call.
+/// When the call fails: the error holds SIPp's own account and the first messages of the call.
 pub fn run(scenario: &str, server: SocketAddr) -> Result<Vec<String>> {
     let home = tempfile::Builder::new().prefix("comsipl-sipp-").tempdir()?;
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -28,7 +30,16 @@ pub fn run(scenario: &str, server: SocketAddr) -> Result<Vec<String>> {
         .env("TERM", "dumb");
     let mut process = Process::spawn("sipp", command, Input::None)?;
     let status = process.wait()?;
-    let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap_or_default();
+    let read = |name: &str| {
+        let mut text = String::new();
+        // Never more than this: a call that goes in circles writes millions of lines.
+        let file =
+            File::open(home.path().join(name)).map(|file| file.take(QUOTED_MAX).read_to_string(&mut text));
+        if let Ok(Err(error)) = file {
+            text = error.to_string();
+        }
+        text
+    };
     ensure!(
         status.success(),
         "sipp {scenario}: {status}\n{}\n{}\n{}",
@@ -38,6 +49,9 @@ pub fn run(scenario: &str, server: SocketAddr) -> Result<Vec<String>> {
     );
     Ok(read("logs").lines().map(str::to_owned).collect())
 }
+
+/// How much of a file of SIPp is read, bytes.
+const QUOTED_MAX: u64 = 32 << 10;
 
 /// The value that a scenario logged as `name=value`.
 ///
