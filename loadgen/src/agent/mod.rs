@@ -1,0 +1,202 @@
+//! Simulated phones: pure state machines of what a watcher, a presentity and a registrant know.
+//!
+//! They are told answers and NOTIFYs and say what follows; sockets, timers and measurements are the engine's. At most
+//! one request of an agent runs at a time (RFC 3903 §4 for PUBLISH; RFC 6665 dialogs keep it for SUBSCRIBE).
+//!
+//! | watcher | input | becomes |
+//! |---|---|---|
+//! | any | 2xx to SUBSCRIBE | active; finished once the NOTIFY has come too |
+//! | no dialog | NOTIFY with our tag while SUBSCRIBE runs | dialog learned from it (RFC 6665 §4.4.1) |
+//! | subscribing | 423 | again, asking for Min-Expires |
+//! | in a dialog | 481 to SUBSCRIBE | again in a new dialog; to its end: done |
+//! | any | NOTIFY `terminated` | ended |
+//! | any | Timer F or N, other error | request given up |
+
+mod dialog;
+mod presentity;
+pub use presentity::Presentity;
+mod registrant;
+pub use registrant::Registrant;
+mod watcher;
+pub use watcher::Watcher;
+
+use crate::audit::Verdict;
+use crate::clock::Nanos;
+use crate::ident::Kind;
+
+/// What an agent is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Bind the address of record.
+    Register,
+    /// Remove the binding.
+    Unregister,
+    /// Subscribe, or refresh the subscription.
+    Subscribe,
+    /// End the subscription.
+    Unsubscribe,
+    /// Publish the next state.
+    Publish,
+    /// Remove the publication.
+    Unpublish,
+}
+
+impl Op {
+    /// Which agents do it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Register | Self::Unregister => Kind::Registrant,
+            Self::Subscribe | Self::Unsubscribe => Kind::Watcher,
+            Self::Publish | Self::Unpublish => Kind::Presentity,
+        }
+    }
+
+    /// The method of the request, as in CSeq.
+    pub fn method(self) -> &'static [u8] {
+        match self.kind() {
+            Kind::Registrant => b"REGISTER",
+            Kind::Watcher => b"SUBSCRIBE",
+            Kind::Presentity => b"PUBLISH",
+        }
+    }
+}
+
+/// A request that is not finished.
+#[derive(Clone, Copy, Debug)]
+pub struct Transaction {
+    /// Its sequence number.
+    pub cseq: u32,
+    /// What it is for.
+    pub op: Op,
+    /// When it was meant to be sent first.
+    pub intended: Nanos,
+    /// Whether it is sent in a dialog.
+    pub in_dialog: bool,
+    /// Whether its final answer has come.
+    pub answered: bool,
+    /// Whether the NOTIFY that it asks for has come.
+    pub notified: bool,
+    /// How often the operation was begun again after a recoverable refusal.
+    pub attempts: u8,
+}
+
+/// The parts of an answer that agents look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer<'a> {
+    /// Status code.
+    pub status: u16,
+    /// CSeq number.
+    pub cseq: u32,
+    /// Tag of To.
+    pub remote_tag: Option<&'a [u8]>,
+    /// URI of Contact.
+    pub contact: Option<&'a [u8]>,
+    /// Values of Record-Route, as received.
+    pub routes: &'a [&'a [u8]],
+    /// Min-Expires.
+    pub min_expires: Option<u32>,
+    /// SIP-ETag.
+    pub entity_tag: Option<&'a [u8]>,
+}
+
+/// The parts of a NOTIFY that a watcher looks at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// Generation of the Call-ID.
+    pub generation: u8,
+    /// CSeq number.
+    pub cseq: u32,
+    /// Fingerprint of the topmost branch.
+    pub branch: u32,
+    /// Whether the tag of To is ours.
+    pub local_tag_fits: bool,
+    /// Tag of From.
+    pub remote_tag: Option<&'a [u8]>,
+    /// URI of Contact.
+    pub contact: Option<&'a [u8]>,
+    /// Values of Record-Route, as received.
+    pub routes: &'a [&'a [u8]],
+    /// Whether Event is the one subscribed to.
+    pub event_fits: bool,
+    /// Whether Subscription-State is terminated; none if the header is missing.
+    pub terminated: Option<bool>,
+    /// State in the document; 0 without one.
+    pub state: u32,
+}
+
+/// What follows from an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// It belongs to no running request.
+    Stray,
+    /// 1xx.
+    Provisional,
+    /// 2xx.
+    Accepted,
+    /// The same operation has to be started again, for this reason.
+    Again(Cause),
+    /// The request failed with this status.
+    Refused(u16),
+}
+
+/// Why an operation is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// 423: the interval is longer now.
+    TooBrief,
+    /// 412: the entity tag is forgotten.
+    TagUnknown,
+    /// 481: the dialog is forgotten.
+    DialogUnknown,
+}
+
+/// What a watcher makes of a NOTIFY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotifyReaction {
+    /// The answer's status.
+    pub status: u16,
+    /// What it was; none if it was refused before it was looked at.
+    pub verdict: Option<Verdict>,
+    /// When the running SUBSCRIBE was meant to be sent, if this is the first NOTIFY since.
+    pub first_since: Option<Nanos>,
+    /// States between the last known and this one.
+    pub skipped: u32,
+    /// Whether the server ended the subscription on its own.
+    pub ended_by_server: bool,
+}
+
+/// How often an operation is begun again before it counts as refused.
+const ATTEMPTS_MAX: u8 = 3;
+/// Longest interval that we accept to ask for after a 423, in seconds.
+const EXPIRES_MAX: u32 = 7 * 86_400;
+
+/// What the tests of all agents need.
+#[cfg(test)]
+mod support {
+    use super::Answer;
+    use crate::ident::Salt;
+    use crate::message::Style;
+
+    /// A style.
+    pub fn style() -> Style {
+        Style { domain: "example.com".into(), salt: Salt(1), wall_start_secs: 0 }
+    }
+
+    /// An answer of a server.
+    pub fn answer(status: u16, cseq: u32) -> Answer<'static> {
+        let (remote_tag, contact) = (Some(&b"srv"[..]), Some(&b"sip:10.0.0.9:5071"[..]));
+        Answer { status, cseq, remote_tag, contact, ..Answer::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_that_was_never_made() {
+        assert!(!Presentity::new(1).start(Op::Unpublish, 0));
+        assert!(!Registrant::new(1).start(Op::Unregister, 0));
+        assert!(!Watcher::new(0, 1).start(Op::Unsubscribe, 0));
+    }
+}

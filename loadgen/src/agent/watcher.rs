@@ -1,0 +1,381 @@
+//! A phone that subscribes.
+
+use super::dialog::Dialog;
+use super::{ATTEMPTS_MAX, Answer, Cause, EXPIRES_MAX, NotifyReaction, Op, Reaction, Told, Transaction};
+use crate::audit::{Notice, Verdict, Watch};
+use crate::clock::Nanos;
+use crate::ident::{Ident, Kind};
+use crate::message::{self, Inside, Request, Style};
+use std::net::SocketAddr;
+
+/// A phone that watches one presentity.
+#[derive(Debug)]
+pub struct Watcher {
+    /// Whom it watches.
+    pub presentity: u32,
+    /// The request that runs.
+    pub running: Option<Transaction>,
+    /// What it was told.
+    pub watch: Watch,
+    generation: u8,
+    cseq: u32,
+    expires: u32,
+    active: bool,
+    /// SUBSCRIBEs whose NOTIFY has not come.
+    owed: u8,
+    dialog: Option<Box<Dialog>>,
+}
+
+impl Watcher {
+    /// A phone that will ask for `expires` seconds.
+    pub fn new(presentity: u32, expires: u32) -> Self {
+        Self {
+            presentity,
+            running: None,
+            watch: Watch::default(),
+            generation: 0,
+            cseq: 19,
+            expires,
+            active: false,
+            owed: 0,
+            dialog: None,
+        }
+    }
+
+    /// Begins `op`; the request is then what [`Watcher::write`] writes. False if there is nothing to do.
+    pub fn start(&mut self, op: Op, intended: Nanos) -> bool {
+        if op == Op::Unsubscribe && self.dialog.is_none() {
+            return false;
+        }
+        self.begin(op, intended, 0);
+        true
+    }
+
+    /// Begins the running operation again.
+    pub fn start_again(&mut self) {
+        if let Some(Transaction { op, intended, attempts, .. }) = self.running {
+            self.begin(op, intended, attempts + 1);
+        }
+    }
+
+    fn begin(&mut self, op: Op, intended: Nanos, attempts: u8) {
+        self.cseq += 1;
+        self.owed = self.owed.saturating_add(1);
+        self.running = Some(Transaction {
+            cseq: self.cseq,
+            op,
+            intended,
+            in_dialog: self.dialog.is_some(),
+            answered: false,
+            notified: false,
+            attempts,
+        });
+    }
+
+    /// Writes the running request.
+    pub fn write(&self, out: &mut Vec<u8>, style: &Style, index: u32, local: &str) {
+        let Some(transaction) = self.running else { return };
+        let from = self.ident(index);
+        let expires = if transaction.op == Op::Unsubscribe { 0 } else { self.expires };
+        let request = Request { from, local, cseq: transaction.cseq, expires };
+        let inside = self.dialog.as_ref().filter(|_| transaction.in_dialog).map(|dialog| Inside {
+            target: &dialog.target,
+            remote_tag: &dialog.remote_tag,
+            routes: &dialog.routes,
+        });
+        message::subscribe(out, style, request, self.presentity, inside);
+    }
+
+    /// Takes an answer to a SUBSCRIBE.
+    pub fn on_answer(&mut self, answer: &Answer<'_>) -> Reaction {
+        let Some(transaction) = self.running.as_mut().filter(|running| running.cseq == answer.cseq) else {
+            return Reaction::Stray;
+        };
+        if transaction.answered {
+            return Reaction::Stray;
+        }
+        let op = transaction.op;
+        match answer.status {
+            ..200 => Reaction::Provisional,
+            200..300 => {
+                transaction.answered = true;
+                if transaction.notified || op == Op::Unsubscribe {
+                    self.running = None;
+                }
+                self.active = op == Op::Subscribe;
+                match (&mut self.dialog, answer.remote_tag, answer.contact) {
+                    (Some(dialog), Some(tag), Some(target)) if *dialog.remote_tag == *tag => {
+                        dialog.refresh_target(target);
+                    }
+                    (dialog @ None, Some(tag), Some(target)) => {
+                        // RFC 3261 §12.1.2: "The route set MUST be set to the list of URIs in the Record-Route header
+                        // field from the response, taken in reverse order".
+                        *dialog = Some(Box::new(Dialog::new(tag, target, answer.routes.iter().rev())));
+                    }
+                    _ => {}
+                }
+                Reaction::Accepted
+            }
+            423 if transaction.attempts < ATTEMPTS_MAX
+                && answer.min_expires.is_some_and(|least| least > self.expires && least <= EXPIRES_MAX) =>
+            {
+                self.expires = answer.min_expires.unwrap_or(self.expires);
+                self.owed = self.owed.saturating_sub(1);
+                Reaction::Again(Cause::TooBrief)
+            }
+            481 if transaction.in_dialog => {
+                let attempts = transaction.attempts;
+                self.forget_dialog();
+                if op == Op::Unsubscribe {
+                    self.running = None;
+                    Reaction::Accepted
+                } else if attempts < ATTEMPTS_MAX {
+                    Reaction::Again(Cause::DialogUnknown)
+                } else {
+                    self.running = None;
+                    Reaction::Refused(481)
+                }
+            }
+            status => {
+                self.running = None;
+                self.owed = self.owed.saturating_sub(1);
+                Reaction::Refused(status)
+            }
+        }
+    }
+
+    /// Takes a NOTIFY.
+    pub fn on_notify(&mut self, told: &Told<'_>) -> NotifyReaction {
+        let mut reaction = NotifyReaction {
+            status: 481,
+            verdict: None,
+            first_since: None,
+            skipped: 0,
+            ended_by_server: false,
+        };
+        let (Some(remote_tag), true) = (told.remote_tag, told.local_tag_fits) else { return reaction };
+        let subscribing = self.running.is_some_and(|running| running.op == Op::Subscribe);
+        match &mut self.dialog {
+            _ if told.generation != self.generation => return reaction,
+            Some(dialog) if *dialog.remote_tag != *remote_tag => return reaction,
+            None if !subscribing => return reaction,
+            _ if !told.event_fits => return NotifyReaction { status: 489, ..reaction },
+            _ if told.terminated.is_none() => return NotifyReaction { status: 400, ..reaction },
+            Some(dialog) => {
+                if let Some(target) = told.contact {
+                    dialog.refresh_target(target);
+                }
+            }
+            dialog @ None => {
+                let Some(target) = told.contact else { return NotifyReaction { status: 400, ..reaction } };
+                *dialog = Some(Box::new(Dialog::new(remote_tag, target, told.routes.iter())));
+            }
+        }
+        let terminated = told.terminated == Some(true);
+        let before = self.watch.newest();
+        let verdict = self.watch.observe(Notice {
+            cseq: told.cseq,
+            branch: told.branch,
+            state: told.state,
+            owed: self.owed > 0,
+            terminated,
+        });
+        reaction.verdict = Some(verdict);
+        reaction.status = match verdict {
+            Verdict::Backward | Verdict::Retransmission { refused: true } => 500,
+            _ => 200,
+        };
+        match verdict {
+            Verdict::Retransmission { .. } | Verdict::Backward => return reaction,
+            Verdict::Fresh if before > 0 => reaction.skipped = told.state - before - 1,
+            Verdict::Repeated => self.owed -= 1,
+            _ => {}
+        }
+        if let Some(running) = self.running.as_mut().filter(|running| running.op == Op::Subscribe) {
+            if !running.notified {
+                reaction.first_since = Some(running.intended);
+                running.notified = true;
+                if verdict != Verdict::Repeated {
+                    self.owed = self.owed.saturating_sub(1);
+                }
+            }
+            if running.answered {
+                self.running = None;
+            }
+        }
+        if terminated && self.active {
+            reaction.ended_by_server = !self.running.is_some_and(|running| running.op == Op::Unsubscribe);
+            self.active = false;
+        }
+        reaction
+    }
+
+    /// Timer F, or Timer N (RFC 6665 §4.1.2.4): the running request is given up.
+    pub fn give_up(&mut self) {
+        if self.running.take().is_some_and(|running| !running.notified) {
+            self.owed = self.owed.saturating_sub(1);
+        }
+    }
+
+    /// Whether it is subscribed.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Where its requests go; none for the configured server.
+    pub fn next_hop(&self) -> Option<SocketAddr> {
+        let in_dialog = self.running.is_some_and(|running| running.in_dialog);
+        self.dialog.as_ref().filter(|_| in_dialog)?.next_hop
+    }
+
+    /// Its present name.
+    pub fn ident(&self, index: u32) -> Ident {
+        Ident { kind: Kind::Watcher, index, generation: self.generation }
+    }
+
+    /// The next SUBSCRIBE is an initial one with a new Call-ID.
+    fn forget_dialog(&mut self) {
+        self.dialog = None;
+        self.active = false;
+        self.owed = 0;
+        self.generation = self.generation.wrapping_add(1);
+        self.watch.new_dialog();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::support::{answer, style};
+
+    fn told(cseq: u32, state: u32) -> Told<'static> {
+        Told {
+            cseq,
+            branch: cseq,
+            local_tag_fits: true,
+            remote_tag: Some(b"srv"),
+            contact: Some(b"sip:10.0.0.9:5071"),
+            event_fits: true,
+            terminated: Some(false),
+            state,
+            ..Told::default()
+        }
+    }
+
+    fn text(watcher: &Watcher) -> String {
+        let mut out = Vec::new();
+        watcher.write(&mut out, &style(), 3, "127.0.0.1:9");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_dialog_is_learned_from_the_200() {
+        let mut watcher = Watcher::new(0, 600);
+        watcher.start(Op::Subscribe, 5);
+        assert!(text(&watcher).starts_with("SUBSCRIBE sip:p0000000@example.com"));
+        let routes: [&[u8]; 2] = [b"<sip:10.0.0.1;lr>", b"<sip:10.0.0.2:5064;lr>"];
+        assert_eq!(watcher.on_answer(&Answer { routes: &routes, ..answer(200, 20) }), Reaction::Accepted);
+        assert!(watcher.is_active() && watcher.running.is_some());
+        assert_eq!(watcher.on_notify(&told(1, 0)).first_since, Some(5));
+        assert!(watcher.running.is_none());
+        watcher.start(Op::Subscribe, 9);
+        let text = text(&watcher);
+        assert!(text.starts_with("SUBSCRIBE sip:10.0.0.9:5071 SIP/2.0"), "{text}");
+        assert!(text.contains("Route: <sip:10.0.0.2:5064;lr>\r\nRoute: <sip:10.0.0.1;lr>\r\n"), "{text}");
+        assert_eq!(watcher.next_hop(), Some("10.0.0.2:5064".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_dialog_is_learned_from_a_notify_that_overtakes_the_200() {
+        let mut watcher = Watcher::new(0, 600);
+        watcher.start(Op::Subscribe, 5);
+        let initial = text(&watcher);
+        let reaction = watcher.on_notify(&told(1, 4));
+        assert_eq!((reaction.status, reaction.verdict), (200, Some(Verdict::Fresh)));
+        assert_eq!(text(&watcher), initial, "a retransmission is the same request");
+        assert!(!watcher.is_active());
+        assert_eq!(watcher.on_answer(&answer(200, 20)), Reaction::Accepted);
+        assert!(watcher.is_active() && watcher.running.is_none());
+        assert_eq!(watcher.on_answer(&answer(200, 20)), Reaction::Stray);
+    }
+
+    #[test]
+    fn strangers_are_answered_481() {
+        let mut watcher = Watcher::new(0, 600);
+        assert_eq!(watcher.on_notify(&told(1, 1)).status, 481, "nobody subscribed");
+        watcher.start(Op::Subscribe, 0);
+        watcher.on_answer(&answer(200, 20));
+        assert_eq!(watcher.on_notify(&Told { remote_tag: Some(b"other"), ..told(1, 1) }).status, 481);
+        assert_eq!(watcher.on_notify(&Told { local_tag_fits: false, ..told(1, 1) }).status, 481);
+        assert_eq!(watcher.on_notify(&Told { generation: 1, ..told(1, 1) }).status, 481);
+        assert_eq!(watcher.on_notify(&Told { event_fits: false, ..told(1, 1) }).status, 489);
+        assert_eq!(watcher.on_notify(&Told { terminated: None, ..told(1, 1) }).status, 400);
+        assert_eq!(watcher.on_notify(&told(1, 1)).status, 200);
+    }
+
+    #[test]
+    fn a_refused_interval_is_asked_for_longer() {
+        let mut watcher = Watcher::new(0, 60);
+        watcher.start(Op::Subscribe, 7);
+        let brief = Answer { min_expires: Some(900), ..answer(423, 20) };
+        assert_eq!(watcher.on_answer(&brief), Reaction::Again(Cause::TooBrief));
+        watcher.start_again();
+        assert!(text(&watcher).contains("CSeq: 21 SUBSCRIBE") && text(&watcher).contains("Expires: 900\r\n"));
+        // A server that asks for the same again is not believed.
+        assert_eq!(watcher.on_answer(&Answer { cseq: 21, ..brief }), Reaction::Refused(423));
+        assert!(watcher.running.is_none());
+    }
+
+    #[test]
+    fn a_lost_dialog_is_made_anew_with_another_call_id() {
+        let mut watcher = Watcher::new(0, 600);
+        watcher.start(Op::Subscribe, 0);
+        watcher.on_answer(&answer(200, 20));
+        watcher.on_notify(&told(9, 1));
+        watcher.start(Op::Subscribe, 0);
+        assert_eq!(watcher.on_answer(&answer(481, 21)), Reaction::Again(Cause::DialogUnknown));
+        watcher.start_again();
+        assert_eq!(watcher.ident(3).generation, 1);
+        assert!(text(&watcher).starts_with("SUBSCRIBE sip:p0000000@example.com"));
+        let reaction = watcher.on_notify(&Told { generation: 1, ..told(1, 1) });
+        assert_eq!(reaction.verdict, Some(Verdict::Repeated), "a lower CSeq is no step back in a new dialog");
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_is_ours_or_the_servers() {
+        for ours in [true, false] {
+            let mut watcher = Watcher::new(0, 600);
+            watcher.start(Op::Subscribe, 0);
+            watcher.on_answer(&answer(200, 20));
+            watcher.on_notify(&told(1, 1));
+            if ours {
+                watcher.start(Op::Unsubscribe, 0);
+                assert!(text(&watcher).contains("Expires: 0\r\n"));
+            }
+            let reaction = watcher.on_notify(&Told { terminated: Some(true), ..told(2, 0) });
+            assert_eq!((reaction.status, reaction.ended_by_server), (200, !ours));
+            assert!(!watcher.is_active());
+        }
+    }
+
+    #[test]
+    fn a_refresh_excuses_one_repeated_notify() {
+        let mut watcher = Watcher::new(0, 600);
+        watcher.start(Op::Subscribe, 0);
+        watcher.on_answer(&answer(200, 20));
+        assert_eq!(watcher.on_notify(&told(1, 0)).verdict, Some(Verdict::Repeated));
+        watcher.on_notify(&told(2, 1));
+        assert_eq!(watcher.on_notify(&told(3, 1)).verdict, Some(Verdict::Duplicate));
+        watcher.start(Op::Subscribe, 0);
+        assert_eq!(watcher.on_notify(&told(4, 1)).verdict, Some(Verdict::Repeated));
+        assert_eq!(watcher.on_notify(&told(5, 1)).verdict, Some(Verdict::Duplicate));
+    }
+
+    #[test]
+    fn skipped_states_are_counted_after_the_first() {
+        let mut watcher = Watcher::new(0, 600);
+        watcher.start(Op::Subscribe, 0);
+        assert_eq!(watcher.on_notify(&told(1, 7)).skipped, 0);
+        assert_eq!(watcher.on_notify(&told(2, 10)).skipped, 2);
+    }
+}
