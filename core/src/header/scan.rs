@@ -84,6 +84,12 @@ pub(crate) fn word_end(bytes: &[u8], at: usize) -> usize {
     find(bytes, at, |word| below(word, b'!'))
 }
 
+/// Whether `value` is one word: not empty, and without white space. All that RFC 3261 §25.1 `callid` means to us.
+#[inline]
+pub(crate) fn is_word(value: &[u8]) -> bool {
+    !value.is_empty() && word_end(value, 0) == value.len()
+}
+
 /// The end of the unquoted parameter value at `at`: wider than `token`, for IPv6 references and base64 without quotes.
 #[inline]
 pub(crate) fn value_end(bytes: &[u8], at: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use super::Method;
 use super::respond::raw_lines;
-use crate::header::scan::{TOKEN, all};
+use crate::header::scan::{TOKEN, all, is_word};
 use crate::header::{CSeq, HeaderName, NameAddr, Via};
 
 /// Why bytes are no SIP message.
@@ -166,7 +166,8 @@ impl<'a> Partial<'a> {
         }
         NameAddr::parse(from?).ok()?;
         let has_tag = NameAddr::parse(to?).ok()?.tag().is_some();
-        if CSeq::parse(cseq?).ok()?.method == Method::Ack || call_id?.is_empty() {
+        // A CSeq that is no CSeq is repeated as it is: the sender knows best what it meant.
+        if CSeq::parse(cseq?).is_ok_and(|cseq| cseq.method == Method::Ack) || !is_word(call_id?) {
             return None;
         }
         let via = Via::parse_at(via?, 0).ok()?.0;

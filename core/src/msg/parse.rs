@@ -3,7 +3,7 @@
 use super::error::{Malformed, ParseError};
 use super::{Message, Method, Start};
 use crate::header::line::{Line, is_empty_line, line_end};
-use crate::header::scan::{TOKEN, number_saturating, skip, word_end};
+use crate::header::scan::{TOKEN, is_word, number_saturating, skip, word_end};
 use crate::header::{CSeq, Event, HeaderName, Index, MediaType, NameAddr, Via};
 use crate::limits::{HEADERS_MAX, MESSAGE_LEN_MAX};
 
@@ -53,8 +53,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     let from = NameAddr::parse(must(HeaderName::From)?).map_err(|_| bad_value(HeaderName::From))?;
     let to = NameAddr::parse(must(HeaderName::To)?).map_err(|_| bad_value(HeaderName::To))?;
     let call_id = must(HeaderName::CallId)?;
-    // RFC 3261 §25.1 `callid` is `word [ "@" word ]`; all that matters to us is that it is one word.
-    if call_id.is_empty() || word_end(call_id, 0) != call_id.len() {
+    if !is_word(call_id) {
         return Err(bad_value(HeaderName::CallId));
     }
     let cseq = CSeq::parse(must(HeaderName::CSeq)?).map_err(|_| bad_value(HeaderName::CSeq))?;

@@ -12,6 +12,8 @@ use crate::header::{NameAddr, Params, Via};
 use crate::uri::Uri;
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Arbitrary bytes, with the bytes that matter to the grammar among them.
     #[test]
     fn any_bytes_are_read_or_refused(bytes in vec(byte(), 0..400)) {
@@ -32,6 +34,9 @@ proptest! {
     fn mutated_messages_are_read_or_refused(changes in vec((any::<Index>(), byte(), 0..4_u8), 1..8)) {
         let mut bytes = SAMPLE.to_vec();
         for (at, byte, kind) in changes {
+            if bytes.is_empty() {
+                break;
+            }
             let at = at.index(bytes.len());
             match kind {
                 0 => bytes[at] = byte,
@@ -100,7 +105,8 @@ proptest! {
     /// An answer to any request that can be read can be read, and repeats what it must.
     #[test]
     fn answers_can_be_read(message in message(), rport in any::<bool>(), port in 1..=u16::MAX) {
-        prop_assume!(message.start.is_ok());
+        let start = message.start.or(Ok(("OPTIONS".into(), "sip:a@h".into())));
+        let message = Written { start, ..message };
         let mut bytes = Vec::new();
         message.write(&mut bytes);
         if rport {
