@@ -7,7 +7,7 @@ use comsipl_fdb::{
 };
 
 const RECORDS: u64 = 8;
-const ROUNDS: u64 = 60_000;
+const ROUNDS: u64 = 400_000;
 
 /// Every word and byte of a record follows from its number and its version.
 fn fixed(record: u64, version: u64) -> [u64; 12] {

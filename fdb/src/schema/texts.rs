@@ -26,7 +26,7 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// Adds the texts, in the order in which [`Texts::next`] gives them back.
+    /// Adds the texts, in the order in which [`split`] gives them back.
     pub(super) fn texts<const N: usize>(mut self, texts: [&'a [u8]; N]) -> Result<Self, Full> {
         for text in texts {
             let length = u16::try_from(text.len()).map_err(|_| Full::TooLong)?;
