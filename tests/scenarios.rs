@@ -104,6 +104,7 @@ scenarios! {
     subscribe_contact_is_a_name
     subscribe_default_expires
     subscribe_end
+    subscribe_end_and_again
     subscribe_event_id
     subscribe_event_name_without_case
     subscribe_first
@@ -113,6 +114,7 @@ scenarios! {
     subscribe_out_of_order
     subscribe_poll
     subscribe_refresh
+    subscribe_refresh_too_late
     subscribe_requested_info
     subscribe_route_set
     subscribe_runs_out

@@ -450,6 +450,7 @@ impl Simulation {
         let may_register = !phone.is_busy(&Purpose::Query);
         let live: Vec<usize> = (0..phone.watches.len())
             .filter(|&w| phone.watches[w].stage == Stage::Live)
+            .filter(|&w| phone.watches[w].ends.surely_runs(now + REFRESH_BEFORE))
             .filter(|&w| !phone.is_busy(&Purpose::Subscribe { watch: w, expires: Duration::ZERO }))
             .collect();
         let some_watch = live.get(pick as usize % live.len().max(1)).copied();
@@ -487,6 +488,8 @@ const SEEDS: u64 = 256;
 const ROUNDS: usize = 3;
 /// Longest time on the way.
 const DELAY_MAX: Duration = Duration::from_millis(700);
+/// Phones refresh a subscription so long before it ends, or not at all.
+const REFRESH_BEFORE: Duration = Duration::from_secs(20);
 /// Live subscriptions of a phone.
 const WATCHES_MAX: usize = 4;
 /// A watcher that made trouble so shortly before the calm may still be waiting out a pause.

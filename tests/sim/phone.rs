@@ -360,6 +360,7 @@ impl Phone {
         let Some(watch) = self.watch_of(text) else {
             return Err(format!("phone {} was never interested in {}", self.number, text.start));
         };
+        let asking = self.is_busy(&Purpose::Subscribe { watch, expires: Duration::ZERO });
         let watch = &mut self.watches[watch];
         let server_tag = text.param("From", "tag");
         let foreign = watch.server_tag.is_some() && watch.server_tag.as_deref() != server_tag;
@@ -409,8 +410,8 @@ impl Phone {
             }
         }
         if terminated {
-            // A refresh that is under way may have been granted already, so only the known end counts.
-            if watch.stage == Stage::Live && watch.ends.surely_runs(now) {
+            // A refresh that is under way may have been granted already, for a shorter time.
+            if watch.stage == Stage::Live && watch.ends.surely_runs(now) && !asking {
                 return Err(format!("{} was terminated out of the blue", watch.call_id));
             }
             watch.stage = Stage::Over;

@@ -23,6 +23,8 @@ type Request = (String, String, String, String);
 pub struct Witness {
     dialogs: BTreeMap<Dialog, Notified>,
     requests: BTreeMap<Request, Asked>,
+    /// When a SUBSCRIBE was answered 200 last, by Call-ID.
+    granted: BTreeMap<String, Duration>,
     /// Counts processes of the server.
     life: u32,
 }
@@ -151,7 +153,9 @@ impl Witness {
         if before.life == life && !before.answered && !silent {
             return Err(format!("{key:?}: NOTIFY {cseq} though {} is not answered", before.cseq));
         }
-        if before.terminated && (before.life == life || !terminated) {
+        // A SUBSCRIBE that is sent again to a new process is answered again, and every 200 has its NOTIFY.
+        let asked_again = self.granted.get(&key.0).is_some_and(|at| *at > before.first_sent);
+        if before.terminated && !(terminated && (before.life != life || asked_again)) {
             return Err(format!("{key:?}: NOTIFY {cseq} after terminated"));
         }
         let troubled = before.troubled || (before.life == life && !before.answered);
@@ -183,8 +187,12 @@ impl Witness {
         if text.param("To", "tag").is_none() {
             return Err(format!("an answer without a To tag: {} {key:?}", text.start));
         }
+        let forgotten = now.saturating_sub(asked.first_taken) >= TIMER_J;
+        if key.1 == "SUBSCRIBE" && text.status() == Some(200) && (asked.answer.is_none() || forgotten) {
+            self.granted.insert(key.2.clone(), now);
+        }
         match &asked.answer {
-            Some(before) if before != bytes && now.saturating_sub(asked.first_taken) < TIMER_J => {
+            Some(before) if before != bytes && !forgotten => {
                 let before = SipText::read(before).map(|b| b.start).unwrap_or_default();
                 Err(format!("two answers to {key:?}: {before}, {}", text.start))
             }

@@ -528,4 +528,4 @@ const INPUTS_PER_TURN_MAX: usize = 64;
 const IDLE_TURNS_MAX: u32 = 1000;
 
 /// How many messages a failure's report shows.
-const STORY_LEN_MAX: usize = 80;
+const STORY_LEN_MAX: usize = 200;
