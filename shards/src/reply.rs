@@ -130,6 +130,10 @@ impl Shard {
                     // RFC 3261 §21.4.13: the types that this kind of request may carry; a SUBSCRIBE may carry none.
                     let accept = if method == Some(Method::Publish) { ACCEPT } else { "" };
                     writer.header("Accept", accept.as_bytes());
+                    if request.message.content_encoding().next().is_some() {
+                        // RFC 3261 §8.2.3: the encodings understood are listed.
+                        writer.header("Accept-Encoding", b"identity");
+                    }
                 }
                 Refusal::BadExtension => {
                     for tag in unsupported(request.message) {

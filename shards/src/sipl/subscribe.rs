@@ -141,10 +141,11 @@ impl Shard {
             } else if to_tag.is_none() && stored.remote_cseq == cseq && !entry.ending {
                 merged = true;
             }
-            if same_dialog {
+            // One that ends is over for the watcher, whether or not its last NOTIFY is answered.
+            if same_dialog && !entry.ending {
                 any = Some(id);
                 out_of_order |= cseq <= stored.remote_cseq;
-                if stored.package.number == package.number && stored.event_id == event_id && !entry.ending {
+                if stored.package.number == package.number && stored.event_id == event_id {
                     exact = Some(id);
                 }
             }
