@@ -63,7 +63,8 @@ step "SIP clients" install_clients
 step "Format" cargo fmt --all --check
 step "Lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "Licences" check_licences
-step "Lock-free code, every interleaving (loom)" cargo test --locked -p comsipl-fdb --features loom --test loom
+step "Lock-free code, every interleaving (loom)" \
+  cargo test --locked --release -p comsipl-fdb --features loom --lib loom
 step "Tests" cargo test --workspace --locked --no-fail-fast
 
 printf '\n=== Summary ===\n'
