@@ -31,6 +31,8 @@ scenarios! {
     crash_is_no_news
     crash_other_number_of_shards
     crash_owed_notify
+    crash_owed_notify_of_a_removal
+    crash_owed_notify_of_an_expiry
     crash_ran_out_meanwhile
     crash_subscriptions_go_on
     crash_twice

@@ -1,7 +1,7 @@
 //! Seeded simulation: phones that do what phones do, over a network that does what networks do, against a server that
 //! crashes now and then – checked against what each phone was promised.
 //!
-//! `COMSIPL_SIM_SEED=n` plays one seed, `COMSIPL_SIM_SEEDS=count` as many from zero on. A failure names its seed and the
+//! `COMSIPL_SIM_SEED=n` plays one seed, `COMSIPL_SIM_SEEDS=count` as many from zero (or from n) on. A failure names its seed and the
 //! last messages; the same seed fails again in the same way.
 //!
 //! A run has rounds. In each there is first a wild time (losses, doubles, disorder, crashes, phones that do not answer),
@@ -34,7 +34,7 @@ use witness::Witness;
 fn promises_are_kept_whatever_happens() {
     let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
     let seeds = match (number("COMSIPL_SIM_SEED"), number("COMSIPL_SIM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
+        (Some(seed), count) => seed..seed + count.unwrap_or(1),
         (None, count) => 0..count.unwrap_or(SEEDS),
     };
     let next = std::sync::atomic::AtomicU64::new(seeds.start);

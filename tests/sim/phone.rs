@@ -442,8 +442,9 @@ impl Phone {
                 let token = token.clone().or(before).ok_or("a refresh of nothing")?;
                 self.live = Some(Live { etag, token, ends: Window::of(&transaction, now, *expires) });
             }
-            (Purpose::Publish { .. }, 412) => match &self.live {
-                Some(live) if live.ends.surely_runs(now) => {
+            // Carried out and not heard of, it may have run out while it was asked for again.
+            (Purpose::Publish { expires, .. }, 412) => match &self.live {
+                Some(live) if live.ends.surely_runs(now) && now < transaction.started + *expires => {
                     return Err(format!("{} was refused before its time: 412", live.etag));
                 }
                 Some(_) => self.live = None,
