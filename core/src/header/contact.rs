@@ -33,7 +33,7 @@ impl<'a> Contact<'a> {
 
     /// The URI without angle brackets; `None` for `*`.
     #[must_use]
-    pub const fn uri(&self) -> Option<&'a [u8]> {
+    pub fn uri(&self) -> Option<&'a [u8]> {
         match self {
             Self::Star => None,
             Self::Addr { name_addr, .. } => Some(name_addr.uri()),

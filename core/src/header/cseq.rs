@@ -1,7 +1,7 @@
 //! `CSeq`: number and method of a request within its dialog (RFC 3261 §20.16).
 
 use super::BadValue;
-use super::scan::{DIGIT, TOKEN, WS, number, skip};
+use super::scan::{DIGIT, TOKEN, number, skip, skip_space};
 use crate::msg::Method;
 
 /// The value of a CSeq header.
@@ -22,15 +22,24 @@ impl<'a> CSeq<'a> {
     /// [`BadValue`] unless it is a number below 2^31, white space and a method.
     #[inline]
     pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
-        let digits = skip(value, 0, DIGIT);
-        let number = number(&value[..digits])?;
-        let start = skip(value, digits, WS);
-        let end = skip(value, start, TOKEN);
-        if number > NUMBER_MAX || start == digits || end == start || end != value.len() {
+        let (digits, method_text) = Self::split(value)?;
+        let number = number(digits)?;
+        if number > NUMBER_MAX {
             return Err(BadValue);
         }
-        let method_text = &value[start..];
         Ok(Self { number, method: Method::of(method_text), method_text })
+    }
+
+    /// The digits, however many, and the method.
+    #[inline]
+    pub(crate) fn split(value: &[u8]) -> Result<(&[u8], &[u8]), BadValue> {
+        let digits = skip(value, 0, DIGIT);
+        let start = skip_space(value, digits);
+        let end = skip(value, start, TOKEN);
+        if digits == 0 || start == digits || end == start || end != value.len() {
+            return Err(BadValue);
+        }
+        Ok((&value[..digits], &value[start..]))
     }
 }
 

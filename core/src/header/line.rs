@@ -2,7 +2,7 @@
 
 use super::HeaderName;
 use super::chunk::{below, equal, find, first};
-use super::scan::{TOKEN, WS, is, skip};
+use super::scan::{TOKEN, WS, is, skip, skip_space};
 use crate::msg::Malformed;
 
 /// One header line, as positions in the message. All fit 16 bits, as a message does.
@@ -27,8 +27,9 @@ impl Line {
         // The end is looked for from the start of the line, not from the colon, so that neither waits for the other.
         let (mut end, next) = folded_end(bytes, at)?;
         let (name, name_end, value_at) = header_name(bytes, at, end)?;
-        let value_start = skip(bytes, value_at, WS).min(end);
-        while end > value_start && is(bytes[end - 1], WS) {
+        let value_start = skip_space(bytes, value_at).min(end);
+        // Only white space is left below `!` here: other control characters keep their place at the end of a value.
+        while end > value_start && bytes[end - 1] < b'!' && is(bytes[end - 1], WS) {
             end -= 1;
         }
         Ok(Self { name, name_end, value_start, value_end: end, next })

@@ -2,7 +2,7 @@
 
 use super::BadValue;
 use super::params::Params;
-use super::scan::{TOKEN, WS, skip};
+use super::scan::{TOKEN, skip, skip_space};
 use super::values::Values;
 
 /// `type/subtype;params`.
@@ -21,11 +21,11 @@ impl<'a> MediaType<'a> {
     #[inline]
     pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
         let kind_end = skip(value, 0, TOKEN);
-        let slash = skip(value, kind_end, WS);
+        let slash = skip_space(value, kind_end);
         if kind_end == 0 || value.get(slash) != Some(&b'/') {
             return Err(BadValue);
         }
-        let start = skip(value, slash + 1, WS);
+        let start = skip_space(value, slash + 1);
         let end = skip(value, start, TOKEN);
         if start == end {
             return Err(BadValue);

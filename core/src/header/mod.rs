@@ -17,6 +17,7 @@ pub use name_addr::NameAddr;
 mod params;
 pub use params::{Param, ParamIter, Params, unquote, unquote_into};
 pub(crate) mod scan;
+mod span;
 mod subscription_state;
 pub use subscription_state::SubscriptionState;
 mod values;

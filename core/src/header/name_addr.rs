@@ -1,17 +1,21 @@
 //! `From`, `To`, `Route`, `Contact` …: a URI with an optional display name and parameters (RFC 3261 §20.10).
 
 use super::BadValue;
+use super::chunk::{below, equal, find};
 use super::params::{Params, scan};
-use super::scan::{URI, WS, all, bare_end, bracket_end, quoted_end, skip, trim_end};
+use super::scan::{bare_end, bracket_end, quoted_end, skip_space, trim_end};
+use super::span::Span;
 
 /// `"Display" <uri>;params` or `uri;params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameAddr<'a> {
     raw: &'a [u8],
-    display: &'a [u8],
-    uri: &'a [u8],
-    params: Params<'a>,
-    tag: Option<&'a [u8]>,
+    display: Span,
+    uri: Span,
+    /// Empty without a tag.
+    tag: Span,
+    /// Where the parameters begin.
+    params_at: u16,
 }
 
 impl<'a> NameAddr<'a> {
@@ -31,23 +35,23 @@ impl<'a> NameAddr<'a> {
     /// Parses the one that begins at `at`; also gives the position of the comma behind it, or of the end.
     #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
-        let start = skip(bytes, at, WS);
-        let (display, left) = match bytes.get(start).ok_or(BadValue)? {
-            b'<' => (&bytes[start..start], Some(start)),
+        let start = skip_space(bytes, at);
+        let (display_end, left) = match bytes.get(start).ok_or(BadValue)? {
+            b'<' => (start, Some(start)),
             b'"' => {
                 let end = quoted_end(bytes, start)?;
-                (&bytes[start..end], Some(skip(bytes, end, WS)))
+                (end, Some(skip_space(bytes, end)))
             }
             _ => {
                 let end = bare_end(bytes, start);
-                let text = trim_end(&bytes[start..end]);
+                let text_end = start + trim_end(&bytes[start..end]).len();
                 match bytes.get(end) {
-                    Some(b'<') => (text, Some(end)),
-                    _ => (text, None),
+                    Some(b'<') => (text_end, Some(end)),
+                    _ => (text_end, None),
                 }
             }
         };
-        let (display, uri, end) = match left {
+        let (display_end, uri, uri_end, end) = match left {
             Some(left) => {
                 if bytes.get(left) != Some(&b'<') {
                     return Err(BadValue);
@@ -56,28 +60,34 @@ impl<'a> NameAddr<'a> {
                 if bytes.get(end) != Some(&b'>') || end == left + 1 {
                     return Err(BadValue);
                 }
-                (display, &bytes[left + 1..end], end + 1)
+                (display_end, left + 1, end, end + 1)
             }
             None => {
-                if !all(display, URI) || !display.contains(&b':') || display.contains(&b'?') {
+                if !is_addr_spec(&bytes[start..display_end]) {
                     return Err(BadValue);
                 }
-                (&bytes[start..start], display, start + display.len())
+                (start, start, display_end, display_end)
             }
         };
-        let mut tag = None;
-        let after = scan(bytes, end, |name, value| {
-            if name.len() == 3 && name.eq_ignore_ascii_case(b"tag") {
-                match value {
-                    Some(value) if !value.is_empty() && tag.is_none() => tag = Some(value),
+        let mut tag = Span::default();
+        let after = scan(bytes, end, |param| {
+            if param.name.len() == 3 && param.name.eq_ignore_ascii_case(b"tag") {
+                match param.value {
+                    Some((from, to)) if from != to && tag.is_empty() => tag = Span::new(start, from, to)?,
                     _ => return Err(BadValue),
                 }
             }
             Ok(())
         })?;
         let raw = trim_end(&bytes[start..after]);
-        let params = Params(raw.get(end - start..).unwrap_or_default());
-        Ok((Self { raw, display, uri, params, tag }, after))
+        let parsed = Self {
+            raw,
+            display: Span::new(start, start, display_end)?,
+            uri: Span::new(start, uri, uri_end)?,
+            tag,
+            params_at: Span::new(start, end, end)?.end() as u16,
+        };
+        Ok((parsed, after))
     }
 
     /// The bytes in the message, without white space around them.
@@ -88,28 +98,35 @@ impl<'a> NameAddr<'a> {
 
     /// Display name as written, with its quotes; empty when there is none. May hold any bytes.
     #[must_use]
-    pub const fn display(&self) -> &'a [u8] {
-        self.display
+    pub fn display(&self) -> &'a [u8] {
+        self.display.of(self.raw)
     }
 
     /// The URI without angle brackets. It holds no white space and no control characters, but it is checked no further:
     /// see [`crate::Uri::parse`].
     #[must_use]
-    pub const fn uri(&self) -> &'a [u8] {
-        self.uri
+    pub fn uri(&self) -> &'a [u8] {
+        self.uri.of(self.raw)
     }
 
     /// The header parameters.
     #[must_use]
-    pub const fn params(&self) -> Params<'a> {
-        self.params
+    pub fn params(&self) -> Params<'a> {
+        Params(&self.raw[usize::from(self.params_at)..])
     }
 
     /// The `tag` parameter; never empty.
     #[must_use]
-    pub const fn tag(&self) -> Option<&'a [u8]> {
-        self.tag
+    pub fn tag(&self) -> Option<&'a [u8]> {
+        self.tag.of_some(self.raw)
     }
+}
+
+/// Whether `text` looks like a URI that needs no angle brackets: with a scheme, without white space and `?`.
+fn is_addr_spec(text: &[u8]) -> bool {
+    let colon = find(text, 0, |word| equal(word, b':'));
+    let bad = find(text, 0, |word| below(word, b'!') | equal(word, b'?') | equal(word, b'>'));
+    colon < text.len() && bad == text.len()
 }
 
 #[cfg(test)]

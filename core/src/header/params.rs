@@ -1,7 +1,7 @@
 //! Parameters of a header value or of a URI: `;name=value;flag` (RFC 3261 §7.3.1, §25.1 `generic-param`).
 
 use super::BadValue;
-use super::scan::{TOKEN, WS, quoted_end, skip, value_end};
+use super::scan::{TOKEN, quoted_end, skip, skip_space, value_end};
 
 /// Parameters as they stand in the message, beginning at the first `;` (or empty).
 ///
@@ -15,7 +15,7 @@ impl<'a> Params<'a> {
     /// # Errors
     /// [`BadValue`] when `raw` is anything else than a list of parameters.
     pub fn parse(raw: &'a [u8]) -> Result<Self, BadValue> {
-        let end = scan(raw, 0, |_, _| Ok(()))?;
+        let end = scan(raw, 0, |_| Ok(()))?;
         if end == raw.len() { Ok(Self(raw)) } else { Err(BadValue) }
     }
 
@@ -101,9 +101,9 @@ impl<'a> Iterator for ParamIter<'a> {
 
     fn next(&mut self) -> Option<Param<'a>> {
         match one(self.raw, self.at) {
-            Ok(Some((param, end))) => {
-                self.at = end;
-                Some(param)
+            Ok(Some(found)) => {
+                self.at = found.end;
+                Some(Param { name: found.name, value: found.value.map(|(start, end)| &self.raw[start..end]) })
             }
             // The list was checked when the value was parsed.
             Ok(None) | Err(BadValue) => {
@@ -114,45 +114,54 @@ impl<'a> Iterator for ParamIter<'a> {
     }
 }
 
-/// Reads parameters from `at` to a comma or the end of `bytes` and returns that position; `each` sees every one of them.
-#[inline(always)]
-pub(crate) fn scan<'a>(
-    bytes: &'a [u8],
-    mut at: usize,
-    mut each: impl FnMut(&'a [u8], Option<&'a [u8]>) -> Result<(), BadValue>,
-) -> Result<usize, BadValue> {
-    while let Some((param, end)) = one(bytes, at)? {
-        each(param.name, param.value)?;
-        at = end;
-    }
-    Ok(skip(bytes, at, WS))
+/// A parameter and where it lies.
+pub(super) struct Found<'a> {
+    pub(super) name: &'a [u8],
+    /// Start and end of the value, if there is a `=`.
+    pub(super) value: Option<(usize, usize)>,
+    /// Where reading goes on.
+    end: usize,
 }
 
-/// The parameter that begins at `at` and the position behind it; `None` at a comma or at the end.
+/// Reads parameters from `at` to a comma or the end of `bytes` and returns that position; `each` sees every one of them.
 #[inline(always)]
-fn one(bytes: &[u8], at: usize) -> Result<Option<(Param<'_>, usize)>, BadValue> {
-    let at = skip(bytes, at, WS);
+pub(super) fn scan<'a>(
+    bytes: &'a [u8],
+    mut at: usize,
+    mut each: impl FnMut(Found<'a>) -> Result<(), BadValue>,
+) -> Result<usize, BadValue> {
+    while let Some(found) = one(bytes, at)? {
+        at = found.end;
+        each(found)?;
+    }
+    Ok(skip_space(bytes, at))
+}
+
+/// The parameter that begins at `at`; `None` at a comma or at the end.
+#[inline(always)]
+fn one(bytes: &[u8], at: usize) -> Result<Option<Found<'_>>, BadValue> {
+    let at = skip_space(bytes, at);
     match bytes.get(at) {
         None | Some(b',') => return Ok(None),
         Some(b';') => {}
         Some(_) => return Err(BadValue),
     }
-    let start = skip(bytes, at + 1, WS);
+    let start = skip_space(bytes, at + 1);
     let end = skip(bytes, start, TOKEN);
     if start == end {
         return Err(BadValue);
     }
     let name = &bytes[start..end];
-    let equals = skip(bytes, end, WS);
+    let equals = skip_space(bytes, end);
     if bytes.get(equals) != Some(&b'=') {
-        return Ok(Some((Param { name, value: None }, end)));
+        return Ok(Some(Found { name, value: None, end }));
     }
-    let start = skip(bytes, equals + 1, WS);
+    let start = skip_space(bytes, equals + 1);
     let end = match bytes.get(start) {
         Some(b'"') => quoted_end(bytes, start)?,
         _ => value_end(bytes, start),
     };
-    Ok(Some((Param { name, value: Some(&bytes[start..end]) }, end)))
+    Ok(Some(Found { name, value: Some((start, end)), end }))
 }
 
 /// The text of a parameter value or display name without its quotes; escapes stay as they are.

@@ -78,6 +78,15 @@ pub(crate) fn skip(bytes: &[u8], at: usize, class: u8) -> usize {
     at
 }
 
+/// The first position from `at` on that is no white space, or the end. Most often that is `at` itself.
+#[inline(always)]
+pub(crate) fn skip_space(bytes: &[u8], at: usize) -> usize {
+    match bytes.get(at) {
+        Some(b'!'..) => at,
+        _ => skip(bytes, at, WS),
+    }
+}
+
 /// The first position from `at` on of a character up to the space, or the end.
 #[inline]
 pub(crate) fn word_end(bytes: &[u8], at: usize) -> usize {
@@ -115,7 +124,7 @@ pub(crate) fn all(bytes: &[u8], class: u8) -> bool {
 
 /// `bytes` without white space at both ends.
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
-    trim_end(&bytes[skip(bytes, 0, WS)..])
+    trim_end(&bytes[skip_space(bytes, 0)..])
 }
 
 /// `bytes` without white space at the end.

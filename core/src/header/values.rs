@@ -1,7 +1,7 @@
 //! Headers that may stand on several lines and hold several values on each (RFC 3261 §7.3.1).
 
 use super::line::{Line, folded_end, is_empty_line};
-use super::scan::{WS, element_end, skip, trim_end};
+use super::scan::{element_end, skip_space, trim_end};
 use super::{BadValue, HeaderName, NameAddr};
 
 /// Where the first line of each header lies in its message.
@@ -128,7 +128,7 @@ impl<'a> Iterator for Values<'a> {
                     continue;
                 }
             }
-            let start = skip(self.rest, 0, WS);
+            let start = skip_space(self.rest, 0);
             let end = element_end(self.rest, start);
             let value = trim_end(&self.rest[start..end]);
             self.rest = self.rest.get(end + 1..).unwrap_or_default();

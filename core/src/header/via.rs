@@ -2,21 +2,24 @@
 
 use super::BadValue;
 use super::params::{Params, scan};
-use super::scan::{DIGIT, HOST, TOKEN, WS, port, skip, trim_end};
+use super::scan::{DIGIT, HOST, TOKEN, port, skip, skip_space, trim_end};
+use super::span::Span;
 
 /// One value of a Via header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via<'a> {
     raw: &'a [u8],
-    transport: &'a [u8],
+    transport: Span,
     /// From the sent-protocol to the end of sent-by, without parameters.
-    head: &'a [u8],
-    host: &'a [u8],
-    port: Option<u16>,
-    branch: Option<&'a [u8]>,
+    head: Span,
+    host: Span,
+    /// 0 if none is written.
+    port: u16,
     rport: Rport,
-    received: Option<&'a [u8]>,
-    params: Params<'a>,
+    /// Empty without a branch.
+    branch: Span,
+    /// Empty without `received`.
+    received: Span,
 }
 
 /// The `rport` parameter of a Via (RFC 3581 §3).
@@ -44,12 +47,13 @@ impl<'a> Via<'a> {
     /// Parses the Via that begins at `at`; also gives the position of the comma behind it, or of the end.
     #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
-        let start = skip(bytes, at, WS);
+        let start = skip_space(bytes, at);
         let (transport, space) = match bytes.get(start..start + 12) {
-            Some(b"SIP/2.0/UDP ") => (&bytes[start + 8..start + 11], start + 11),
+            Some(b"SIP/2.0/UDP ") => (start + 8, start + 11),
             _ => sent_protocol(bytes, start)?,
         };
-        let host_start = skip(bytes, space, WS);
+        let host_start = skip_space(bytes, space);
+        let transport = Span::new(start, transport, space)?;
         if host_start == space {
             return Err(BadValue);
         }
@@ -66,54 +70,48 @@ impl<'a> Via<'a> {
         if host_end == host_start {
             return Err(BadValue);
         }
-        let colon = skip(bytes, host_end, WS);
+        let colon = skip_space(bytes, host_end);
         let (sent_by_port, end) = match bytes.get(colon) {
             Some(b':') => {
-                let digits = skip(bytes, colon + 1, WS);
+                let digits = skip_space(bytes, colon + 1);
                 let end = skip(bytes, digits, DIGIT);
-                (Some(port(&bytes[digits..end])?), end)
+                (port(&bytes[digits..end])?, end)
             }
-            _ => (None, host_end),
+            _ => (0, host_end),
         };
-        let mut branch = None;
+        let mut branch = Span::default();
         let mut rport = Rport::Absent;
-        let mut received = None;
-        let after = scan(bytes, end, |name, value| {
-            match name.len() {
-                6 if name.eq_ignore_ascii_case(b"branch") => {
-                    if branch.is_some() || value.is_none_or(<[u8]>::is_empty) {
-                        return Err(BadValue);
-                    }
-                    branch = value;
-                }
-                5 if name.eq_ignore_ascii_case(b"rport") => {
-                    rport = match value {
+        let mut received = Span::default();
+        let after = scan(bytes, end, |param| {
+            let slot = match param.name.len() {
+                6 if param.name.eq_ignore_ascii_case(b"branch") => &mut branch,
+                8 if param.name.eq_ignore_ascii_case(b"received") => &mut received,
+                5 if param.name.eq_ignore_ascii_case(b"rport") => {
+                    rport = match param.value {
                         _ if rport != Rport::Absent => return Err(BadValue),
-                        None | Some(b"") => Rport::Asked,
-                        Some(value) => Rport::Port(port(value)?),
+                        None => Rport::Asked,
+                        Some((from, to)) if from == to => Rport::Asked,
+                        Some((from, to)) => Rport::Port(port(&bytes[from..to])?),
                     };
+                    return Ok(());
                 }
-                8 if name.eq_ignore_ascii_case(b"received") => {
-                    if received.is_some() || value.is_none_or(<[u8]>::is_empty) {
-                        return Err(BadValue);
-                    }
-                    received = value;
-                }
-                _ => {}
+                _ => return Ok(()),
+            };
+            match param.value {
+                Some((from, to)) if from != to && slot.is_empty() => *slot = Span::new(start, from, to)?,
+                _ => return Err(BadValue),
             }
             Ok(())
         })?;
-        let raw = trim_end(&bytes[start..after]);
         let via = Self {
-            raw,
+            raw: trim_end(&bytes[start..after]),
             transport,
-            head: &bytes[start..end],
-            host: &bytes[host_start..host_end],
+            head: Span::new(start, start, end)?,
+            host: Span::new(start, host_start, host_end)?,
             port: sent_by_port,
-            branch,
             rport,
+            branch,
             received,
-            params: Params(raw.get(end - start..).unwrap_or_default()),
         };
         Ok((via, after))
     }
@@ -126,32 +124,32 @@ impl<'a> Via<'a> {
 
     /// `SIP/2.0/UDP host:port` as written: all before the parameters.
     #[must_use]
-    pub const fn head(&self) -> &'a [u8] {
-        self.head
+    pub fn head(&self) -> &'a [u8] {
+        self.head.of(self.raw)
     }
 
     /// Transport token as written, `UDP` or another; compared without case.
     #[must_use]
-    pub const fn transport(&self) -> &'a [u8] {
-        self.transport
+    pub fn transport(&self) -> &'a [u8] {
+        self.transport.of(self.raw)
     }
 
     /// Host of sent-by as written, an IPv6 address with its brackets.
     #[must_use]
-    pub const fn host(&self) -> &'a [u8] {
-        self.host
+    pub fn host(&self) -> &'a [u8] {
+        self.host.of(self.raw)
     }
 
     /// Port of sent-by, if it is written.
     #[must_use]
-    pub const fn port(&self) -> Option<u16> {
-        self.port
+    pub fn port(&self) -> Option<u16> {
+        (self.port != 0).then_some(self.port)
     }
 
     /// The transaction's branch; never empty.
     #[must_use]
-    pub const fn branch(&self) -> Option<&'a [u8]> {
-        self.branch
+    pub fn branch(&self) -> Option<&'a [u8]> {
+        self.branch.of_some(self.raw)
     }
 
     /// Whether the sender wants its answer at its source port (RFC 3581).
@@ -162,30 +160,30 @@ impl<'a> Via<'a> {
 
     /// The `received` parameter as written. In a request it is what the sender claims, and worth nothing.
     #[must_use]
-    pub const fn received(&self) -> Option<&'a [u8]> {
-        self.received
+    pub fn received(&self) -> Option<&'a [u8]> {
+        self.received.of_some(self.raw)
     }
 
     /// All parameters.
     #[must_use]
-    pub const fn params(&self) -> Params<'a> {
-        self.params
+    pub fn params(&self) -> Params<'a> {
+        Params(&self.raw[self.head.end()..])
     }
 }
 
-/// Reads `SIP / 2.0 / UDP` with white space and any tokens; gives the transport and the position behind it.
-fn sent_protocol(bytes: &[u8], at: usize) -> Result<(&[u8], usize), BadValue> {
+/// Reads `SIP / 2.0 / UDP` with white space and any tokens; gives start and end of the transport.
+fn sent_protocol(bytes: &[u8], at: usize) -> Result<(usize, usize), BadValue> {
     let mut at = at;
     for _ in 0..2 {
         let end = skip(bytes, at, TOKEN);
-        let slash = skip(bytes, end, WS);
+        let slash = skip_space(bytes, end);
         if end == at || bytes.get(slash) != Some(&b'/') {
             return Err(BadValue);
         }
-        at = skip(bytes, slash + 1, WS);
+        at = skip_space(bytes, slash + 1);
     }
     let end = skip(bytes, at, TOKEN);
-    if end == at { Err(BadValue) } else { Ok((&bytes[at..end], end)) }
+    if end == at { Err(BadValue) } else { Ok((at, end)) }
 }
 
 /// The end of the characters of an IPv6 address from `at` on; zone names do not belong in SIP.

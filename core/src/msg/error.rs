@@ -1,6 +1,5 @@
 //! What is wrong with a message that could not be parsed, and what of it can still be answered.
 
-use super::Method;
 use super::respond::raw_lines;
 use crate::header::scan::{TOKEN, all, is_word};
 use crate::header::{CSeq, HeaderName, NameAddr, Via};
@@ -124,8 +123,8 @@ pub struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    /// Whether this is a request other than ACK whose top Via, From, To, Call-ID and CSeq can be read: then, and only
-    /// then, it may be answered (RFC 3261 §8.2.6.2; §17: an ACK is never answered).
+    /// Whether this is a request other than ACK whose top Via, From, To, Call-ID and CSeq (its number may be too large) can be
+    /// read: then, and only then, it may be answered (RFC 3261 §8.2.6.2; §17: an ACK is never answered).
     #[must_use]
     pub fn can_respond(&self) -> bool {
         self.read().is_some()
@@ -166,8 +165,9 @@ impl<'a> Partial<'a> {
         }
         NameAddr::parse(from?).ok()?;
         let has_tag = NameAddr::parse(to?).ok()?.tag().is_some();
-        // A CSeq that is no CSeq is repeated as it is: the sender knows best what it meant.
-        if CSeq::parse(cseq?).is_ok_and(|cseq| cseq.method == Method::Ack) || !is_word(call_id?) {
+        // RFC 4475 §3.1.2.4: a CSeq whose number is too large is answered with 400; the answer repeats it as it is.
+        let (_, cseq_method) = CSeq::split(cseq?).ok()?;
+        if cseq_method == b"ACK" || !is_word(call_id?) {
             return None;
         }
         let via = Via::parse_at(via?, 0).ok()?.0;

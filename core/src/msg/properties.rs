@@ -162,7 +162,9 @@ fn exercise(bytes: &[u8]) {
             assert_eq!(answered, error.partial.can_respond());
             match parse(&out) {
                 Ok(answer) => assert_eq!(answer.status(), Some(error.kind.status())),
-                Err(bad) => assert_eq!((answered, bad.kind), (false, Malformed::Empty)),
+                // Only an overlarge CSeq is repeated although it is malformed.
+                Err(bad) if answered => assert_eq!(bad.kind, Malformed::Bad(HeaderName::CSeq)),
+                Err(bad) => assert_eq!(bad.kind, Malformed::Empty),
             }
             return;
         }
