@@ -496,15 +496,20 @@ fn a_negative_content_length_is_refused() {
     }
 }
 
-/// RFC 4475 §3.1.2.4: a CSeq beyond 2^31-1 (RFC 3261 §8.1.1.5) cannot be repeated in an answer either.
+/// RFC 4475 §3.1.2.4: a CSeq beyond 2^31-1 (RFC 3261 §8.1.1.5) gets a 400 that repeats it as it is; what is no CSeq at
+/// all gets none.
 #[test]
 fn an_overlarge_cseq_is_refused() {
-    for number in ["18446744073709551617", "2147483648", "-1"] {
-        refused(
-            &base().replace("1 OPTIONS", &format!("{number} OPTIONS")),
-            Malformed::Bad(HeaderName::CSeq),
-            false,
-        );
+    for number in ["18446744073709551617", "2147483648"] {
+        let bytes = wire(&base().replace("1 OPTIONS", &format!("{number} OPTIONS")));
+        let error = parse(&bytes).unwrap_err();
+        assert_eq!(error.kind, Malformed::Bad(HeaderName::CSeq));
+        let mut out = Vec::new();
+        assert!(respond_malformed(&mut out, &error.partial, 400, "Bad Request", source()));
+        assert!(String::from_utf8(out).unwrap().contains(&format!("\r\nCSeq: {number} OPTIONS\r\n")));
+    }
+    for cseq in ["-1 OPTIONS", "OPTIONS", "1", "1 OPTIONS x", "one OPTIONS"] {
+        refused(&base().replace("1 OPTIONS", cseq), Malformed::Bad(HeaderName::CSeq), false);
     }
     let bytes = wire(&base().replace("1 OPTIONS", "2147483647 OPTIONS"));
     assert_eq!(read(&bytes).cseq().number, 2_147_483_647);
@@ -836,6 +841,13 @@ fn an_answer_carries_no_stray_line_break() {
     let error = parse(bytes.as_bytes()).unwrap_err();
     assert!(!error.partial.can_respond());
     assert!(!respond_malformed(&mut Vec::new(), &error.partial, 400, "Bad Request", source()));
+}
+
+/// A Call-ID of two words makes a request malformed; the answer once repeated it and was malformed itself.
+#[test]
+fn a_malformed_call_id_is_not_repeated() {
+    refused(&base().replace("torture@", "torture @"), Malformed::Bad(HeaderName::CallId), false);
+    refused(&base().replace("torture@192.0.2.7", ""), Malformed::Bad(HeaderName::CallId), false);
 }
 
 // How the tests speak.
