@@ -14,9 +14,11 @@ criterion_main!(benches);
 /// Whole messages.
 fn read(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
-    for (name, bytes, used) in
-        [("subscribe", subscribe(), subscribe_used as Used), ("publish", publish(), publish_used), ("200", ok(), ok_used)]
-    {
+    for (name, bytes, used) in [
+        ("subscribe", subscribe(), subscribe_used as Used),
+        ("publish", publish(), publish_used),
+        ("200", ok(), ok_used),
+    ] {
         let len = bytes.len();
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(BenchmarkId::new(format!("{name}/frame"), len), |b| {
@@ -135,6 +137,8 @@ fn ok() -> Vec<u8> {
 /// Holds a message to the size that its results are quoted with.
 fn sized(message: Vec<u8>, about: usize) -> Vec<u8> {
     assert!(message.len().abs_diff(about) <= about / 20, "{} bytes are not about {about}", message.len());
-    assert!(parse(&message).is_ok_and(|message| message.max_forwards().is_some() || message.status().is_some()));
+    assert!(
+        parse(&message).is_ok_and(|message| message.max_forwards().is_some() || message.status().is_some())
+    );
     message
 }
