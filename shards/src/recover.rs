@@ -67,6 +67,12 @@ impl Shard {
                 }
             }
         }
+        if let Some(settling) = &mut self.settling {
+            let presentities = &self.presentities;
+            settling.bare.retain(|&key| {
+                presentities.find(key).is_some_and(|user| presentities[user].first_publication == NONE)
+            });
+        }
         recent.sort_unstable();
         recent.dedup();
         for key in recent {
@@ -91,6 +97,9 @@ impl Shard {
         entry.fingerprint = document.fingerprint;
         if document.changed_at.0 >= since {
             recent.push(document.key);
+        } else if let Some(settling) = &mut self.settling {
+            // Whether it is bare shows when all publications are read.
+            settling.bare.push(document.key);
         }
         Some(())
     }

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use comsipl_core::chunked::Slab;
 use comsipl_core::pidf::Composer;
@@ -29,9 +30,14 @@ use crate::note::Note;
 use crate::presentities::Presentities;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
+use crate::sipl::Settling;
 use crate::sipp::Attempt;
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
+
+/// How long after a start bare documents are kept although nobody is known to watch them: long enough for every shard to
+/// say whom it watches.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Who must handle a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +121,8 @@ pub struct Shard {
     /// Watched presentities whose bodies are cached, oldest first.
     pub(crate) cached: VecDeque<(u32, AorKey)>,
     pub(crate) scratch: Scratch,
+    /// The time after the start in which watchers are not known yet.
+    pub(crate) settling: Option<Settling>,
     /// Timers that were due and did not fit the turn.
     more_due: bool,
     /// When the oldest undelivered change was written to the files last.
@@ -154,6 +162,9 @@ impl Shard {
             due: VecDeque::new(),
             cached: VecDeque::new(),
             scratch: Scratch::default(),
+            // Over new files there is nobody who could have watched before.
+            settling: (start.last_alive_ms != 0)
+                .then(|| Settling { until: now.mono + SETTLING, bare: Vec::new() }),
             more_due: false,
             undelivered_noted: Mono(0),
             undelivered_since: 0,
@@ -177,7 +188,7 @@ impl Shard {
             Note::Unwatch { key, shard } => {
                 if let Some(user) = self.presentities.find(key) {
                     self.presentities[user].watching_shards &= !(1 << shard);
-                    self.presentities.forget_if_empty(user);
+                    self.forget_bare_document(now, user);
                 }
             }
             Note::Changed { key, version } => self.on_changed(now, key, version),
@@ -189,7 +200,8 @@ impl Shard {
         self.now = now.mono;
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);
-        self.more_due = expiries || attempts;
+        let settling = self.settle(now);
+        self.more_due = expiries || attempts || settling;
         self.fan_out(now);
         self.transactions.expire(now.mono);
         self.note_undelivered(now);
@@ -207,6 +219,10 @@ impl Shard {
             self.subscriptions.expiry.deadline(),
             self.presentities.publication_expiry.deadline(),
             self.presentities.binding_expiry.deadline(),
+            self.settling
+                .as_ref()
+                .filter(|settling| !settling.bare.is_empty())
+                .map(|settling| settling.until),
         ]
         .into_iter()
         .flatten()

@@ -1,11 +1,14 @@
 //! SIPL, the front service: takes REGISTER, PUBLISH and SUBSCRIBE, and answers whatever else comes.
 
+mod compose;
 mod options;
 mod publish;
 mod register;
 mod subscribe;
 
 pub(crate) mod expire;
+
+pub(crate) use compose::Settling;
 
 use comsipl_core::aor::{BadAor, canonical_into};
 use comsipl_core::msg::{self, Message, Method};
