@@ -156,21 +156,20 @@ pub(crate) fn quoted_end(bytes: &[u8], at: usize) -> Result<usize, BadValue> {
 /// brackets, or the end of `bytes`. A quote or bracket left open reaches to the end.
 pub(crate) fn element_end(bytes: &[u8], at: usize) -> usize {
     let mut at = at;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b',' => return at,
-            b'"' => match quoted_end(bytes, at) {
+    loop {
+        at = find(bytes, at, |word| equal(word, b',') | equal(word, b'"') | equal(word, b'<'));
+        match bytes.get(at) {
+            Some(b'"') => match quoted_end(bytes, at) {
                 Ok(end) => at = end,
                 Err(BadValue) => return bytes.len(),
             },
-            b'<' => match memchr::memchr(b'>', &bytes[at..]) {
+            Some(b'<') => match memchr::memchr(b'>', &bytes[at..]) {
                 Some(len) => at += len + 1,
                 None => return bytes.len(),
             },
-            _ => at += 1,
+            Some(_) | None => return at,
         }
     }
-    at.min(bytes.len())
 }
 
 /// The unsigned decimal number that `bytes` are. Nothing but digits; a value beyond `u32` becomes `u32::MAX`.
