@@ -455,7 +455,7 @@ impl Simulation {
             .collect();
         let some_watch = live.get(pick as usize % live.len().max(1)).copied();
         let bytes = match (dice, some_watch) {
-            (0..=29, _) if may_publish => Some(phone.publish(now, crashes, expires, pick % 3 == 0)),
+            (0..=29, _) if may_publish => Some(phone.publish(now, crashes, expires, pick.is_multiple_of(3))),
             (30..=37, _) if may_publish && phone.live.is_some() => Some(phone.refresh(now, crashes, expires)),
             (38..=43, _) if may_publish && phone.live.is_some() => Some(phone.unpublish(now, crashes)),
             (44..=47, _) if may_publish => phone.try_old_tag(now, crashes, pick),

@@ -109,7 +109,7 @@ impl Node {
 /// Opens one file; a file that is new gets a hash key that the seed determines.
 fn open(dir: &Path, kind: FileKind, records_max: u32, chance: &mut Chance) -> io::Result<Opened> {
     let path = dir.join(kind.file_name());
-    let options = OpenOptions { records_max, threads: 1 };
+    let options = OpenOptions { records_max, threads: 1, hash_key: None };
     let opened = Fdb::open(&path, kind, &options).map_err(io::Error::other)?;
     if !opened.recovery.created {
         return Ok(opened);
