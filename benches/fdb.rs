@@ -11,7 +11,7 @@ const PAYLOADS: [(&str, usize); 2] = [("dialog 300 B", 300), ("document 1200 B",
 
 fn open() -> (tempfile::TempDir, Opened) {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
-    let options = OpenOptions { records_max: 1 << 14, threads: 1 };
+    let options = OpenOptions { records_max: 1 << 14, threads: 1, hash_key: None };
     let path = dir.path().join(FileKind::Presence.file_name());
     let opened = Fdb::open(&path, FileKind::Presence, &options).expect("a new file");
     (dir, opened)

@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let parent = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(parent)?;
     let path = folder.path().join(FileKind::Presence.file_name());
-    let options = OpenOptions { records_max: 1 << 20, threads };
+    let options = OpenOptions { records_max: 1 << 20, threads, hash_key: None };
     let mut opened = Fdb::open(&path, FileKind::Presence, &options)?;
     println!("{records} subscriptions in {PARTITIONS} partitions, {threads} threads, one writer thread");
 

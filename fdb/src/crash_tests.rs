@@ -7,7 +7,7 @@ use crate::kill;
 use crate::layout::{CHAIN_BYTES, EXTENT_RECORDS, FIXED_WORDS, INLINE_BYTES, chain_records};
 use crate::{Fdb, FileKind, Full, Kind, OpenOptions, Opened, Partition, ReadError, RecordBuf, RecordId};
 
-const OPTIONS: OpenOptions = OpenOptions { records_max: 4 * EXTENT_RECORDS, threads: 1 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 4 * EXTENT_RECORDS, threads: 1, hash_key: None };
 
 /// A record whose every word and byte follows from three numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,6 +71,9 @@ pub enum OpenFault {
         /// Bytes it should have at least.
         expected: u64,
     },
+    /// The file belongs to another set of files: its hash key is not the one of
+    /// [`OpenOptions::hash_key`](crate::OpenOptions::hash_key).
+    HashKey,
     /// [`OpenOptions::records_max`](crate::OpenOptions::records_max) is 0 or beyond [`RECORDS_MAX_LIMIT`].
     RecordsMax {
         /// The value given.
@@ -132,6 +135,11 @@ impl fmt::Display for OpenError {
                 f,
                 "{path}: expected at least {expected} bytes, found {found}: the file was cut short; restore it from a \
                  backup, or move it away to begin with an empty one"
+            ),
+            OpenFault::HashKey => write!(
+                f,
+                "{path}: expected the hash key of the other file in this directory, found another; the two files come from \
+                 different servers: put the one back that belongs here, or move this one away to begin with an empty one"
             ),
             OpenFault::RecordsMax { found } => write!(
                 f,

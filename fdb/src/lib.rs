@@ -16,7 +16,7 @@
 //! use comsipl_fdb::{Fdb, FileKind, Kind, OpenOptions, RecordBuf, RecordId};
 //!
 //! let path = folder.path().join(FileKind::Presence.file_name());
-//! let mut opened = Fdb::open(&path, FileKind::Presence, &OpenOptions { records_max: 1024, threads: 1 })?;
+//! let mut opened = Fdb::open(&path, FileKind::Presence, &OpenOptions { records_max: 1024, threads: 1, hash_key: None })?;
 //! let partition = &mut opened.partitions[7];
 //! let slot = partition.insert(Kind::Publication, &[1; 12], b"<presence/>")?;
 //!

@@ -36,6 +36,9 @@ pub struct OpenOptions {
     pub records_max: u32,
     /// Threads that recovery uses; 0: as many as there are cores.
     pub threads: usize,
+    /// The secret hash key that a new file gets, and that a file must have; `None`: a new file gets one by chance, and any
+    /// will do. Files that belong together share one.
+    pub hash_key: Option<[u64; 2]>,
 }
 
 /// A file open for writing.
@@ -113,9 +116,12 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
     })?;
     let created = is_blank(&file).map_err(io_fault("reading"))?;
     if created {
-        create(&file, path, kind).map_err(io_fault("creating"))?;
+        create(&file, path, kind, options.hash_key).map_err(io_fault("creating"))?;
     }
     let state = Geometry::read(&file, Some(kind))?;
+    if options.hash_key.is_some_and(|key| key != state.superblock.hash_key) {
+        return Err(OpenFault::HashKey);
+    }
     let length = file.metadata().map_err(io_fault("reading the length"))?.len();
     let extents = state.extents_present(length)?;
     let wanted = options.records_max.div_ceil(EXTENT_RECORDS);
@@ -293,7 +299,7 @@ fn is_blank(file: &File) -> io::Result<bool> {
     Ok(bytes.iter().all(|&byte| byte == 0))
 }
 
-fn create(file: &File, path: &Path, kind: FileKind) -> io::Result<()> {
+fn create(file: &File, path: &Path, kind: FileKind, hash_key: Option<[u64; 2]>) -> io::Result<()> {
     file.set_len(DATA_START)?;
     match reserve(file, 0, DATA_START) {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
@@ -306,12 +312,18 @@ fn create(file: &File, path: &Path, kind: FileKind) -> io::Result<()> {
         }
     }
     file.sync_all()?;
-    let mut key = [0; 16];
-    getrandom::fill(&mut key)?;
-    let key = u128::from_le_bytes(key);
+    let hash_key = match hash_key {
+        Some(key) => key,
+        None => {
+            let mut key = [0; 16];
+            getrandom::fill(&mut key)?;
+            let key = u128::from_le_bytes(key);
+            [key as u64, (key >> 64) as u64]
+        }
+    };
     let superblock = Superblock {
         kind,
-        hash_key: [key as u64, (key >> 64) as u64],
+        hash_key,
         extents_max: 0,
         clean: true,
         boots: 0,

@@ -8,7 +8,7 @@ use comsipl_fdb::{
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-const OPTIONS: OpenOptions = OpenOptions { records_max: 512, threads: 1 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 512, threads: 1, hash_key: None };
 
 #[test]
 fn a_full_table_refuses_and_goes_on_after_a_removal() {
@@ -44,7 +44,7 @@ fn a_full_table_refuses_and_goes_on_after_a_removal() {
 #[test]
 fn the_longest_payload_fits_and_one_byte_more_does_not() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let options = OpenOptions { records_max: 2048, threads: 1 };
+    let options = OpenOptions { records_max: 2048, threads: 1, hash_key: None };
     let mut opened =
         Fdb::open(&folder.path().join("long.fdb"), FileKind::Presence, &options).expect("created");
     let partition = &mut opened.partitions[0];
@@ -62,7 +62,7 @@ fn the_longest_payload_fits_and_one_byte_more_does_not() {
 fn a_smaller_configuration_takes_nothing_away() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("shrunk.fdb");
-    let large = OpenOptions { records_max: 2048, threads: 1 };
+    let large = OpenOptions { records_max: 2048, threads: 1, hash_key: None };
     let mut opened = Fdb::open(&path, FileKind::Presence, &large).expect("created");
     for record in 0..1000u64 {
         opened.partitions[0].insert(Kind::Subscription, &[record; 12], b"").expect("room");
@@ -99,7 +99,7 @@ fn a_full_disk_is_an_error_value() {
 
 fn fill_the_disk(path: &Path) {
     const EFBIG: i32 = 27;
-    let options = OpenOptions { records_max: 4096, threads: 1 };
+    let options = OpenOptions { records_max: 4096, threads: 1, hash_key: None };
     let mut opened = Fdb::open(path, FileKind::Presence, &options).expect("created");
     // Room for the first extent of partition 0 and of partition 1, not for that of partition 2.
     let limit = 512 * 1024 + 2 * 256 * 1024;

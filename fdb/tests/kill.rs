@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use comsipl_fdb::{CHAIN_BYTES, Fdb, FileKind, INLINE_BYTES, Kind, OpenOptions, RecordBuf, inspect};
 
 const CHILD: &str = "COMSIPL_FDB_KILL";
-const OPTIONS: OpenOptions = OpenOptions { records_max: 2048, threads: 2 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 2048, threads: 2, hash_key: None };
 const RECORDS: u64 = 50;
 /// Lives of the process, each ended by SIGKILL.
 const LIVES: u64 = 25;

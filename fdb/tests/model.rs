@@ -70,7 +70,7 @@ fn key(fixed: &[u64; 12]) -> u128 {
 }
 
 fn open(path: &Path) -> Opened {
-    let options = OpenOptions { records_max: RECORDS_MAX, threads: 1 };
+    let options = OpenOptions { records_max: RECORDS_MAX, threads: 1, hash_key: None };
     Fdb::open(path, FileKind::Presence, &options).expect("opens")
 }
 

@@ -10,7 +10,7 @@ use comsipl_fdb::{
 };
 use proptest::prelude::*;
 
-const OPTIONS: OpenOptions = OpenOptions { records_max: 1024, threads: 1 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 1024, threads: 1, hash_key: None };
 const PAGE: usize = 4096;
 
 /// Each content ever written has a number of its own.

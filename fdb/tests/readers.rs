@@ -37,7 +37,7 @@ fn check(buf: &RecordBuf, record: u64, seen: &mut u64, scratch: &mut Vec<u8>) {
 fn no_reader_ever_gets_a_mixture() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("presence_w.fdb");
-    let options = OpenOptions { records_max: 1024, threads: 1 };
+    let options = OpenOptions { records_max: 1024, threads: 1, hash_key: None };
     let mut opened = Fdb::open(&path, FileKind::Presence, &options).expect("created");
     let mut writer = opened.partitions.swap_remove(0);
     let mut bytes = Vec::new();
@@ -113,7 +113,7 @@ fn slot_of(record: u64) -> u32 {
 fn a_file_can_be_verified_while_it_is_written() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("presence_w.fdb");
-    let options = OpenOptions { records_max: 4096, threads: 1 };
+    let options = OpenOptions { records_max: 4096, threads: 1, hash_key: None };
     let mut opened = Fdb::open(&path, FileKind::Presence, &options).expect("created");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ use comsipl_fdb::{
 };
 use proptest::prelude::*;
 
-const OPTIONS: OpenOptions = OpenOptions { records_max: 1024, threads: 1 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 1024, threads: 1, hash_key: None };
 /// Offset of the first extent.
 const DATA_START: u64 = 512 * 1024;
 
@@ -131,7 +131,7 @@ fn impossible_sizes_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("presence_w.fdb");
     for records_max in [0, u32::MAX] {
-        let options = OpenOptions { records_max, threads: 1 };
+        let options = OpenOptions { records_max, threads: 1, hash_key: None };
         let error = Fdb::open(&path, FileKind::Presence, &options).expect_err("impossible");
         assert!(matches!(error.fault, OpenFault::RecordsMax { .. }));
         assert!(!path.exists());

@@ -8,7 +8,7 @@ use comsipl_fdb::schema::{
 use comsipl_fdb::{Fdb, FileKind, Kind, OpenOptions, ReadError, RecordBuf, RecordId, inspect};
 use proptest::prelude::*;
 
-const OPTIONS: OpenOptions = OpenOptions { records_max: 2048, threads: 1 };
+const OPTIONS: OpenOptions = OpenOptions { records_max: 2048, threads: 1, hash_key: None };
 
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![

@@ -500,7 +500,7 @@ mod tests {
     }
 
     fn open(path: &Path, kind: FileKind) -> comsipl_fdb::Opened {
-        Fdb::open(path, kind, &OpenOptions { records_max: 512, threads: 1 }).unwrap()
+        Fdb::open(path, kind, &OpenOptions { records_max: 512, threads: 1, hash_key: None }).unwrap()
     }
 
     fn show(path: &Path, args: &[&str]) -> String {

@@ -39,13 +39,26 @@ impl NodeFiles {
     pub fn open(settings: &Settings, shards: usize) -> Result<Self, StartError> {
         let dir = &settings.data_dir;
         make_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let open = |kind: FileKind, records_max| {
+        let open = |kind: FileKind, hash_key| {
+            let records_max = match kind {
+                FileKind::Registered => settings.registered_records_max,
+                FileKind::Presence => settings.presence_records_max,
+            };
             // Recovery is over before the shards begin, so it may use all cores.
-            let options = OpenOptions { records_max, threads: 0 };
+            let options = OpenOptions { records_max, threads: 0, hash_key };
             Fdb::open(&dir.join(kind.file_name()), kind, &options)
         };
-        let registered = open(FileKind::Registered, settings.registered_records_max)?;
-        let presence = open(FileKind::Presence, settings.presence_records_max)?;
+        // Both files share one hash key, because it decides which partition, and so which shard, a user belongs to. A file
+        // that is made anew gets the key of the one that is there.
+        let presence_first = std::fs::metadata(dir.join(FileKind::Presence.file_name())).is_ok_and(|it| it.len() > 0);
+        let (registered, presence) = if presence_first {
+            let presence = open(FileKind::Presence, None)?;
+            (open(FileKind::Registered, Some(presence.file.hash_key()))?, presence)
+        } else {
+            let registered = open(FileKind::Registered, None)?;
+            let key = registered.file.hash_key();
+            (registered, open(FileKind::Presence, Some(key))?)
+        };
         Ok(Self::deal_out(registered, presence, shards))
     }
 
@@ -142,5 +155,25 @@ mod tests {
         drop(files);
         let files = NodeFiles::open(&settings, 2).unwrap();
         assert!(!files.recovered().presence.created && files.recovered().presence.clean);
+    }
+
+    #[test]
+    fn both_files_share_one_hash_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = |name: &str| Settings { data_dir: folder.path().join(name), ..Settings::default() };
+        let keys = |name: &str| {
+            let files = NodeFiles::open(&settings(name), 1)?;
+            Ok::<_, StartError>((files.presence.hash_key(), files.registered.hash_key()))
+        };
+        let (first, same) = keys("a").unwrap();
+        assert_eq!(first, same);
+        let path = |name: &str, kind: FileKind| folder.path().join(name).join(kind.file_name());
+        for kind in [FileKind::Presence, FileKind::Registered] {
+            std::fs::remove_file(path("a", kind)).unwrap();
+            assert_eq!(keys("a").unwrap(), (first, first), "a new {} gets the key of the other", kind.file_name());
+        }
+        keys("b").unwrap();
+        std::fs::copy(path("b", FileKind::Registered), path("a", FileKind::Registered)).unwrap();
+        assert!(matches!(keys("a"), Err(StartError::File(_))), "files of two servers do not go together");
     }
 }

@@ -1,9 +1,7 @@
 //! The server process: its shards and its files.
 
-use std::fs::OpenOptions as FileOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,8 +41,11 @@ impl Node {
         born_at: u64,
         born: UnixMillis,
     ) -> io::Result<Self> {
-        let registered = open(dir, FileKind::Registered, settings.registered_records_max, chance)?;
-        let presence = open(dir, FileKind::Presence, settings.presence_records_max, chance)?;
+        // The key decides which shard owns what: one that the operating system drew could not be replayed.
+        let is_new = !dir.join(FileKind::Presence.file_name()).exists();
+        let hash_key = is_new.then(|| [chance.next_u64(), chance.next_u64()]);
+        let registered = open(dir, FileKind::Registered, settings.registered_records_max, hash_key)?;
+        let presence = open(dir, FileKind::Presence, settings.presence_records_max, hash_key)?;
         let last_alive_ms = presence.recovery.last_heartbeat_ms;
         let mut dealt: Vec<ShardFiles> = (0..shards)
             .map(|_| ShardFiles {
@@ -106,45 +107,8 @@ impl Node {
     }
 }
 
-/// Opens one file; a file that is new gets a hash key that the seed determines.
-fn open(dir: &Path, kind: FileKind, records_max: u32, chance: &mut Chance) -> io::Result<Opened> {
-    let path = dir.join(kind.file_name());
-    let options = OpenOptions { records_max, threads: 1, hash_key: None };
-    let opened = Fdb::open(&path, kind, &options).map_err(io::Error::other)?;
-    if !opened.recovery.created {
-        return Ok(opened);
-    }
-    drop(opened);
-    set_hash_key(&path, [chance.next_u64(), chance.next_u64()])?;
-    Fdb::open(&path, kind, &options).map_err(io::Error::other)
-}
-
-/// Replaces the hash key in the superblock of a file that nobody has open (`fdb/FORMAT.md`): words 5 and 6 are the key,
-/// word 7 is the CRC-32C of the words before it. The key decides which shard owns what, so a run could not be replayed
-/// with one that the operating system drew.
-fn set_hash_key(path: &Path, key: [u64; 2]) -> io::Result<()> {
-    let file = FileOptions::new().read(true).write(true).open(path)?;
-    let mut head = [0; 64];
-    file.read_exact_at(&mut head, 0)?;
-    head[40..48].copy_from_slice(&key[0].to_le_bytes());
-    head[48..56].copy_from_slice(&key[1].to_le_bytes());
-    let crc = u64::from(crc32c(&head[..56]));
-    head[56..64].copy_from_slice(&crc.to_le_bytes());
-    file.write_all_at(&head, 0)
-}
-
-/// CRC-32C (Castagnoli), bit by bit: 56 bytes need no table.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-    !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_check_is_the_castagnoli_one() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-    }
+/// Opens one file; a file that is new gets `hash_key`.
+fn open(dir: &Path, kind: FileKind, records_max: u32, hash_key: Option<[u64; 2]>) -> io::Result<Opened> {
+    let options = OpenOptions { records_max, threads: 1, hash_key };
+    Fdb::open(&dir.join(kind.file_name()), kind, &options).map_err(io::Error::other)
 }
