@@ -288,6 +288,11 @@ impl World {
         self.doom = Some(down);
     }
 
+    /// Takes [`Self::crash_before_next_send`] back, if it has not come to it.
+    pub fn spare(&mut self) {
+        self.doom = None;
+    }
+
     /// The last messages, oldest first, for a failure's report.
     #[must_use]
     pub fn story(&self) -> String {
