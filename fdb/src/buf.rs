@@ -20,13 +20,9 @@ impl RecordBuf {
     /// An empty one, with room for a record without a chain.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            kind: Kind::User,
-            version: 0,
-            fixed: [0; FIXED_WORDS],
-            bytes: vec![0; INLINE_BYTES],
-            length: 0,
-        }
+        let mut buf = Self::default();
+        buf.reserve(0);
+        buf
     }
 
     /// What the record holds.
@@ -63,7 +59,8 @@ impl RecordBuf {
 }
 
 impl Default for RecordBuf {
+    /// One without room, which costs nothing: what [`std::mem::take`] leaves behind. The first read gives it room.
     fn default() -> Self {
-        Self::new()
+        Self { kind: Kind::User, version: 0, fixed: [0; FIXED_WORDS], bytes: Vec::new(), length: 0 }
     }
 }

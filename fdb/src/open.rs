@@ -321,14 +321,7 @@ fn create(file: &File, path: &Path, kind: FileKind, hash_key: Option<[u64; 2]>) 
             [key as u64, (key >> 64) as u64]
         }
     };
-    let superblock = Superblock {
-        kind,
-        hash_key,
-        extents_max: 0,
-        clean: true,
-        boots: 0,
-        heartbeat_ms: 0,
-    };
+    let superblock = Superblock { kind, hash_key, extents_max: 0, clean: true, boots: 0, heartbeat_ms: 0 };
     file.write_all_at(&superblock.encode(), 0)?;
     file.sync_all()?;
     // The name of a new file is durable once its folder is.

@@ -37,6 +37,7 @@ impl Fdb {
     /// If `id.partition` is not below [`PARTITIONS`](crate::PARTITIONS).
     pub fn read(&self, id: RecordId, buf: &mut RecordBuf) -> Result<(), ReadError> {
         buf.length = 0;
+        buf.reserve(0);
         for _ in 0..ATTEMPTS_MAX {
             match self.attempt(id, buf) {
                 Ok(()) => return Ok(()),

@@ -31,7 +31,7 @@ use crate::presentities::Presentities;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::Settling;
-use crate::sipp::Attempt;
+use crate::sipp::{Attempt, CACHED_MAX};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
 
@@ -160,7 +160,7 @@ impl Shard {
             attempts: Slab::default(),
             attempt_timers: Wheel::new(now.mono),
             due: VecDeque::new(),
-            cached: VecDeque::new(),
+            cached: VecDeque::with_capacity(CACHED_MAX + 1),
             scratch: Scratch::default(),
             // Over new files there is nobody who could have watched before.
             settling: (start.last_alive_ms != 0)

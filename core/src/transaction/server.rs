@@ -58,7 +58,8 @@ pub struct ServerTransactions {
 }
 
 impl ServerTransactions {
-    /// Room for `capacity` bytes of answers. The memory is taken from the system as it is used.
+    /// Room for `capacity` bytes of answers. The system gives zeroed memory page by page as it is used, and the ring turns
+    /// early while traffic is light, so a quiet server stays small.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(64 * 1024, u32::MAX as usize);
@@ -66,7 +67,7 @@ impl ServerTransactions {
             entries: VecDeque::new(),
             first: 0,
             index: HashTable::new(),
-            bytes: Vec::new(),
+            bytes: vec![0; capacity],
             capacity,
             head: 0,
             forgotten_early: 0,
@@ -89,7 +90,9 @@ impl ServerTransactions {
             self.forgotten_early += 1;
             return;
         }
-        if self.head + len > self.capacity {
+        if self.may_turn_early(len) {
+            self.head = 0;
+        } else if self.head + len > self.capacity {
             // The rest of the buffer is too short: entries that still lie there are the oldest, they go first.
             while self.entries.front().is_some_and(|e| e.start as usize >= self.head) {
                 self.drop_oldest(true);
@@ -102,11 +105,6 @@ impl ServerTransactions {
             start < end && stop > self.head
         }) {
             self.drop_oldest(true);
-        }
-        if self.bytes.len() < end {
-            // Grown by steps up to the capacity, so that a quiet server stays small.
-            let grown = (end.next_multiple_of(GROWTH_STEP)).min(self.capacity);
-            self.bytes.resize(grown, 0);
         }
         self.bytes[self.head..end].copy_from_slice(answer);
         let number = self.first + self.entries.len() as u64;
@@ -147,6 +145,14 @@ impl ServerTransactions {
         self.forgotten_early
     }
 
+    /// Whether the free space before the oldest answer is larger than all that lies behind it: going on there keeps the
+    /// used part of the ring at twice what is alive.
+    fn may_turn_early(&self, len: usize) -> bool {
+        let Some(oldest) = self.entries.front() else { return true };
+        let oldest = oldest.start as usize;
+        oldest < self.head && oldest >= len + (self.head - oldest)
+    }
+
     fn drop_oldest(&mut self, early: bool) {
         let Some(entry) = self.entries.pop_front() else { return };
         let number = self.first;
@@ -161,9 +167,6 @@ impl ServerTransactions {
         &self.entries[(number - self.first) as usize]
     }
 }
-
-/// Step by which the byte ring grows.
-const GROWTH_STEP: usize = 1 << 20;
 
 /// The key is a keyed hash already; its low half serves the table.
 const fn hash(key: TransactionKey) -> u64 {
@@ -193,6 +196,20 @@ mod tests {
         transactions.expire(Mono(32_000_000));
         assert!(transactions.find(TransactionKey(7)).is_none());
         assert_eq!(transactions.forgotten_early(), 0);
+    }
+
+    #[test]
+    fn light_traffic_uses_little_of_the_ring() {
+        let mut transactions = ServerTransactions::new(16 << 20);
+        let mut highest = 0;
+        for n in 0..100_000u64 {
+            // One answer of 400 bytes a second: 32 of them are alive at a time.
+            transactions.remember(TransactionKey(u128::from(n)), flow(), &[7; 400], Mono(n * 1_000_000));
+            highest = highest.max(transactions.head);
+            assert!(transactions.find(TransactionKey(u128::from(n.saturating_sub(31)))).is_some());
+        }
+        assert_eq!(transactions.forgotten_early(), 0);
+        assert!(highest <= 3 * 33 * 400, "{highest} bytes of the ring were used");
     }
 
     #[test]

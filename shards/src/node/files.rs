@@ -50,7 +50,8 @@ impl NodeFiles {
         };
         // Both files share one hash key, because it decides which partition, and so which shard, a user belongs to. A file
         // that is made anew gets the key of the one that is there.
-        let presence_first = std::fs::metadata(dir.join(FileKind::Presence.file_name())).is_ok_and(|it| it.len() > 0);
+        let presence_first =
+            std::fs::metadata(dir.join(FileKind::Presence.file_name())).is_ok_and(|it| it.len() > 0);
         let (registered, presence) = if presence_first {
             let presence = open(FileKind::Presence, None)?;
             (open(FileKind::Registered, Some(presence.file.hash_key()))?, presence)
@@ -170,7 +171,12 @@ mod tests {
         let path = |name: &str, kind: FileKind| folder.path().join(name).join(kind.file_name());
         for kind in [FileKind::Presence, FileKind::Registered] {
             std::fs::remove_file(path("a", kind)).unwrap();
-            assert_eq!(keys("a").unwrap(), (first, first), "a new {} gets the key of the other", kind.file_name());
+            assert_eq!(
+                keys("a").unwrap(),
+                (first, first),
+                "a new {} gets the key of the other",
+                kind.file_name()
+            );
         }
         keys("b").unwrap();
         std::fs::copy(path("b", FileKind::Registered), path("a", FileKind::Registered)).unwrap();

@@ -1,5 +1,7 @@
 //! REGISTER: the registrar (RFC 3261 §10.3).
 
+use std::ops::Range;
+
 use comsipl_core::header::HeaderName;
 use comsipl_core::msg::Contact;
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
@@ -18,6 +20,44 @@ use crate::watched::NONE;
 
 /// Room on the stack for the bindings of one user; more go to the heap.
 const CONTACTS: usize = 4;
+
+/// What the decision needs of a stored binding, its texts as ranges of one buffer, because all bindings must be seen at
+/// once and a record is read into the same buffer as the one before.
+#[derive(Default)]
+struct KeptBinding {
+    contact: Range<usize>,
+    call_id: Range<usize>,
+    instance: Range<usize>,
+    cseq: u32,
+    reg_id: u32,
+}
+
+impl KeptBinding {
+    fn keep(stored: &StoredBindingRecord<'_>, texts: &mut Vec<u8>) -> Self {
+        let mut keep = |text: &[u8]| {
+            let start = texts.len();
+            texts.extend_from_slice(text);
+            start..texts.len()
+        };
+        Self {
+            contact: keep(stored.contact),
+            call_id: keep(stored.call_id),
+            instance: keep(stored.instance),
+            cseq: stored.cseq,
+            reg_id: stored.reg_id,
+        }
+    }
+
+    fn of<'t>(&self, texts: &'t [u8]) -> StoredBinding<'t> {
+        StoredBinding {
+            contact: &texts[self.contact.clone()],
+            call_id: &texts[self.call_id.clone()],
+            cseq: self.cseq,
+            instance: &texts[self.instance.clone()],
+            reg_id: self.reg_id,
+        }
+    }
+}
 
 impl Shard {
     /// Takes a REGISTER.
@@ -76,40 +116,22 @@ impl Shard {
         let texts = &mut self.scratch.texts;
         texts.clear();
         let mut record = std::mem::take(&mut self.scratch.document);
-        // Ranges of the texts, because all bindings must be seen at once.
-        let mut spans: SmallVec<[([std::ops::Range<usize>; 3], u32, u32); CONTACTS]> = SmallVec::new();
+        let mut kept: SmallVec<[KeptBinding; CONTACTS]> = SmallVec::new();
         let partition = self.files.registered_partition(key.partition());
         for &binding in numbers {
             let slot = self.presentities.bindings[binding].slot;
             let readable = partition.read(slot, &mut record).is_ok();
             match records::binding(&record).filter(|_| readable) {
-                Some(stored) => {
-                    let mut keep = |text: &[u8]| {
-                        let start = texts.len();
-                        texts.extend_from_slice(text);
-                        start..texts.len()
-                    };
-                    let ranges = [keep(stored.contact), keep(stored.call_id), keep(stored.instance)];
-                    spans.push((ranges, stored.cseq, stored.reg_id));
-                }
+                Some(stored) => kept.push(KeptBinding::keep(&stored, texts)),
                 None => {
                     self.counters.unreadable_records.up();
-                    spans.push(([0..0, 0..0, 0..0], 0, 0));
+                    kept.push(KeptBinding::default());
                 }
             }
         }
         self.scratch.document = record;
         let texts = &self.scratch.texts;
-        let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = spans
-            .iter()
-            .map(|([contact, call_id, instance], cseq, reg_id)| StoredBinding {
-                contact: &texts[contact.clone()],
-                call_id: &texts[call_id.clone()],
-                cseq: *cseq,
-                instance: &texts[instance.clone()],
-                reg_id: *reg_id,
-            })
-            .collect();
+        let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = kept.iter().map(|it| it.of(texts)).collect();
         let register = RegisterRequest {
             contacts,
             expires_secs: request.expires_secs(),

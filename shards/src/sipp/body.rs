@@ -9,7 +9,7 @@ use crate::shard::Shard;
 use crate::watched::BodyKind;
 
 /// Presentities whose bodies stay encoded after their fan-out; the oldest is let go for the next.
-const CACHED_MAX: usize = 1024;
+pub(crate) const CACHED_MAX: usize = 1024;
 
 impl Shard {
     /// The body that subscriptions of `kind` to the watched presentity `id` get now. The cache holds it.

@@ -8,3 +8,4 @@ mod notify;
 
 pub(crate) use answer::{dialog_hash, marked};
 pub(crate) use attempt::{Attempt, Phase};
+pub(crate) use body::CACHED_MAX;

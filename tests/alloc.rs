@@ -1,0 +1,147 @@
+//! Per-packet work allocates nothing after warm-up.
+//!
+//! A counting allocator watches one shard of the real engine while phones refresh, publish and are told. What XML costs is
+//! bounded, not zero: the reader of quick-xml takes a few small buffers for each document.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use comsipl_benches::{OneShard, phone, publish, register, subscribe};
+
+/// Counts what the watched thread asks for.
+struct Counting;
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    if WATCHED.get() {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged, so its guarantees are ours; the counters are cells of
+// the calling thread and allocate nothing themselves.
+#[allow(unsafe_code, reason = "the trait asks for it; nothing but counting is added")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: `block` came from `alloc` or `realloc` above, and so from `System`, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: `block` came from `alloc` or `realloc` above, and so from `System`, with this layout; the caller keeps the
+        // contract about the new size.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations `work` makes.
+fn allocations(work: impl FnOnce()) -> u64 {
+    ALLOCATIONS.set(0);
+    WATCHED.set(true);
+    work();
+    WATCHED.set(false);
+    ALLOCATIONS.get()
+}
+
+const WATCHERS: usize = 200;
+const ROUNDS: u32 = 50;
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))), 1);
+    assert_eq!(allocations(|| {}), 0);
+}
+
+#[test]
+fn refreshes_polls_and_retransmissions_allocate_nothing() {
+    let mut world = OneShard::new(4096);
+    let mut tags = Vec::new();
+    for n in 0..WATCHERS {
+        world.deliver(phone(n), &register(n, 1));
+        world.end_turn();
+        world.deliver(phone(n), &subscribe(n, n % 10, 1, None));
+        tags.push(world.first_to_tag().expect("accepted"));
+        world.settle();
+    }
+    let round = |cseq: u32| -> Vec<(usize, Vec<u8>)> {
+        (0..WATCHERS)
+            .flat_map(|n| [(n, register(n, cseq)), (n, subscribe(n, n % 10, cseq, Some(&tags[n])))])
+            .collect()
+    };
+    let mut counted = 0;
+    for cseq in 2..2 + ROUNDS {
+        let messages = round(cseq);
+        // The answers of the last 64*T1 are remembered in a ring that has its full size after that time.
+        world.pass(2_000);
+        let warm = cseq > 2 + ROUNDS / 2;
+        let taken = allocations(|| {
+            for (n, message) in &messages {
+                world.deliver(phone(*n), message);
+                world.deliver(phone(*n), message);
+                world.settle();
+            }
+        });
+        counted += if warm { taken } else { 0 };
+    }
+    assert_eq!(world.notifies, (WATCHERS as u64) * u64::from(ROUNDS + 1), "every SUBSCRIBE has its NOTIFY");
+    assert_eq!(counted, 0, "allocations in {} warm rounds", ROUNDS / 2 - 1);
+}
+
+#[test]
+fn the_fan_out_allocates_nothing_and_a_document_a_bounded_little() {
+    let mut world = OneShard::new(4096);
+    for n in 0..WATCHERS {
+        world.deliver(phone(n), &subscribe(n, 0, 1, None));
+        world.settle();
+    }
+    world.deliver(phone(0), &publish(0, 1, None, Some("state 0")));
+    let mut tag = world.newest_entity_tag().expect("accepted");
+    world.settle();
+    let (mut published, mut fanned_out) = (0, 0);
+    for cseq in 2..2 + ROUNDS {
+        let message = publish(0, cseq, Some(&tag), Some(&format!("state {cseq}")));
+        world.pass(2_000);
+        let warm = cseq > 2 + ROUNDS / 2;
+        let taken = allocations(|| world.deliver(phone(0), &message));
+        published = published.max(if warm { taken } else { 0 });
+        tag = world.newest_entity_tag().expect("accepted");
+        let taken = allocations(|| world.settle());
+        fanned_out += if warm { taken } else { 0 };
+    }
+    assert_eq!(world.notifies, (WATCHERS as u64) * u64::from(ROUNDS + 2), "every watcher has every state");
+    assert_eq!(fanned_out, 0, "allocations of the fan-out to {WATCHERS} watchers");
+    // The new document is read twice (checked, then composed) and the stored one once (to see what changed).
+    assert!(published <= 20, "{published} allocations for one PUBLISH");
+}
+
+#[test]
+fn a_refresh_of_a_publication_allocates_nothing() {
+    let mut world = OneShard::new(4096);
+    world.deliver(phone(0), &publish(0, 1, None, Some("state")));
+    let mut tag = world.newest_entity_tag().expect("accepted");
+    world.settle();
+    let mut counted = 0;
+    for cseq in 2..2 + ROUNDS {
+        let message = publish(0, cseq, Some(&tag), None);
+        world.pass(2_000);
+        let taken = allocations(|| world.deliver(phone(0), &message));
+        counted += if cseq > 2 + ROUNDS / 2 { taken } else { 0 };
+        tag = world.newest_entity_tag().expect("accepted");
+        world.settle();
+    }
+    assert_eq!(counted, 0);
+}
