@@ -331,8 +331,11 @@ impl Shard {
         self.scratch.subscription = record;
         let (flow, tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
         self.answer_subscribe(request, &flow, partition, tag, left);
-        self.subscriptions[id].owed = true;
-        self.notify_if_free(request.now, id);
+        // One that ends has its last NOTIFY under way.
+        if !self.subscriptions[id].ending {
+            self.subscriptions[id].owed = true;
+            self.notify_if_free(request.now, id);
+        }
         Ok(())
     }
 

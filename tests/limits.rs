@@ -1,0 +1,93 @@
+//! Beyond every bound the sender gets a clear answer, and nobody else notices.
+
+use comsipl_benches::{OneShard, phone, publish, register, subscribe};
+
+/// Status line and head of the answer to `message`.
+fn answer(world: &mut OneShard, n: usize, message: &[u8]) -> String {
+    world.deliver(phone(n), message);
+    let outbox = &world.shard.outbox;
+    let first = outbox.messages().first().expect("every request is answered");
+    let head = String::from_utf8_lossy(outbox.head(first)).into_owned();
+    world.settle();
+    head
+}
+
+fn status(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn a_document_that_no_notify_could_carry_is_413() {
+    let mut world = OneShard::new(4096);
+    let long = "x".repeat(57 * 1024);
+    let head = answer(&mut world, 1, &publish(1, 1, None, Some(&long)));
+    assert!(head.starts_with("SIP/2.0 413 Request Entity Too Large"), "{head}");
+    // Several devices may not add up to it either: what watchers get is composed of all of them.
+    let half = "x".repeat(30 * 1024);
+    assert_eq!(status(&answer(&mut world, 2, &publish(2, 1, None, Some(&half)))), "200");
+    assert_eq!(status(&answer(&mut world, 2, &publish(2, 2, None, Some(&half)))), "413");
+    assert_eq!(status(&answer(&mut world, 2, &publish(2, 3, None, Some("short")))), "200");
+}
+
+#[test]
+fn a_full_table_is_503_with_retry_after_and_others_are_served_on() {
+    // 512 records a partition is the smallest table; phones come until one partition is full.
+    let mut world = OneShard::new(512);
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    for n in 0..60_000 {
+        let head = answer(&mut world, n, &subscribe(n, n % 7, 1, None));
+        match status(&head) {
+            "200" => accepted.push(n),
+            "503" => {
+                refused += 1;
+                let retry = head.split("\r\n").find_map(|line| line.strip_prefix("Retry-After: "));
+                let secs: u32 = retry.and_then(|secs| secs.parse().ok()).expect("503 says when to come back");
+                assert!((10..60).contains(&secs), "spread, so that they do not come back together: {secs}");
+            }
+            other => panic!("{other}: {head}"),
+        }
+        if refused > 20 {
+            break;
+        }
+    }
+    assert!(refused > 20, "a partition filled up");
+    assert_eq!(world.shard.counters().refused_full.get(), refused);
+    let before = world.notifies;
+    let head = answer(&mut world, 3, &publish(3, 1, None, Some("told to all")));
+    // The presentity's partition may be the full one; then the PUBLISH itself is the one that is refused.
+    if status(&head) == "200" {
+        let watchers = accepted.iter().filter(|&&n| n % 7 == 3).count() as u64;
+        assert_eq!(world.notifies - before, watchers, "every accepted watcher is told");
+    } else {
+        assert_eq!(status(&head), "503");
+    }
+}
+
+#[test]
+fn more_bindings_than_a_user_may_have_are_refused_and_the_others_stay() {
+    let mut world = OneShard::new(4096);
+    let contact = |n: u32| {
+        let mut message = String::from_utf8(register(1, n)).expect("text");
+        message = message.replace("user1@127", &format!("device{n}@127"));
+        message.replace("Call-ID: reg-1", &format!("Call-ID: reg-{n}")).into_bytes()
+    };
+    for n in 1..=32 {
+        assert_eq!(status(&answer(&mut world, 1, &contact(n))), "200");
+    }
+    assert_eq!(status(&answer(&mut world, 1, &contact(33))), "403");
+    let head = answer(&mut world, 1, &contact(32 + 100).iter().copied().collect::<Vec<u8>>());
+    assert_eq!(status(&head), "403");
+    assert_eq!(world.shard.counters().bindings.get(), 32);
+}
+
+#[test]
+fn more_publications_than_a_presentity_may_have_are_refused() {
+    let mut world = OneShard::new(4096);
+    for cseq in 1..=32 {
+        assert_eq!(status(&answer(&mut world, 1, &publish(1, cseq, None, Some("a device")))), "200");
+    }
+    let head = answer(&mut world, 1, &publish(1, 33, None, Some("one too many")));
+    assert_eq!(status(&head), "503");
+    assert!(head.contains("\r\nRetry-After: "));
+}
