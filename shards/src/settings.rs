@@ -86,7 +86,7 @@ impl Default for Settings {
             sync_interval: Duration::from_secs(1),
             presence_records_max: 1 << 20,
             registered_records_max: 1 << 18,
-            transaction_memory: 64 << 20,
+            transaction_memory: 256 << 20,
             notifies_per_turn: 256,
             socket_buffer: 8 << 20,
         }
