@@ -3,6 +3,8 @@
 //! The same engine, the same files (on a memory file system where there is one), the same messages; only the kernel's
 //! sockets are left out, so that a figure says what our own code costs.
 
+pub mod mmsg;
+
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +39,15 @@ impl OneShard {
     /// If the files cannot be made.
     #[must_use]
     pub fn new(records: u32) -> Self {
+        Self::one_of(1, records)
+    }
+
+    /// The first of `shards` shards, the others missing; see [`Self::new`].
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn one_of(shards: usize, records: u32) -> Self {
         let dir =
             tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
         let settings = Settings {
@@ -45,11 +56,11 @@ impl OneShard {
             registered_records_max: records,
             ..Settings::default()
         };
-        let mut files = NodeFiles::open(&settings, 1).expect("new files");
+        let mut files = NodeFiles::open(&settings, shards).expect("new files");
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
         let start = ShardStart {
             index: 0,
-            shards: 1,
+            shards,
             listeners: settings.listen.clone(),
             settings: Arc::new(settings),
             files: files.take_shard().expect("one shard"),
