@@ -76,7 +76,7 @@ fn more_bindings_than_a_user_may_have_are_refused_and_the_others_stay() {
         assert_eq!(status(&answer(&mut world, 1, &contact(n))), "200");
     }
     assert_eq!(status(&answer(&mut world, 1, &contact(33))), "403");
-    let head = answer(&mut world, 1, &contact(32 + 100).iter().copied().collect::<Vec<u8>>());
+    let head = answer(&mut world, 1, &contact(132));
     assert_eq!(status(&head), "403");
     assert_eq!(world.shard.counters().bindings.get(), 32);
 }
@@ -90,4 +90,21 @@ fn more_publications_than_a_presentity_may_have_are_refused() {
     let head = answer(&mut world, 1, &publish(1, 33, None, Some("one too many")));
     assert_eq!(status(&head), "503");
     assert!(head.contains("\r\nRetry-After: "));
+}
+
+#[test]
+fn a_request_at_the_wrong_shard_is_refused_and_touches_nothing() {
+    // Should the look that finds a datagram's owner and the parser ever disagree, this is what happens.
+    let mut world = OneShard::one_of(2, 4096);
+    let (mut served, mut refused) = (0, 0);
+    for n in 0..200 {
+        for message in [register(n, 1), subscribe(n, n, 1, None), publish(n, 1, None, Some("state"))] {
+            match status(&answer(&mut world, n, &message)) {
+                "200" => served += 1,
+                "400" => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+    }
+    assert!(served > 200 && refused > 200, "{served} ours, {refused} of the other shard");
 }

@@ -126,6 +126,12 @@ impl Shard {
         Ok(self.keys.aor(aor))
     }
 
+    /// A request is brought to its owner by a look at a few of its bytes. Should that look and the parser ever read one
+    /// differently, the request is refused, and nobody else's state is touched.
+    fn check_owned(&self, partition: u8) -> Result<(), Refusal> {
+        if self.files.owns(partition) { Ok(()) } else { Err(Refusal::BadRequest("Bad Request")) }
+    }
+
     /// Whether the domain is ours; without configured domains every one is.
     fn serves(&self, host: &[u8]) -> bool {
         self.settings.domains.is_empty() || self.settings.domains.iter().any(|d| d.as_bytes() == host)

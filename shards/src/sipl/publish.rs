@@ -22,6 +22,7 @@ impl Shard {
     pub(super) fn on_publish(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
         let message = request.message;
         let key = self.aor_of(message.request_uri())?;
+        self.check_owned(key.partition())?;
         let package = message
             .event()
             .and_then(|event| EventPackage::by_name(event.package()))

@@ -64,6 +64,7 @@ impl Shard {
     pub(super) fn on_register(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
         let message = request.message;
         let key = self.aor_of(message.to().uri())?;
+        self.check_owned(key.partition())?;
         let mut wishes: SmallVec<[ContactWish<'_>; CONTACTS]> = SmallVec::new();
         let (mut star, mut params): (bool, SmallVec<[&[u8]; CONTACTS]>) = (false, SmallVec::new());
         let mut qs: SmallVec<[u16; CONTACTS]> = SmallVec::new();

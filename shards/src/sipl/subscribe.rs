@@ -45,6 +45,7 @@ impl Shard {
     pub(super) fn on_subscribe(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
         let message = request.message;
         let partition = self.keys.call_id_partition(message.call_id());
+        self.check_owned(partition)?;
         let event = message.event().ok_or(Refusal::BadEvent)?;
         let package = EventPackage::by_name(event.package()).ok_or(Refusal::BadEvent)?;
         let in_dialog = message.to().tag().is_some();
