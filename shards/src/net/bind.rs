@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::mmsg;
+use super::{mmsg, steer};
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct BoundListener {
     pub sockets: Vec<std::net::UdpSocket>,
     /// The smallest receive buffer the kernel granted, in bytes.
     pub recv_buffer: usize,
+    /// Whether the kernel brings answers to the shards that wait for them; otherwise it spreads them blindly.
+    pub steered: bool,
 }
 
 /// Binds `shards` sockets to `address`, ready for non-blocking use.
@@ -45,7 +47,20 @@ pub fn bind(address: SocketAddr, shards: usize, buffer_len: usize) -> io::Result
         // The kernel reports twice what was set, for its own book-keeping (socket(7)).
         recv_buffer = recv_buffer.min(socket.recv_buffer_size()? / 2);
     }
-    Ok(BoundListener { address, sockets: sockets.into_iter().map(Into::into).collect(), recv_buffer })
+    let steered = shards > 1 && steer_answers(&sockets[0], address, shards);
+    let sockets = sockets.into_iter().map(Into::into).collect();
+    Ok(BoundListener { address, sockets, recv_buffer, steered })
+}
+
+/// Gives the reuse-port group of `socket` its program. One that the kernel does not take is no error: shards hand over what
+/// is not theirs.
+fn steer_answers(socket: &Socket, address: SocketAddr, shards: usize) -> bool {
+    let mut program = steer::program(address, shards);
+    let result = mmsg::attach_reuse_port_program(socket.as_fd(), &mut program);
+    if let Err(error) = &result {
+        tracing::info!(%address, %error, "the kernel does not steer answers to their shards; they are handed over");
+    }
+    result.is_ok()
 }
 
 /// A UDP socket with all its options but no address.

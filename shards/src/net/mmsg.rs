@@ -44,6 +44,31 @@ pub fn tell_local_ip(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the reuse-port group of a socket the classic BPF program that chooses a socket for each datagram.
+///
+/// # Errors
+/// What `setsockopt(2)` says, `InvalidInput` for a program of more than 65,535 instructions.
+pub fn attach_reuse_port_program(
+    socket: BorrowedFd<'_>,
+    program: &mut [libc::sock_filter],
+) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let description = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the value pointer is to a live `sock_fprog` and the length is its own, which is what the option takes; it
+    // names `len` instructions that `program` keeps borrowed during the call, and the kernel copies them; the descriptor is
+    // open for as long as `socket` is borrowed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const description).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// One received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {

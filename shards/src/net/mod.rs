@@ -1,6 +1,8 @@
-//! Sockets: bound by [`bind`](bind::bind), read and written in batches by [`mmsg`], written in order by [`Sender`].
+//! Sockets: bound by [`bind`](bind::bind), read and written in batches by [`mmsg`], written in order by [`Sender`]; [`steer`] tells the kernel
+//! which socket an answer belongs to.
 
 pub mod bind;
 pub mod mmsg;
 mod sender;
+pub mod steer;
 pub use sender::{SendFigures, Sender};
