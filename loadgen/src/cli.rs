@@ -81,6 +81,16 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Compare two runs by the JSON that they wrote
+    Compare {
+        /// The run that the other is compared with
+        a: PathBuf,
+        /// The other run
+        b: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Be the least presence server, on loopback, to learn how fast the generator is on this machine
     ///
     /// Prints its address and process, and ends when its input ends.
@@ -147,6 +157,9 @@ pub struct Common {
     /// Write everything to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Write a page with plots to this file
+    #[arg(long)]
+    pub html: Option<PathBuf>,
     /// No progress bars
     #[arg(long)]
     pub quiet: bool,
@@ -160,7 +173,7 @@ impl Command {
             | Self::Subscribe { common, rate, .. }
             | Self::Publish { common, rate, .. }
             | Self::Fanout { common, rate, .. } => Some((common, *rate)),
-            Self::Notifier { .. } => None,
+            Self::Compare { .. } | Self::Notifier { .. } => None,
         }
     }
 }

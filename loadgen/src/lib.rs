@@ -11,7 +11,9 @@
 //! | `pace`, `retransmit`, `clock` | when something is due |
 //! | `net`, `mmsg` | sockets and batches |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
-//! | `stats`, `process`, [`report`], `progress` | counting, measuring, telling |
+//! | `stats`, `series`, `process`, [`report`], `progress` | counting, measuring, telling |
+//! | `html`, `plot` | a run as a page |
+//! | [`compare`] | two runs side by side |
 
 #![deny(unsafe_code)]
 
@@ -19,8 +21,10 @@ mod agent;
 mod audit;
 pub mod cli;
 mod clock;
+pub mod compare;
 mod crowd;
 mod engine;
+mod html;
 mod ident;
 mod inbound;
 mod message;
@@ -28,16 +32,19 @@ mod mmsg;
 mod net;
 pub mod notifier;
 mod pace;
+mod plot;
 mod process;
 mod progress;
 pub mod report;
 mod retransmit;
 pub mod run;
 mod scenario;
+mod series;
 mod shared;
 mod stats;
 
 pub use audit::Tally;
+pub use html::page;
 pub use pace::Rate;
 pub use process::Usage;
 pub use stats::Counts;

@@ -1,14 +1,21 @@
 //! The command `comsipl-loadgen`.
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use comsipl_loadgen::cli::{Cli, Command};
 use comsipl_loadgen::notifier::{Faults, Notifier};
-use comsipl_loadgen::run;
+use comsipl_loadgen::{compare, run};
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match measure(&cli) {
+    let right = match &cli.command {
+        Command::Notifier { cpu } => notify(*cpu),
+        Command::Compare { a, b, json } => side_by_side(a, b, *json),
+        command => measure(command),
+    };
+    match right {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -29,18 +36,32 @@ fn notify(cpu: Option<usize>) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Runs the command and tells what it found; whether all was right.
-fn measure(cli: &Cli) -> anyhow::Result<bool> {
-    if let Command::Notifier { cpu } = cli.command {
-        return notify(cpu);
+/// Prints the comparison of two runs.
+fn side_by_side(a: &Path, b: &Path, json: bool) -> anyhow::Result<bool> {
+    let comparison = compare::files(a, b)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&comparison)?);
+    } else {
+        print!("{comparison}");
     }
-    let report = run::run(&cli.command)?;
+    Ok(true)
+}
+
+/// Runs the command and tells what it found; whether all was right.
+fn measure(command: &Command) -> anyhow::Result<bool> {
+    let report = run::run(command)?;
     print!("{report}");
-    if let Some(path) = cli.command.measurement().and_then(|(common, _)| common.json.as_ref()) {
-        let json = serde_json::to_vec_pretty(&report)?;
-        anyhow::Context::with_context(std::fs::write(path, json), || {
-            format!("cannot write {}", path.display())
-        })?;
+    if let Some((common, _)) = command.measurement() {
+        if let Some(path) = &common.json {
+            write(path, &serde_json::to_vec_pretty(&report)?)?;
+        }
+        if let Some(path) = &common.html {
+            write(path, comsipl_loadgen::page(&report).as_bytes())?;
+        }
     }
     Ok(report.passed)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

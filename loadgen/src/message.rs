@@ -300,7 +300,7 @@ fn unhex(text: &[u8]) -> Option<u64> {
 }
 
 /// Seconds since 1970 as RFC 3339 wants them, in UTC.
-fn date_time(out: &mut Vec<u8>, seconds: u64) {
+pub fn date_time(out: &mut Vec<u8>, seconds: u64) {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March put the leap day at the end; 719,468 days lie between March of year 0 and 1970.
     let days = days + 719_468;

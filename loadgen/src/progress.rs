@@ -63,7 +63,7 @@ impl Progress {
         let style = ProgressStyle::with_template(template).expect("a constant template");
         self.bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(5));
         self.bar.set_style(style);
-        self.bar.set_prefix(phase.name);
+        self.bar.set_prefix(phase.name.to_string());
     }
 
     /// Brings the bar up to date.

@@ -4,9 +4,11 @@ use crate::audit::Tally;
 use crate::clock::Nanos;
 use crate::pace::Rate;
 use crate::process::Usage;
+use crate::series::Point;
 use crate::stats::{Counts, Timings};
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Which latencies a command is about.
@@ -22,6 +24,62 @@ pub enum Latencies {
     PublishAnswer,
     /// PUBLISH until the NOTIFY of a watcher.
     PublishNotify,
+}
+
+/// What the lateness is called.
+pub const LATENESS: &str = "sent late by";
+
+impl Latencies {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RegisterAnswer => "REGISTER → 200",
+            Self::SubscribeAnswer => "SUBSCRIBE → 200",
+            Self::SubscribeNotify => "SUBSCRIBE → NOTIFY",
+            Self::PublishAnswer => "PUBLISH → 200",
+            Self::PublishNotify => "PUBLISH → NOTIFY",
+        }
+    }
+
+    /// Its distribution.
+    pub fn histogram(self, timings: &Timings) -> &Histogram<u64> {
+        match self {
+            Self::RegisterAnswer => &timings.register_answer,
+            Self::SubscribeAnswer => &timings.subscribe_answer,
+            Self::SubscribeNotify => &timings.subscribe_notify,
+            Self::PublishAnswer => &timings.publish_answer,
+            Self::PublishNotify => &timings.publish_notify,
+        }
+    }
+}
+
+/// Something that a run has to show.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// What should be so.
+    pub claim: String,
+    /// What was found.
+    pub found: String,
+    /// Whether it is so.
+    pub passed: bool,
+}
+
+/// A distribution from its least value to its greatest.
+#[derive(Clone, Debug, Serialize)]
+pub struct Curve {
+    /// What was measured.
+    pub name: &'static str,
+    /// Shares of the measured values and the microseconds that they do not exceed, both rising.
+    pub points: Vec<(f64, u64)>,
+}
+
+impl Curve {
+    /// Of a histogram of microseconds.
+    pub fn of(name: &'static str, histogram: &Histogram<u64>) -> Self {
+        let steps = histogram.iter_quantiles(8);
+        let points = steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to())).collect();
+        Self { name, points }
+    }
 }
 
 /// The percentiles of a distribution, in microseconds.
@@ -83,6 +141,17 @@ pub struct AllPercentiles {
 }
 
 impl AllPercentiles {
+    /// One of them.
+    pub fn get(&self, latencies: Latencies) -> &Percentiles {
+        match latencies {
+            Latencies::RegisterAnswer => &self.register_answer,
+            Latencies::SubscribeAnswer => &self.subscribe_answer,
+            Latencies::SubscribeNotify => &self.subscribe_notify,
+            Latencies::PublishAnswer => &self.publish_answer,
+            Latencies::PublishNotify => &self.publish_notify,
+        }
+    }
+
     /// Of what all threads measured.
     pub fn of(timings: &Timings) -> Self {
         Self {
@@ -113,9 +182,13 @@ pub struct Rates {
 #[derive(Clone, Debug, Serialize)]
 pub struct PhaseReport {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    /// When it began, in seconds since the run did.
+    pub start_secs: f64,
     /// How long it took.
     pub secs: f64,
+    /// Whether rates and latencies are those of this phase.
+    pub measured: bool,
     /// Whether it was broken off because nothing happened any more.
     pub stalled: bool,
     /// What was counted.
@@ -141,8 +214,8 @@ pub struct Generator {
 /// What a run found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The command.
-    pub command: &'static str,
+    /// The command, or the profile.
+    pub command: Cow<'static, str>,
     /// Its arguments.
     pub arguments: Vec<String>,
     /// Version of the generator.
@@ -183,8 +256,14 @@ pub struct Report {
     pub audit: Option<Tally>,
     /// Whether the run as a whole is right: the audit passes and nothing was refused, given up or foreign.
     pub passed: bool,
+    /// What `passed` consists of.
+    pub verdicts: Vec<Verdict>,
     /// The phases.
     pub phases: Vec<PhaseReport>,
+    /// The latency distributions that the run is about, and the lateness.
+    pub curves: Vec<Curve>,
+    /// What was counted and used over time.
+    pub series: Vec<Point>,
     /// Which percentiles the summary shows.
     #[serde(skip)]
     pub latencies: &'static [Latencies],
@@ -228,7 +307,7 @@ pub fn secs(nanos: Nanos) -> f64 {
 }
 
 /// Microseconds in a readable unit.
-struct Micros(u64);
+pub struct Micros(pub u64);
 
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,7 +321,7 @@ impl fmt::Display for Micros {
 }
 
 /// A number with its thousands apart.
-struct Grouped(u64);
+pub struct Grouped(pub u64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,14 +367,8 @@ impl fmt::Display for Report {
             "latency", "count", "p50", "p90", "p99", "p99.9", "max"
         )?;
         let all = &self.percentiles;
-        let rows = self.latencies.iter().map(|latencies| match latencies {
-            Latencies::RegisterAnswer => ("REGISTER → 200", all.register_answer),
-            Latencies::SubscribeAnswer => ("SUBSCRIBE → 200", all.subscribe_answer),
-            Latencies::SubscribeNotify => ("SUBSCRIBE → NOTIFY", all.subscribe_notify),
-            Latencies::PublishAnswer => ("PUBLISH → 200", all.publish_answer),
-            Latencies::PublishNotify => ("PUBLISH → NOTIFY", all.publish_notify),
-        });
-        for (name, percentiles) in rows.chain([("sent late by", all.lateness)]) {
+        let rows = self.latencies.iter().map(|latencies| (latencies.name(), *all.get(*latencies)));
+        for (name, percentiles) in rows.chain([(LATENESS, all.lateness)]) {
             write!(f, "  {name:<20}{:>10}", Grouped(percentiles.count))?;
             let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us, .. } = percentiles;
             for us in [p50_us, p90_us, p99_us, p999_us, max_us] {
@@ -378,6 +451,9 @@ impl fmt::Display for Report {
                 Grouped(total.backward),
                 Grouped(audit.missing_cseqs)
             )?;
+        }
+        for verdict in self.verdicts.iter().filter(|verdict| !verdict.passed) {
+            writeln!(f, "  NOT SO      {}: {}", verdict.claim, verdict.found)?;
         }
         writeln!(f, "  {}", if self.passed { "PASSED" } else { "FAILED" })
     }

@@ -10,8 +10,11 @@ use crate::net::Sockets;
 use crate::pace::Rate;
 use crate::process::Usage;
 use crate::progress::Progress;
-use crate::report::{self, AllPercentiles, Generator, PhaseReport, Rates, Report};
+use crate::report::{
+    self, AllPercentiles, Curve, Generator, Grouped, LATENESS, PhaseReport, Rates, Report, Verdict,
+};
 use crate::scenario::{self, PerAgent, Phase, Plan};
+use crate::series::{Point, Series};
 use crate::shared::{Board, Post, STOP, Shared};
 use crate::stats::{Counts, Timings};
 use anyhow::{Context as _, bail, ensure};
@@ -100,7 +103,7 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             duration.unwrap_or_default()
         }
         Command::Publish { duration, .. } | Command::Fanout { duration, .. } => duration,
-        Command::Notifier { .. } => Duration::ZERO,
+        Command::Compare { .. } | Command::Notifier { .. } => Duration::ZERO,
     };
     // Phones refresh only when a plan tells them to, so nothing may expire meanwhile.
     ensure!(
@@ -124,7 +127,7 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             total(&audience)?;
             scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
         }
-        Command::Notifier { .. } => bail!("this command measures nothing"),
+        Command::Compare { .. } | Command::Notifier { .. } => bail!("this command measures nothing"),
     })
 }
 
@@ -157,6 +160,7 @@ struct Conductor<'s> {
     shared: &'s Shared,
     common: &'s Common,
     progress: Progress,
+    series: Series,
     phases: Vec<PhaseReport>,
     measured: Option<Measured>,
 }
@@ -164,7 +168,7 @@ struct Conductor<'s> {
 impl<'s> Conductor<'s> {
     fn new(shared: &'s Shared, common: &'s Common) -> Self {
         let progress = Progress::new(common.quiet);
-        Self { shared, common, progress, phases: Vec::new(), measured: None }
+        Self { shared, common, progress, series: Series::new(), phases: Vec::new(), measured: None }
     }
 
     fn conduct(&mut self, has_failed: impl Fn() -> bool) -> anyhow::Result<()> {
@@ -173,6 +177,7 @@ impl<'s> Conductor<'s> {
         }
         for (i, phase) in self.shared.plan.phases.iter().enumerate() {
             let before = self.counts();
+            self.take_point(self.shared.clock.now(), before);
             let snapshot = phase.measured.then(|| self.snapshot());
             let start = self.shared.clock.now() + SECOND / 1_000;
             self.shared.stage_start.store(start, Ordering::Relaxed);
@@ -180,8 +185,11 @@ impl<'s> Conductor<'s> {
             let stalled = self.attend(phase, i + 1, start, snapshot, &has_failed)?;
             let secs = report::secs(self.shared.clock.now().saturating_sub(start));
             let counts = self.counts().since(before);
-            self.phases.push(PhaseReport { name: phase.name, secs, stalled, counts });
+            let (name, start_secs) = (phase.name.clone(), report::secs(start));
+            let measured = phase.measured;
+            self.phases.push(PhaseReport { name, start_secs, secs, measured, stalled, counts });
         }
+        self.take_point(self.shared.clock.now(), self.counts());
         Ok(())
     }
 
@@ -216,6 +224,9 @@ impl<'s> Conductor<'s> {
                 break false;
             }
             let counts = self.counts();
+            if self.series.is_due(now) {
+                self.take_point(now, counts);
+            }
             if (Counts { unfinished: 0, ..counts }) != (Counts { unfinished: 0, ..last.1 }) {
                 last = (now, counts);
             } else if now - last.0 > STALL_MAX {
@@ -233,6 +244,12 @@ impl<'s> Conductor<'s> {
         }
         self.progress.end(self.counts());
         Ok(stalled)
+    }
+
+    fn take_point(&mut self, now: Nanos, counts: Counts) {
+        let server = self.common.server_pid.and_then(Usage::glance);
+        let own = Usage::glance(std::process::id()).unwrap_or_default();
+        self.series.push(now, Point::of(now, &counts, server, own));
     }
 
     fn counts(&self) -> Counts {
@@ -284,11 +301,11 @@ impl<'s> Conductor<'s> {
             |count: u64| server.filter(|_| count > 0).map(|server| server.total_secs() * 1e6 / count as f64);
         let operations = measured.registered + measured.subscribed + measured.published;
         let total = self.counts();
-        let passed = audit.is_none_or(|audit| audit.passes())
-            && total.refused + total.timed_out + total.wrong_document + total.malformed == 0
-            && !self.phases.iter().any(|phase| phase.stalled);
+        let verdicts = verdicts(audit.as_ref(), &total, &self.phases);
+        let curves = plan.latencies.iter().map(|latencies| (latencies.name(), latencies.histogram(&timings)));
+        let curves = curves.chain([(LATENESS, &timings.lateness)]);
         Report {
-            command: plan.name,
+            command: plan.name.clone(),
             arguments: std::env::args().skip(1).collect(),
             version: env!("CARGO_PKG_VERSION"),
             started_unix_secs,
@@ -319,9 +336,41 @@ impl<'s> Conductor<'s> {
             measured,
             total,
             audit,
-            passed,
+            passed: verdicts.iter().all(|verdict| verdict.passed),
+            verdicts,
             latencies: plan.latencies,
             phases: self.phases,
+            curves: curves.map(|(name, histogram)| Curve::of(name, histogram)).collect(),
+            series: self.series.into_points(),
         }
     }
+}
+
+/// What every run has to show.
+fn verdicts(audit: Option<&Tally>, total: &Counts, phases: &[PhaseReport]) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let mut claim = |claim: &str, passed: bool, found: String| {
+        verdicts.push(Verdict { claim: claim.into(), passed, found });
+    };
+    if let Some(audit) = audit {
+        let Tally { watchers, behind, lost_subscriptions, .. } = audit;
+        let found = format!(
+            "{} watchers, {} of them behind, {} lost their subscription",
+            Grouped(*watchers),
+            Grouped(*behind),
+            Grouped(*lost_subscriptions)
+        );
+        claim("Every watcher shows what was published last", audit.passes(), found);
+    }
+    let requests = Grouped(total.requests_sent);
+    let found = format!("{} of {requests} requests given up", Grouped(total.timed_out));
+    claim("Every request is answered", total.timed_out == 0, found);
+    let found = format!("{} of {requests} requests refused", Grouped(total.refused));
+    claim("No request is refused", total.refused == 0, found);
+    let found = format!("{} malformed, {} wrong documents", total.malformed, total.wrong_document);
+    claim("All that comes back is well-formed and right", total.malformed + total.wrong_document == 0, found);
+    let stalled: Vec<_> = phases.iter().filter(|phase| phase.stalled).map(|phase| &*phase.name).collect();
+    let found = if stalled.is_empty() { "none broken off".into() } else { stalled.join(", ") };
+    claim("No phase is broken off", stalled.is_empty(), found);
+    verdicts
 }

@@ -143,3 +143,21 @@ fn an_unknown_server_process_is_an_error() {
     );
     assert!(run::run(&cli.command).is_err());
 }
+
+#[test]
+fn a_run_becomes_a_page_and_can_be_compared_with_itself() {
+    let report = measure(
+        Faults::default(),
+        "fanout --presentities 4 --watchers 5 --rate 200 --duration 0.4 --server-pid 1",
+    );
+    let page = comsipl_loadgen::page(&report);
+    assert!(page.contains("PASSED") && page.contains("PUBLISH → NOTIFY"), "{page}");
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert!(page.matches("<svg").count() >= 2, "latencies and rates: {page}");
+    assert!(!page.contains("http"), "nothing is loaded from elsewhere");
+    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    let json = serde_json::to_value(&report).unwrap();
+    let compared = comsipl_loadgen::compare::compare(&json, &json);
+    assert!(compared.rows.len() >= 5);
+    assert!(compared.rows.iter().all(|row| row.ratio == Some(1.0)), "{compared}");
+}

@@ -20,12 +20,12 @@ pub fn fanout(common: &Common, presentities: u32, watchers: u32, rate: Rate, dur
         Common { window: subscribe_window, ..*common }.sweep("subscribe", Op::Subscribe, Finish::Answered),
         common.sweep("first PUBLISH", Op::Publish, Finish::Told),
         common.settle("first settle"),
-        Phase { name: "fan-out", works: vec![work], measured: true, ends: Ends::Done },
+        Phase { name: "fan-out".into(), works: vec![work], measured: true, ends: Ends::Done },
         common.settle("settle"),
     ];
     phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
     Plan {
-        name: "fanout",
+        name: "fanout".into(),
         registrants: 0,
         presentities,
         watchers: presentities * watchers,

@@ -15,12 +15,13 @@ use crate::agent::Op;
 use crate::clock::{Nanos, SECOND};
 use crate::pace::{Amount, Rate};
 use crate::report::Latencies;
+use std::borrow::Cow;
 
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The command's name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How many phones register.
     pub registrants: u32,
     /// How many phones publish or are watched.
@@ -37,7 +38,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Phase {
     /// For progress bars and reports.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What is started, side by side.
     pub works: Vec<Work>,
     /// Whether this is the phase whose rates and latencies are reported.
@@ -115,12 +116,12 @@ impl Common {
     /// As fast as possible, once for each agent.
     fn sweep(&self, name: &'static str, op: Op, finish: Finish) -> Phase {
         let work = Work { op, rate: Rate::Max, window: self.window, amount: PerAgent::Once, finish };
-        Phase { name, works: vec![work], measured: false, ends: Ends::Done }
+        Phase { name: name.into(), works: vec![work], measured: false, ends: Ends::Done }
     }
 
     /// Waits until every watcher shows the newest document.
     fn settle(&self, name: &'static str) -> Phase {
-        Phase { name, works: Vec::new(), measured: false, ends: Ends::Settled(self.settle) }
+        Phase { name: name.into(), works: Vec::new(), measured: false, ends: Ends::Settled(self.settle) }
     }
 
     /// Undoes what the agents did, unless it is to be kept, and waits for the last NOTIFYs.
@@ -141,7 +142,7 @@ impl Common {
             .collect();
         if ops.contains(&Op::Unsubscribe) {
             let ends = Ends::Quiet(SECOND / 5);
-            phases.push(Phase { name: "last NOTIFYs", works: Vec::new(), measured: false, ends });
+            phases.push(Phase { name: "last NOTIFYs".into(), works: Vec::new(), measured: false, ends });
         }
         phases
     }

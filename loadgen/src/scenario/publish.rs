@@ -17,11 +17,11 @@ pub fn publish(common: &Common, presentities: u32, rate: Rate, duration: Nanos) 
     };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
-        Phase { name: "publish", works: vec![work], measured: true, ends: Ends::Done },
+        Phase { name: "publish".into(), works: vec![work], measured: true, ends: Ends::Done },
     ];
     phases.extend(common.clean_up(&[Op::Unpublish]));
     Plan {
-        name: "publish",
+        name: "publish".into(),
         registrants: 0,
         presentities,
         watchers: 0,

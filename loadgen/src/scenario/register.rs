@@ -10,10 +10,11 @@ use crate::report::Latencies;
 pub fn register(common: &Common, users: u32, rate: Rate, duration: Option<Nanos>) -> Plan {
     let amount = duration.map_or(PerAgent::Once, PerAgent::For);
     let work = Work { op: Op::Register, rate, window: common.window, amount, finish: Finish::Answered };
-    let mut phases = vec![Phase { name: "register", works: vec![work], measured: true, ends: Ends::Done }];
+    let mut phases =
+        vec![Phase { name: "register".into(), works: vec![work], measured: true, ends: Ends::Done }];
     phases.extend(common.clean_up(&[Op::Unregister]));
     Plan {
-        name: "register",
+        name: "register".into(),
         registrants: users,
         presentities: 0,
         watchers: 0,

@@ -19,12 +19,12 @@ pub fn subscribe(
     let work = Work { op: Op::Subscribe, rate, window: common.window, amount, finish: Finish::Answered };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
-        Phase { name: "subscribe", works: vec![work], measured: true, ends: Ends::Done },
+        Phase { name: "subscribe".into(), works: vec![work], measured: true, ends: Ends::Done },
         common.settle("settle"),
     ];
     phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
     Plan {
-        name: "subscribe",
+        name: "subscribe".into(),
         registrants: 0,
         presentities,
         watchers: presentities * watchers,
