@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::pace::Rate;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,6 +81,30 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// The highest rate without loss and with a 99th percentile under a limit, by search
+    Capacity {
+        /// What to do at that rate
+        #[arg(value_enum)]
+        what: Capacity,
+        /// Phones that register, for `register`
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+        users: u32,
+        /// Who watches whom, for the others
+        #[command(flatten)]
+        audience: Audience,
+        /// Most that the 99th percentile of every latency may be, such as `10ms`
+        #[arg(long, default_value = "10ms", value_parser = short)]
+        limit: Duration,
+        /// Seconds of each trial
+        #[arg(long, default_value = "5", value_parser = seconds)]
+        duration: Duration,
+        /// Search until the rates that hold and that do not differ by at most so many percent
+        #[arg(long, default_value_t = 5.0, value_parser = percent)]
+        precision: f64,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
     /// Compare two runs by the JSON that they wrote
     Compare {
         /// The run that the other is compared with
@@ -99,6 +123,19 @@ pub enum Command {
         #[arg(long)]
         cpu: Option<usize>,
     },
+}
+
+/// What a capacity is the capacity of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Capacity {
+    /// REGISTERs per second
+    Register,
+    /// SUBSCRIBEs per second: refreshes, each with its 200 and its NOTIFY
+    Subscribe,
+    /// PUBLISHes per second, nobody watching
+    Publish,
+    /// PUBLISHes per second, each told to all watchers
+    Fanout,
 }
 
 /// Who watches whom.
@@ -173,7 +210,7 @@ impl Command {
             | Self::Subscribe { common, rate, .. }
             | Self::Publish { common, rate, .. }
             | Self::Fanout { common, rate, .. } => Some((common, *rate)),
-            Self::Compare { .. } | Self::Notifier { .. } => None,
+            Self::Capacity { .. } | Self::Compare { .. } | Self::Notifier { .. } => None,
         }
     }
 }
@@ -185,6 +222,27 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() && seconds < 1e7 => Ok(duration),
         _ => Err("must be more than 0 and less than 10,000,000 seconds".into()),
+    }
+}
+
+/// A length of time with its unit.
+fn short(text: &str) -> Result<Duration, String> {
+    let units = [("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let parsed = units.iter().find_map(|(unit, secs)| {
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number * secs).ok()
+    });
+    match parsed {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(format!("`{text}` is no time such as 500us, 10ms or 1s")),
+    }
+}
+
+/// A share between 0.1% and 50%.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(percent) if (0.1..=50.0).contains(&percent) => Ok(percent),
+        _ => Err("must be from 0.1 to 50".into()),
     }
 }
 
@@ -208,6 +266,14 @@ mod tests {
         assert_eq!(common.cpus, [1, 2]);
         let Command::Fanout { duration, .. } = cli.command else { panic!("not a fanout") };
         assert_eq!(duration, Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(short("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(short("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(short("200us"), short("200µs"));
+        assert!(short("10").is_err() && short("0ms").is_err() && short("-1s").is_err());
     }
 
     #[test]

@@ -10,6 +10,11 @@ const STYLE: &str = include_str!("html/style.css");
 
 /// The page of a run.
 pub fn page(report: &Report) -> String {
+    document(&format!("{} · comsipl-loadgen", report.command), &body(report))
+}
+
+/// What stands on the page of a run.
+pub fn body(report: &Report) -> String {
     let mut body = String::new();
     head(&mut body, report);
     verdicts(&mut body, report);
@@ -17,7 +22,7 @@ pub fn page(report: &Report) -> String {
     latencies(&mut body, report);
     over_time(&mut body, report);
     tables(&mut body, report);
-    document(&format!("{} · comsipl-loadgen", report.command), &body)
+    body
 }
 
 /// A page around `body`.

@@ -13,12 +13,13 @@
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
 //! | `stats`, `series`, `process`, [`report`], `progress` | counting, measuring, telling |
 //! | `html`, `plot` | a run as a page |
-//! | [`compare`] | two runs side by side |
+//! | [`compare`], [`capacity`] | two runs side by side, many runs in search of the highest rate |
 
 #![deny(unsafe_code)]
 
 mod agent;
 mod audit;
+pub mod capacity;
 pub mod cli;
 mod clock;
 pub mod compare;

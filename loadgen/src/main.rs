@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use comsipl_loadgen::capacity::Search;
 use comsipl_loadgen::cli::{Cli, Command};
 use comsipl_loadgen::notifier::{Faults, Notifier};
 use comsipl_loadgen::{compare, run};
@@ -13,6 +14,15 @@ fn main() -> ExitCode {
     let right = match &cli.command {
         Command::Notifier { cpu } => notify(*cpu),
         Command::Compare { a, b, json } => side_by_side(a, b, *json),
+        Command::Capacity { what, users, audience, limit, duration, precision, common } => search(&Search {
+            what: *what,
+            users: *users,
+            audience: *audience,
+            limit: *limit,
+            duration: *duration,
+            precision: *precision,
+            common: common.clone(),
+        }),
         command => measure(command),
     };
     match right {
@@ -60,6 +70,23 @@ fn measure(command: &Command) -> anyhow::Result<bool> {
         }
     }
     Ok(report.passed)
+}
+
+/// Searches for the highest rate that holds; whether there is one.
+fn search(search: &Search) -> anyhow::Result<bool> {
+    let found = search.run(|trial| {
+        if !search.common.quiet {
+            eprintln!("{trial}");
+        }
+    })?;
+    print!("{found}");
+    if let Some(path) = &search.common.json {
+        write(path, &serde_json::to_vec_pretty(&found)?)?;
+    }
+    if let Some(path) = &search.common.html {
+        write(path, found.page().as_bytes())?;
+    }
+    Ok(found.passed())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

@@ -103,7 +103,7 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             duration.unwrap_or_default()
         }
         Command::Publish { duration, .. } | Command::Fanout { duration, .. } => duration,
-        Command::Compare { .. } | Command::Notifier { .. } => Duration::ZERO,
+        Command::Capacity { .. } | Command::Compare { .. } | Command::Notifier { .. } => Duration::ZERO,
     };
     // Phones refresh only when a plan tells them to, so nothing may expire meanwhile.
     ensure!(
@@ -127,7 +127,9 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             total(&audience)?;
             scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
         }
-        Command::Compare { .. } | Command::Notifier { .. } => bail!("this command measures nothing"),
+        Command::Capacity { .. } | Command::Compare { .. } | Command::Notifier { .. } => {
+            bail!("this command measures nothing by itself")
+        }
     })
 }
 
