@@ -16,6 +16,18 @@ pub const PRESENTITY_LEN_MAX: usize = 56 * 1024;
 /// Most bindings of one AoR; beyond it a new contact is refused with 403.
 pub const BINDINGS_PER_AOR_MAX: usize = 32;
 
+/// Longest Contact URI, and longest instance, in bytes; beyond it 400. Real ones have 200 at most.
+pub const CONTACT_LEN_MAX: usize = 2048;
+
+/// Most parameters and headers of a Contact URI; beyond it 400. They are compared each with each.
+pub const URI_PARAMS_MAX: usize = 16;
+
+/// Longest route set of a dialog in bytes; beyond it 400. It is sent with each NOTIFY.
+pub const ROUTE_SET_LEN_MAX: usize = 4096;
+
+/// Most extensions named in one 420 (Bad Extension), so that an answer is not longer than its request.
+pub const UNSUPPORTED_LISTED_MAX: usize = 16;
+
 /// Most live publications of one presentity and event package; beyond it 503 with Retry-After.
 pub const PUBLICATIONS_PER_PRESENTITY_MAX: usize = 32;
 

@@ -89,5 +89,10 @@ impl Outbox {
             }
         }
         self.heads.clear();
+        // One burst of huge heads is not paid for ever.
+        self.heads.shrink_to(HEADS_KEPT_MAX);
     }
 }
+
+/// Capacity for heads that is kept from turn to turn: a full turn of ordinary ones.
+const HEADS_KEPT_MAX: usize = 1 << 20;

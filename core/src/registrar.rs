@@ -1,7 +1,7 @@
 //! What a REGISTER does to the bindings of an AoR (RFC 3261 §10.3, steps 6 and 7).
 
 use crate::expiry::ExpiryPolicy;
-use crate::limits::BINDINGS_PER_AOR_MAX;
+use crate::limits::{BINDINGS_PER_AOR_MAX, CONTACT_LEN_MAX, URI_PARAMS_MAX};
 use crate::refusal::Refusal;
 use crate::uri::Uri;
 
@@ -18,6 +18,8 @@ pub struct StoredBinding<'a> {
     pub instance: &'a [u8],
     /// `reg-id`, zero if there was none (RFC 5626 §4.2).
     pub reg_id: u32,
+    /// Identity of the request that made or last refreshed it.
+    pub request: u64,
 }
 
 /// One Contact of a REGISTER.
@@ -57,6 +59,8 @@ pub struct RegisterRequest<'a> {
     pub call_id: &'a [u8],
     /// Its CSeq number.
     pub cseq: u32,
+    /// Its identity: the same for a retransmission, also across a restart.
+    pub request: u64,
 }
 
 /// One change of the bindings; `stored` and `contact` count in the slices given to [`decide`].
@@ -112,11 +116,17 @@ pub fn decide(
         }
         Contacts::Each(wishes) => wishes,
     };
-    // Expiries first: 423 and its kin must not depend on which bindings exist.
+    if wishes.len() > BINDINGS_PER_AOR_MAX {
+        return Err(Refusal::Forbidden("Too Many Contacts"));
+    }
+    // Lengths and expiries first: what they refuse must not depend on which bindings exist.
     for wish in wishes {
+        check_length(wish)?;
         policy.grant(wish.expires_secs.or(request.expires_secs))?;
     }
-    let mut count = stored.len();
+    let (mut added, mut removed) = (0, 0);
+    // A device may be known by its instance and another contact of the request by its URI: no binding is changed twice.
+    let mut changed = [false; BINDINGS_PER_AOR_MAX];
     for (index, wish) in wishes.iter().enumerate() {
         let expires_secs = policy.grant(wish.expires_secs.or(request.expires_secs))?;
         let uri = Uri::parse(wish.contact).map_err(|_| Refusal::BadRequest("Bad Contact URI"))?;
@@ -129,10 +139,19 @@ pub fn decide(
         let found = stored.iter().position(|b| same_contact(&uri, wish, b.contact, b.instance, b.reg_id));
         match found {
             Some(stored_index) => {
-                in_order(&stored[stored_index], request)?;
+                let seen = changed.get_mut(stored_index).ok_or(Refusal::Forbidden("Too Many Bindings"))?;
+                if std::mem::replace(seen, true) {
+                    return Err(Refusal::BadRequest("Contact Given Twice"));
+                }
+                let binding = &stored[stored_index];
+                if binding.request == request.request {
+                    // This very request changed it, and its answer was lost.
+                    continue;
+                }
+                in_order(binding, request)?;
                 if expires_secs == 0 {
                     changes.push(BindingChange::Remove { stored: stored_index });
-                    count -= 1;
+                    removed += 1;
                 } else {
                     changes.push(BindingChange::Update {
                         stored: stored_index,
@@ -145,12 +164,22 @@ pub fn decide(
             None if expires_secs == 0 => {}
             None => {
                 changes.push(BindingChange::Add { contact: index, expires_secs });
-                count += 1;
+                added += 1;
             }
         }
     }
-    if count > BINDINGS_PER_AOR_MAX {
+    if stored.len() + added - removed > BINDINGS_PER_AOR_MAX {
         return Err(Refusal::Forbidden("Too Many Bindings"));
+    }
+    Ok(())
+}
+
+/// Contacts are compared each with each, and their parameters likewise: both are bounded.
+fn check_length(wish: &ContactWish<'_>) -> Result<(), Refusal> {
+    let parts = wish.contact.iter().filter(|&&b| matches!(b, b';' | b'&')).count();
+    if wish.contact.len() > CONTACT_LEN_MAX || wish.instance.len() > CONTACT_LEN_MAX || parts > URI_PARAMS_MAX
+    {
+        return Err(Refusal::BadRequest("Contact Too Long"));
     }
     Ok(())
 }
@@ -171,7 +200,7 @@ fn same_contact(uri: &Uri<'_>, wish: &ContactWish<'_>, other: &[u8], instance: &
     if wish.reg_id != 0 && reg_id != 0 && !wish.instance.is_empty() && !instance.is_empty() {
         return wish.reg_id == reg_id && wish.instance == instance;
     }
-    Uri::parse(other).is_ok_and(|other| uri.matches(&other))
+    uri.raw() == other || Uri::parse(other).is_ok_and(|other| uri.matches(&other))
 }
 
 #[cfg(test)]
@@ -191,6 +220,7 @@ mod tests {
             cseq,
             instance: b"",
             reg_id: 0,
+            request: 0,
         }
     }
 
@@ -201,7 +231,7 @@ mod tests {
         cseq: u32,
     ) -> Result<Vec<BindingChange>, Refusal> {
         let mut changes = Vec::new();
-        let request = RegisterRequest { contacts, expires_secs, call_id: b"c1", cseq };
+        let request = RegisterRequest { contacts, expires_secs, call_id: b"c1", cseq, request: 77 };
         decide(stored, &request, POLICY, &mut changes).map(|()| changes)
     }
 
@@ -240,6 +270,43 @@ mod tests {
     fn a_brief_expiry_of_one_contact_refuses_all() {
         let both = [wish("sip:a@192.0.2.2", None), wish("sip:a@192.0.2.1", Some(5))];
         assert_eq!(run(&[], Contacts::Each(&both), None, 1), Err(Refusal::IntervalTooBrief { min_secs: 60 }));
+    }
+
+    #[test]
+    fn one_binding_is_never_changed_twice() {
+        // A request removed the binding of a device by its instance, and the same one again by its URI: the second removal
+        // met a binding that was not there any more, and the server stopped.
+        let mut stored = binding("sip:x@192.0.2.1", "c0", 1);
+        (stored.instance, stored.reg_id) = (b"<urn:u>", 1);
+        let mut by_instance = wish("sip:z@192.0.2.1", Some(0));
+        (by_instance.instance, by_instance.reg_id) = (b"<urn:u>", 1);
+        let both = [by_instance, wish("sip:x@192.0.2.1", Some(0))];
+        assert_eq!(
+            run(&[stored], Contacts::Each(&both), None, 2),
+            Err(Refusal::BadRequest("Contact Given Twice"))
+        );
+    }
+
+    #[test]
+    fn a_request_carried_out_before_a_restart_changes_nothing_more() {
+        let mut done = binding("sip:a@192.0.2.1", "c1", 5);
+        done.request = 77;
+        let both = [wish("sip:a@192.0.2.1", None), wish("sip:a@192.0.2.2", None)];
+        let rest = run(&[done], Contacts::Each(&both), None, 5);
+        assert_eq!(rest, Ok(vec![BindingChange::Add { contact: 1, expires_secs: 3600 }]));
+    }
+
+    #[test]
+    fn what_would_take_long_to_compare_is_refused() {
+        let long = format!("sip:a@192.0.2.1;{}", "x".repeat(3000));
+        let many = format!("sip:a@192.0.2.1{}", ";p".repeat(17));
+        for contact in [&long, &many] {
+            let refused = run(&[], Contacts::Each(&[wish(contact, None)]), None, 1);
+            assert_eq!(refused, Err(Refusal::BadRequest("Contact Too Long")));
+        }
+        let crowd: Vec<String> = (0..33).map(|n| format!("sip:a@192.0.2.{n}")).collect();
+        let crowd: Vec<_> = crowd.iter().map(|contact| wish(contact, None)).collect();
+        assert!(matches!(run(&[], Contacts::Each(&crowd), None, 1), Err(Refusal::Forbidden(_))));
     }
 
     #[test]

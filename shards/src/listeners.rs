@@ -23,6 +23,18 @@ impl Listeners {
         Self { advertise, profile, each }
     }
 
+    /// The flow as it can be used now: after a change of the configuration, or a listener less, a stored flow may name one
+    /// that is not there or speaks another protocol family; then the first that fits its peer is taken.
+    #[must_use]
+    pub fn fit(&self, flow: Flow) -> Flow {
+        let fits = |listener: &SocketAddr| listener.is_ipv4() == flow.peer.is_ipv4();
+        if self.each.get(usize::from(flow.listener)).is_some_and(fits) {
+            return flow;
+        }
+        let listener = self.each.iter().position(fits).unwrap_or(0);
+        Flow { listener: u8::try_from(listener).unwrap_or(0), local_ip: None, ..flow }
+    }
+
     /// Our address on the side of `flow`: the one advertised, else the one the peer reached us on.
     #[must_use]
     pub fn sent_by(&self, flow: &Flow) -> SentBy {

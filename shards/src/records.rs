@@ -35,6 +35,8 @@ pub struct StoredSubscription<'a> {
     pub package: &'static EventPackage,
     /// What it gets of the state.
     pub body: BodyKind,
+    /// Whether a NOTIFY has failed and is to be tried again: the watcher does not have the newest state.
+    pub undelivered: bool,
     /// Identity of the newest SUBSCRIBE.
     pub request: u64,
     /// Canonical AoR of the presentity.
@@ -121,6 +123,8 @@ pub struct StoredBindingRecord<'a> {
     pub q: u16,
     /// `reg-id`, zero if there is none.
     pub reg_id: u32,
+    /// Identity of the last REGISTER.
+    pub request: u64,
     /// Where the REGISTER came from.
     pub flow: Flow,
     /// Canonical AoR.
@@ -186,6 +190,7 @@ pub fn subscription(record: &RecordBuf) -> Option<StoredSubscription<'_>> {
         flow: load_flow(&s.flow),
         package: EventPackage::by_number(s.event)?,
         body: if s.flags & FLAG_BASIC == 0 { BodyKind::All } else { BodyKind::Basic },
+        undelivered: s.flags & FLAG_UNDELIVERED != 0,
         request: s.request,
         aor: s.aor,
         local_uri: s.local_uri,
@@ -201,6 +206,8 @@ pub fn subscription(record: &RecordBuf) -> Option<StoredSubscription<'_>> {
 
 /// Flag of a stored subscription: it gets the basic state only.
 const FLAG_BASIC: u16 = 1;
+/// Flag of a stored subscription: a NOTIFY failed and is to be tried again.
+const FLAG_UNDELIVERED: u16 = 2;
 
 fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a> {
     schema::Subscription {
@@ -213,7 +220,8 @@ fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a
         flow: store_flow(&s.flow),
         event: s.package.number,
         accept: 0,
-        flags: if s.body == BodyKind::Basic { FLAG_BASIC } else { 0 },
+        flags: u16::from(s.body == BodyKind::Basic) * FLAG_BASIC
+            + u16::from(s.undelivered) * FLAG_UNDELIVERED,
         request: s.request,
         aor: s.aor,
         local_uri: s.local_uri,
@@ -259,6 +267,22 @@ pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
         stored.cseq_reserved = reserved;
         partition.update_fixed(slot, &stored.fixed_words());
     }
+}
+
+/// Writes down whether a watcher does not have the newest state although it was tried.
+pub fn mark_undelivered(partition: &mut Partition, slot: u32, undelivered: bool) {
+    let Some((_, fixed)) = partition.fixed(slot) else { return };
+    if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
+        stored.flags = (stored.flags & !FLAG_UNDELIVERED) | (u16::from(undelivered) * FLAG_UNDELIVERED);
+        partition.update_fixed(slot, &stored.fixed_words());
+    }
+}
+
+/// Our tag of a stored subscription's dialog.
+#[must_use]
+pub fn local_tag(partition: &Partition, slot: u32) -> Option<u64> {
+    let (_, fixed) = partition.fixed(slot)?;
+    schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.local_tag)
 }
 
 /// Reads a publication; `None` if the record holds something else.
@@ -385,6 +409,7 @@ pub fn binding(record: &RecordBuf) -> Option<StoredBindingRecord<'_>> {
         cseq: b.cseq,
         q: b.q,
         reg_id: b.reg_id,
+        request: b.request,
         flow: load_flow(&b.flow),
         aor: b.aor,
         contact: b.contact,
@@ -400,6 +425,7 @@ fn store_binding<'a>(b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
     schema::Binding {
         aor_key: b.key.0,
         reg_id: b.reg_id,
+        request: b.request,
         expires_at: b.expires_at.0,
         registered_at: b.registered_at.0,
         cseq: b.cseq,

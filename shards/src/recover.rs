@@ -8,6 +8,7 @@
 //!     those that were accepted shortly before, are owed a NOTIFY. *Shortly* is as long as a NOTIFY may have been on its
 //!     way, 64*T1, and longer where the files say that the fan-out was behind.
 
+use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::transaction::TIMER_F;
 use comsipl_core::{AorKey, Now, UnixMillis};
 use comsipl_fdb::{Kind, RecordBuf};
@@ -95,6 +96,7 @@ impl Shard {
         entry.document = slot;
         entry.version = document.version;
         entry.fingerprint = document.fingerprint;
+        self.last_version = self.last_version.max(document.version);
         if document.changed_at.0 >= since {
             recent.push(document.key);
         } else if let Some(settling) = &mut self.settling {
@@ -163,7 +165,9 @@ impl Shard {
     ) -> Option<()> {
         let stored = records::subscription(record)?;
         let watched = self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key));
-        let owed = stored.accepted_at.0 >= since;
+        let ending = stored.expires_at <= stored.accepted_at;
+        // What failed before is marked in the record; what ends is owed its last NOTIFY.
+        let owed = stored.accepted_at.0 >= since || stored.undelivered || ending;
         let id = self.subscriptions.insert(
             Subscription {
                 dialog: dialog_hash(&self.keys, stored.call_id, stored.remote_tag),
@@ -174,7 +178,8 @@ impl Shard {
                 cseq: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
                 epoch: self.watched[watched].epoch,
                 owed,
-                ending: stored.expires_at <= stored.accepted_at,
+                ending,
+                marked_undelivered: stored.undelivered,
                 body: stored.body,
                 ..Subscription::default()
             },
@@ -192,10 +197,8 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.document);
         for id in self.watched.ids() {
             let key = self.watched[id].key;
-            if self.watched[id].queued {
-                // Subscriptions have joined the list since; the walk begins at its present head.
-                self.queue(now, id);
-            }
+            // Subscriptions have joined the list since; a walk begins at its present head.
+            self.watched[id].cursor = self.watched[id].first;
             if self.files.presence.read_by_key(key.partition(), key.0, &mut record).is_ok()
                 && let Some(document) = records::document(&record)
             {
@@ -210,6 +213,12 @@ impl Shard {
         self.scratch.document = record;
     }
 
+    /// Our tag of a subscription's dialog.
+    fn local_tag(&self, id: u32) -> Option<u64> {
+        let entry = &self.subscriptions[id];
+        records::local_tag(self.files.presence_partition(entry.partition), entry.slot)
+    }
+
     /// Marks the subscriptions that share a dialog.
     fn set_shared_dialogs(&mut self) {
         for id in self.subscriptions.ids() {
@@ -217,8 +226,12 @@ impl Shard {
                 continue;
             }
             let entry = &self.subscriptions[id];
-            // Two of one hash may be two dialogs of one Call-ID; a common sequence does no harm there.
-            let shared = self.subscriptions.of_dialog(entry.partition, entry.dialog).nth(1).is_some();
+            let mine = self.local_tag(id);
+            let others = self
+                .subscriptions
+                .of_dialog(entry.partition, entry.dialog)
+                .take(SUBSCRIPTIONS_PER_DIALOG_MAX + 1);
+            let shared = others.filter(|&other| other != id).any(|other| self.local_tag(other) == mine);
             self.subscriptions[id].shared_dialog = shared;
         }
     }

@@ -1,10 +1,11 @@
 //! Answering a request: written once, remembered for its retransmissions, sent the way it came.
 
 use comsipl_core::event::{ACCEPT, ALLOW_EVENTS};
+use comsipl_core::limits::{CONTACT_LEN_MAX, UNSUPPORTED_LISTED_MAX};
 use comsipl_core::msg::{self, Message, Method, Writer};
 use comsipl_core::token::hex16;
 use comsipl_core::transaction::TransactionKey;
-use comsipl_core::{Flow, HashKey, Now, PRODUCT, Refusal};
+use comsipl_core::{Flow, HashKey, Now, PRODUCT, Refusal, Uri};
 
 use crate::shard::Shard;
 
@@ -136,7 +137,7 @@ impl Shard {
                     }
                 }
                 Refusal::BadExtension => {
-                    for tag in unsupported(request.message) {
+                    for tag in unsupported(request.message).take(UNSUPPORTED_LISTED_MAX) {
                         writer.header("Unsupported", tag);
                     }
                 }
@@ -161,4 +162,10 @@ pub fn contact_uri<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let mut contacts = message.contacts();
     let first = contacts.next()?.ok()?.uri()?;
     contacts.next().is_none().then_some(first)
+}
+
+/// Whether a Contact URI may become our Request-URI: well-formed, and of a length that may be stored and sent again.
+#[must_use]
+pub fn is_usable(contact: &[u8]) -> bool {
+    contact.len() <= CONTACT_LEN_MAX && Uri::parse(contact).is_ok()
 }

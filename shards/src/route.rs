@@ -33,7 +33,10 @@ impl Shard {
             return Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?));
         };
         match method {
-            Method::Subscribe => Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?)),
+            // What may be cancelled is a SUBSCRIBE, if anything (RFC 6665 §4.6).
+            Method::Subscribe | Method::Cancel => {
+                Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?))
+            }
             Method::Publish => self.aor_partition(uri),
             Method::Register => {
                 let to = NameAddr::parse(peek::peek_header(datagram, HeaderName::To)?).ok()?;

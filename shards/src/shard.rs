@@ -123,6 +123,10 @@ pub struct Shard {
     pub(crate) scratch: Scratch,
     /// The time after the start in which watchers are not known yet.
     pub(crate) settling: Option<Settling>,
+    /// Users whose documents found no room, and when they are composed again.
+    pub(crate) uncomposed: Option<(Mono, Vec<AorKey>)>,
+    /// Highest version that this shard gave to a document.
+    pub(crate) last_version: u64,
     /// Timers that were due and did not fit the turn.
     more_due: bool,
     /// When the oldest undelivered change was written to the files last.
@@ -165,6 +169,8 @@ impl Shard {
             // Over new files there is nobody who could have watched before.
             settling: (start.last_alive_ms != 0)
                 .then(|| Settling { until: now.mono + SETTLING, bare: Vec::new() }),
+            uncomposed: None,
+            last_version: 0,
             more_due: false,
             undelivered_noted: Mono(0),
             undelivered_since: 0,
@@ -200,6 +206,7 @@ impl Shard {
         self.now = now.mono;
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);
+        self.compose_again(now);
         let settling = self.settle(now);
         self.more_due = expiries || attempts || settling;
         self.fan_out(now);
@@ -223,6 +230,7 @@ impl Shard {
                 .as_ref()
                 .filter(|settling| !settling.bare.is_empty())
                 .map(|settling| settling.until),
+            self.uncomposed.as_ref().map(|(at, _)| *at),
         ]
         .into_iter()
         .flatten()
@@ -278,7 +286,7 @@ impl Shard {
             return;
         }
         self.undelivered_noted = now.mono;
-        let since = self.due.front().map_or(0, |&id| self.watched[id].due_since.0);
+        let since = self.due.iter().map(|&id| self.watched[id].due_since.0).min().unwrap_or(0);
         if since != self.undelivered_since {
             self.undelivered_since = since;
             for number in self.files.own_numbers() {

@@ -48,6 +48,8 @@ pub struct Subscription {
     pub ending: bool,
     /// A NOTIFY was never answered; the next time-out removes it.
     pub suspect: bool,
+    /// Its record says that a NOTIFY failed and is to be tried again.
+    pub marked_undelivered: bool,
     /// Others share its dialog, and with it the CSeq.
     pub shared_dialog: bool,
     /// Which body it gets.
@@ -71,6 +73,7 @@ impl Default for Subscription {
             owed: false,
             ending: false,
             suspect: false,
+            marked_undelivered: false,
             shared_dialog: false,
             body: BodyKind::All,
         }

@@ -30,6 +30,8 @@ pub struct Watched {
     pub cursor: u32,
     /// Whether it stands in the fan-out's queue.
     pub queued: bool,
+    /// Whether it changed while its watchers were walked through, so that they are once more.
+    pub again: bool,
     /// When its watchers became due, while `queued`.
     pub due_since: UnixMillis,
     /// The encoded document by [`BodyKind`], while cached.
@@ -46,6 +48,7 @@ impl Default for Watched {
             epoch: 0,
             cursor: NONE,
             queued: false,
+            again: false,
             due_since: UnixMillis(0),
             bodies: [None; 2],
         }

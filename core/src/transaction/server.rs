@@ -7,9 +7,10 @@
 //! | completed | Timer J (64*T1) | – | ended |
 //!
 //! Every answer is made within the turn of its request, so *trying* and *proceeding* last no time. All transactions live
-//! equally long, so they end in the order in which they began: a ring of bytes and a ring of entries are all the memory
-//! there is, and no timer runs. When the ring is full before 64*T1 are over, the oldest answers are forgotten early and
-//! counted; what keeps state (dialog, entity tag, binding) is then still guarded by CSeq and entity tag.
+//! equally long, so they end in the order in which they began: a queue of entries and chunks of bytes that are filled one
+//! after another are all there is, and no timer runs. A chunk is used again when its last answer has ended. When all chunks
+//! are full before 64*T1 are over, the oldest answers are forgotten early and counted; what keeps state (dialog, entity tag,
+//! binding) then still knows the request again.
 
 use std::collections::VecDeque;
 
@@ -17,6 +18,7 @@ use hashbrown::HashTable;
 
 use super::TIMER_J;
 use crate::flow::Flow;
+use crate::limits::MESSAGE_LEN_MAX;
 use crate::time::Mono;
 
 /// Identity of a server transaction: the keyed hash of branch, sent-by and method (RFC 3261 §17.2.3).
@@ -28,6 +30,8 @@ pub struct TransactionKey(pub u128);
 struct Entry {
     key: TransactionKey,
     ends: Mono,
+    /// Number of the chunk that holds the answer.
+    chunk: u64,
     start: u32,
     len: u32,
     flow: Flow,
@@ -50,26 +54,31 @@ pub struct ServerTransactions {
     first: u64,
     /// Entry numbers by key.
     index: HashTable<u64>,
-    bytes: Vec<u8>,
-    capacity: usize,
-    /// Where the next answer goes.
-    head: usize,
+    /// Chunks in use, the oldest first; the last one is being filled.
+    chunks: VecDeque<Box<[u8]>>,
+    /// Number of the oldest chunk in use.
+    first_chunk: u64,
+    /// Bytes used of the last chunk.
+    used: usize,
+    /// Chunks that may be used again.
+    spare: Vec<Box<[u8]>>,
+    chunks_max: usize,
     forgotten_early: u64,
 }
 
 impl ServerTransactions {
-    /// Room for `capacity` bytes of answers. The system gives zeroed memory page by page as it is used, and the ring turns
-    /// early while traffic is light, so a quiet server stays small.
+    /// Room for about `capacity` bytes of answers, taken as it is needed.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let capacity = capacity.clamp(64 * 1024, u32::MAX as usize);
         Self {
             entries: VecDeque::new(),
             first: 0,
             index: HashTable::new(),
-            bytes: vec![0; capacity],
-            capacity,
-            head: 0,
+            chunks: VecDeque::new(),
+            first_chunk: 0,
+            used: CHUNK_LEN,
+            spare: Vec::new(),
+            chunks_max: (capacity / CHUNK_LEN).max(2),
             forgotten_early: 0,
         }
     }
@@ -79,45 +88,37 @@ impl ServerTransactions {
     pub fn find(&self, key: TransactionKey) -> Option<Answered<'_>> {
         let number = *self.index.find(hash(key), |&n| self.entry(n).key == key)?;
         let entry = self.entry(number);
-        Some(Answered { bytes: &self.bytes[entry.start as usize..][..entry.len as usize], flow: entry.flow })
+        let chunk = &self.chunks[(entry.chunk - self.first_chunk) as usize];
+        Some(Answered { bytes: &chunk[entry.start as usize..][..entry.len as usize], flow: entry.flow })
     }
 
     /// Remembers the answer to a transaction that [`Self::find`] did not find.
     pub fn remember(&mut self, key: TransactionKey, flow: Flow, answer: &[u8], now: Mono) {
         self.expire(now);
         let len = answer.len();
-        if len > self.capacity / 4 {
+        if len > MESSAGE_LEN_MAX {
+            // It could not be sent either.
             self.forgotten_early += 1;
             return;
         }
-        if self.may_turn_early(len) {
-            self.head = 0;
-        } else if self.head + len > self.capacity {
-            // The rest of the buffer is too short: entries that still lie there are the oldest, they go first.
-            while self.entries.front().is_some_and(|e| e.start as usize >= self.head) {
-                self.drop_oldest(true);
-            }
-            self.head = 0;
+        if self.used + len > CHUNK_LEN {
+            self.begin_chunk();
         }
-        let end = self.head + len;
-        while self.entries.front().is_some_and(|e| {
-            let (start, stop) = (e.start as usize, (e.start + e.len) as usize);
-            start < end && stop > self.head
-        }) {
-            self.drop_oldest(true);
-        }
-        self.bytes[self.head..end].copy_from_slice(answer);
+        let start = self.used;
+        self.used += len;
+        let chunk = self.chunks.back_mut().expect("a chunk has begun");
+        chunk[start..start + len].copy_from_slice(answer);
         let number = self.first + self.entries.len() as u64;
         self.entries.push_back(Entry {
             key,
             ends: now + TIMER_J,
-            start: u32::try_from(self.head).expect("capacity is below 4 GiB"),
+            chunk: self.first_chunk + self.chunks.len() as u64 - 1,
+            start: u32::try_from(start).expect("a chunk is far below 4 GiB"),
             len: u32::try_from(len).expect("an answer is far below 4 GiB"),
             flow,
         });
         let (entries, first) = (&self.entries, self.first);
         self.index.insert_unique(hash(key), number, |&n| hash(entries[(n - first) as usize].key));
-        self.head = end;
     }
 
     /// Forgets what is older than Timer J.
@@ -125,6 +126,7 @@ impl ServerTransactions {
         while self.entries.front().is_some_and(|entry| entry.ends <= now) {
             self.drop_oldest(false);
         }
+        self.free_chunks();
     }
 
     /// Answers remembered at present.
@@ -145,12 +147,31 @@ impl ServerTransactions {
         self.forgotten_early
     }
 
-    /// Whether the free space before the oldest answer is larger than all that lies behind it: going on there keeps the
-    /// used part of the ring at twice what is alive.
-    fn may_turn_early(&self, len: usize) -> bool {
-        let Some(oldest) = self.entries.front() else { return true };
-        let oldest = oldest.start as usize;
-        oldest < self.head && oldest >= len + (self.head - oldest)
+    /// Takes a chunk to fill; when none may be had, the oldest one's answers go.
+    fn begin_chunk(&mut self) {
+        if self.chunks.len() == self.chunks_max {
+            let oldest = self.first_chunk;
+            while self.entries.front().is_some_and(|entry| entry.chunk == oldest) {
+                self.drop_oldest(true);
+            }
+            self.free_chunks();
+        }
+        let chunk = self.spare.pop().unwrap_or_else(|| vec![0; CHUNK_LEN].into_boxed_slice());
+        self.chunks.push_back(chunk);
+        self.used = 0;
+    }
+
+    /// Sets chunks free that hold no answer any more; the one being filled stays.
+    fn free_chunks(&mut self) {
+        let in_use = self.entries.front().map_or(u64::MAX, |entry| entry.chunk);
+        while self.chunks.len() > 1 && self.first_chunk < in_use {
+            let chunk = self.chunks.pop_front().expect("there are two at least");
+            self.first_chunk += 1;
+            // A burst is not paid for ever: as many are kept as are in use, and a few.
+            if self.spare.len() < self.chunks.len() + SPARE_MIN {
+                self.spare.push(chunk);
+            }
+        }
     }
 
     fn drop_oldest(&mut self, early: bool) {
@@ -167,6 +188,13 @@ impl ServerTransactions {
         &self.entries[(number - self.first) as usize]
     }
 }
+
+/// Bytes of one chunk: some hundreds of answers, and more than the longest message.
+const CHUNK_LEN: usize = 256 * 1024;
+/// Spare chunks kept whatever is in use.
+const SPARE_MIN: usize = 4;
+
+const _: () = assert!(CHUNK_LEN >= MESSAGE_LEN_MAX);
 
 /// The key is a keyed hash already; its low half serves the table.
 const fn hash(key: TransactionKey) -> u64 {
@@ -199,23 +227,30 @@ mod tests {
     }
 
     #[test]
-    fn light_traffic_uses_little_of_the_ring() {
-        let mut transactions = ServerTransactions::new(16 << 20);
-        let mut highest = 0;
-        for n in 0..100_000u64 {
-            // One answer of 400 bytes a second: 32 of them are alive at a time.
-            transactions.remember(TransactionKey(u128::from(n)), flow(), &[7; 400], Mono(n * 1_000_000));
-            highest = highest.max(transactions.head);
-            assert!(transactions.find(TransactionKey(u128::from(n.saturating_sub(31)))).is_some());
+    fn light_traffic_uses_little_memory_and_growing_traffic_forgets_nothing() {
+        let mut transactions = ServerTransactions::new(64 << 20);
+        let mut n = 0u128;
+        for (seconds, rate) in [(100, 100), (40, 1000), (40, 5000)] {
+            for second in 0..seconds * rate {
+                n += 1;
+                let now =
+                    Mono(transactions.entries.back().map_or(0, |e| e.ends.0 - 32_000_000) + 1_000_000 / rate);
+                transactions.remember(TransactionKey(n), flow(), &[7; 400], now);
+                if second % 97 == 0 {
+                    let alive = n - (u128::from(rate) * 31).min(n - 1);
+                    assert!(transactions.find(TransactionKey(alive)).is_some() || second < rate * 32);
+                }
+            }
+            let alive = transactions.entries.len() * 400;
+            assert!(transactions.chunks.len() * CHUNK_LEN <= alive + 2 * CHUNK_LEN + alive / 100);
         }
         assert_eq!(transactions.forgotten_early(), 0);
-        assert!(highest <= 3 * 33 * 400, "{highest} bytes of the ring were used");
     }
 
     #[test]
-    fn a_full_ring_forgets_the_oldest_and_never_mixes_answers() {
-        let mut transactions = ServerTransactions::new(64 * 1024);
-        for n in 0..5000u32 {
+    fn full_chunks_forget_the_oldest_and_never_mix_answers() {
+        let mut transactions = ServerTransactions::new(3 * CHUNK_LEN);
+        for n in 0..20_000u32 {
             let answer = vec![(n % 251) as u8; 100 + (n % 300) as usize];
             transactions.remember(TransactionKey(u128::from(n)), flow(), &answer, Mono(u64::from(n)));
             let oldest = n + 1 - u32::try_from(transactions.len()).unwrap();
@@ -225,6 +260,7 @@ mod tests {
                 assert!(found.bytes.iter().all(|&b| b == (check % 251) as u8));
             }
         }
-        assert_eq!(transactions.forgotten_early() as usize + transactions.len(), 5000);
+        assert!(transactions.forgotten_early() > 0 && transactions.chunks.len() == 3);
+        assert_eq!(transactions.forgotten_early() as usize + transactions.len(), 20_000);
     }
 }

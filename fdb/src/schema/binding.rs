@@ -4,7 +4,7 @@
 //! word 0, 1  AoR key                        word 6       flow 0..40
 //! word 2     reg-id                         word 7, 8    peer address
 //! word 3     expires at 0..48 | q           word 9, 10   our address
-//! word 4     registered at                  word 11      0
+//! word 4     registered at                  word 11      request
 //! word 5     CSeq                           payload: aor, contact, params, Call-ID, path, instance, User-Agent
 //! ```
 
@@ -23,6 +23,8 @@ pub struct Binding<'a> {
     pub aor_key: u128,
     /// The `reg-id` of the contact (RFC 5626 §4.2); 0: it has none.
     pub reg_id: u32,
+    /// Identity of the last REGISTER, the caller's hash: by it a retransmission is known after a restart.
+    pub request: u64,
     /// When it ends, Unix milliseconds (48 bits are kept).
     pub expires_at: u64,
     /// When it was last registered, Unix milliseconds (48 bits are kept).
@@ -72,6 +74,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         fixed[4] = pack_time(self.registered_at, 0);
         fixed[5] = self.cseq.into();
         fixed[6..11].copy_from_slice(&self.flow.pack());
+        fixed[11] = self.request;
         fixed
     }
 
@@ -95,6 +98,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         Ok(Self {
             aor_key: unpack_key(fixed),
             reg_id: fixed[2] as u32,
+            request: fixed[11],
             expires_at,
             registered_at: unpack_time(fixed[4]).0,
             cseq: fixed[5] as u32,

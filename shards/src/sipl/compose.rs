@@ -4,6 +4,8 @@
 //! and stays while somebody watches, because its time says that watchers are owed it: a crash may come before they are
 //! told. After a start nobody knows yet who watches, so bare documents stay for a while then (see [`Settling`]).
 
+use std::time::Duration;
+
 use comsipl_core::pidf::{self, Basic, Published};
 use comsipl_core::{AorKey, Mono, Now};
 use smallvec::SmallVec;
@@ -18,6 +20,11 @@ use crate::watched::NONE;
 const DEVICES: usize = 8;
 /// Bare documents looked at in one turn when the time after a start is over.
 const SWEPT_PER_TURN: usize = 256;
+
+/// Pause before a document that found no room is composed again.
+const COMPOSE_AGAIN: Duration = Duration::from_secs(1);
+/// Users on the list for that; more than this wait for their next change.
+const UNCOMPOSED_MAX: usize = 1024;
 
 /// The time after a start in which bare documents are kept although no watcher is known.
 pub(crate) struct Settling {
@@ -49,8 +56,10 @@ impl Shard {
         if unchanged {
             self.counters.changes_suppressed.up();
         } else {
-            // The version grows with the wall clock, so that it also grows across a restart without being stored apart.
-            let version = (entry.version + 1).max(now.wall.0 << 10);
+            // The version grows with the wall clock, so that it also grows across a restart without being stored apart; and
+            // beyond every other version of this shard, so that it grows for a user who was forgotten in between.
+            let version = (entry.version.max(self.last_version) + 1).max(now.wall.0 << 10);
+            self.last_version = version;
             let files = self.files.presence_partition_mut(partition);
             let stored = match summary {
                 Some(summary) => {
@@ -85,9 +94,11 @@ impl Shard {
                     self.counters.changes.up();
                     self.tell_watching_shards(now, user);
                 }
-                // The publication is stored and the document is not: it is composed again with the next change, or
-                // when the node starts anew.
-                Err(what) => self.note_full(what),
+                // The publication is stored and the document is not: it is composed again until there is room.
+                Err(what) => {
+                    self.note_full(what);
+                    self.compose_later(now, key);
+                }
             }
         }
         (self.scratch.composed, self.scratch.note) = (out, note);
@@ -195,6 +206,24 @@ impl Shard {
             self.state_changed(now, entry.key);
         } else {
             self.presentities.forget_if_empty(user);
+        }
+    }
+
+    /// Puts a user on the list of those whose document found no room.
+    fn compose_later(&mut self, now: Now, key: AorKey) {
+        let (at, keys) = self.uncomposed.get_or_insert_with(|| (now.mono + COMPOSE_AGAIN, Vec::new()));
+        if keys.len() < UNCOMPOSED_MAX && !keys.contains(&key) {
+            keys.push(key);
+        }
+        *at = (*at).max(now.mono);
+    }
+
+    /// Composes again what found no room before.
+    pub(crate) fn compose_again(&mut self, now: Now) {
+        if let Some((_, keys)) = self.uncomposed.take_if(|(at, _)| now.mono >= *at) {
+            for key in keys {
+                self.state_changed(now, key);
+            }
         }
     }
 

@@ -59,7 +59,7 @@ impl Shard {
             let Some(id) = self.subscriptions.expiry.pop_due(now.mono) else { return false };
             self.counters.expired.up();
             let entry = &mut self.subscriptions[id];
-            if entry.ending {
+            if entry.ending && entry.attempt != NONE {
                 // A poll, or the end that the watcher asked for: its last NOTIFY is under way.
                 continue;
             }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use comsipl_core::header::HeaderName;
+use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::msg::Contact;
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
 use comsipl_core::token::push_number;
@@ -30,6 +31,7 @@ struct KeptBinding {
     instance: Range<usize>,
     cseq: u32,
     reg_id: u32,
+    request: u64,
 }
 
 impl KeptBinding {
@@ -45,6 +47,7 @@ impl KeptBinding {
             instance: keep(stored.instance),
             cseq: stored.cseq,
             reg_id: stored.reg_id,
+            request: stored.request,
         }
     }
 
@@ -55,6 +58,7 @@ impl KeptBinding {
             cseq: self.cseq,
             instance: &texts[self.instance.clone()],
             reg_id: self.reg_id,
+            request: self.request,
         }
     }
 }
@@ -69,6 +73,9 @@ impl Shard {
         let (mut star, mut params): (bool, SmallVec<[&[u8]; CONTACTS]>) = (false, SmallVec::new());
         let mut qs: SmallVec<[u16; CONTACTS]> = SmallVec::new();
         for contact in message.contacts() {
+            if wishes.len() > BINDINGS_PER_AOR_MAX {
+                return Err(Refusal::Forbidden("Too Many Contacts"));
+            }
             let contact = contact.map_err(|_| Refusal::BadRequest("Bad Contact"))?;
             match contact {
                 Contact::Star => star = true,
@@ -138,6 +145,7 @@ impl Shard {
             expires_secs: request.expires_secs(),
             call_id: request.message.call_id(),
             cseq: request.message.cseq().number,
+            request: request.identity(),
         };
         registrar::decide(&stored, &register, self.settings.registration, changes)
     }
@@ -174,6 +182,7 @@ impl Shard {
             cseq: message.cseq().number,
             q: qs[contact],
             reg_id: wishes[contact].reg_id,
+            request: request.identity(),
             flow: request.flow,
             aor,
             contact: wishes[contact].contact,

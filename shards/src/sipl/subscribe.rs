@@ -2,8 +2,7 @@
 
 use comsipl_core::dialog::{next_hop, push_route_set};
 use comsipl_core::event::{EventPackage, RequestedInfo};
-use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
-use comsipl_core::uri::Uri;
+use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
 use comsipl_core::{AorKey, Flow, Now, Profile, Refusal};
 use smallvec::SmallVec;
 
@@ -11,7 +10,7 @@ use super::full;
 use super::publish::expires_at_mono;
 use crate::note::Note;
 use crate::records::{self, StoredSubscription};
-use crate::reply::{Request, contact_uri};
+use crate::reply::{Request, contact_uri, is_usable};
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
@@ -76,16 +75,10 @@ impl Shard {
             Found::Dialog { any } => {
                 let (key, tag) = self.presentity_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
                 let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
-                let siblings: SmallVec<[u32; SUBSCRIPTIONS_PER_DIALOG_MAX]> =
-                    self.subscriptions.of_dialog(partition, dialog).collect();
-                if siblings.len() >= SUBSCRIPTIONS_PER_DIALOG_MAX {
-                    return Err(Refusal::Forbidden("Too Many Subscriptions in One Dialog"));
-                }
-                self.create_subscription(request, partition, key, tag, &wish)?;
+                self.create_subscription(request, partition, key, tag, cseq, &wish)?;
                 // From here on they draw their sequence numbers together.
                 for id in self.subscriptions.of_dialog(partition, dialog).collect::<SmallVec<[u32; 8]>>() {
                     self.subscriptions[id].shared_dialog = true;
-                    self.subscriptions[id].cseq = self.subscriptions[id].cseq.max(cseq);
                 }
                 self.notify_newest(request, partition, dialog);
                 Ok(())
@@ -93,7 +86,7 @@ impl Shard {
             Found::Nothing => {
                 let key = self.aor_of(message.request_uri())?;
                 let tag = self.chance.next_u64();
-                self.create_subscription(request, partition, key, tag, &wish)?;
+                self.create_subscription(request, partition, key, tag, 0, &wish)?;
                 let tag_from = message.from().tag().unwrap_or_default();
                 let dialog = dialog_hash(&self.keys, message.call_id(), tag_from);
                 self.notify_newest(request, partition, dialog);
@@ -121,6 +114,7 @@ impl Shard {
         let mut merged = false;
         let mut repeated = None;
         let mut out_of_order = false;
+        let mut siblings = 0;
         let mut record = std::mem::take(&mut self.scratch.subscription);
         for id in self.subscriptions.of_dialog(partition, dialog) {
             let entry = &self.subscriptions[id];
@@ -131,6 +125,7 @@ impl Shard {
             if stored.call_id != message.call_id() || stored.remote_tag != from_tag {
                 continue;
             }
+            siblings += 1;
             let same_dialog = match to_tag {
                 Some(tag) => records::tag_text(partition, stored.local_tag)[..] == *tag,
                 // The customer's document: "The subscription is verified with these two values", Call-ID and the
@@ -164,11 +159,16 @@ impl Shard {
             // out of order and MUST be rejected with a 500".
             return Err(Refusal::OutOfOrder);
         }
-        Ok(match (exact, any) {
-            (Some(id), _) => Found::Subscription(id),
-            (None, Some(any)) => Found::Dialog { any },
-            (None, None) => Found::Nothing,
-        })
+        match (exact, any) {
+            (Some(id), _) => Ok(Found::Subscription(id)),
+            // All that share Call-ID and From tag are looked through for each SUBSCRIBE, so they must be few, whether they
+            // are one dialog or several.
+            _ if siblings >= SUBSCRIPTIONS_PER_DIALOG_MAX => {
+                Err(Refusal::Forbidden("Too Many Subscriptions in One Dialog"))
+            }
+            (None, Some(any)) => Ok(Found::Dialog { any }),
+            (None, None) => Ok(Found::Nothing),
+        }
     }
 
     /// Stores a new subscription and answers; the caller sends the NOTIFY.
@@ -178,17 +178,22 @@ impl Shard {
         partition: u8,
         key: AorKey,
         tag: u64,
+        cseq: u32,
         wish: &Wish<'_>,
     ) -> Result<(), Refusal> {
         let message = request.message;
         let now = request.now;
         let contact = contact_uri(message).ok_or(Refusal::BadRequest("One Contact Is Needed"))?;
-        if Uri::parse(contact).is_err() {
+        if !is_usable(contact) {
             return Err(Refusal::BadRequest("Bad Contact URI"));
         }
         let mut route_set = std::mem::take(&mut self.scratch.routes);
         route_set.clear();
         push_route_set(message, &mut route_set);
+        if route_set.len() > ROUTE_SET_LEN_MAX {
+            self.scratch.routes = route_set;
+            return Err(Refusal::BadRequest("Route Set Too Long"));
+        }
         let peer = next_hop(&route_set, contact, message.via(), request.flow.peer);
         let flow = Flow { peer, ..request.flow };
         let from_tag = message.from().tag().unwrap_or_default();
@@ -197,12 +202,13 @@ impl Shard {
             key,
             local_tag: tag,
             expires_at: now.wall.plus_secs(wish.expires_secs),
-            cseq_reserved: CSEQ_BLOCK - 1,
+            cseq_reserved: cseq | (CSEQ_BLOCK - 1),
             remote_cseq: message.cseq().number,
             accepted_at: now.wall,
             flow,
             package: wish.package,
             body: wish.body,
+            undelivered: false,
             request: request.identity(),
             aor: &self.scratch.aor,
             local_uri: message.to().uri(),
@@ -225,6 +231,7 @@ impl Shard {
                 slot,
                 secret,
                 partition,
+                cseq,
                 owed: true,
                 ending: wish.expires_secs == 0,
                 epoch: self.watched[watched].epoch,
@@ -284,7 +291,8 @@ impl Shard {
                 next.request = request.identity();
                 next.body = wish.body;
                 // SUBSCRIBE is a target refresh request (RFC 6665 §4.4.1); the route set stays (RFC 3261 §12.2).
-                if let Some(contact) = contact_uri(message) {
+                // One that cannot be used is not taken.
+                if let Some(contact) = contact_uri(message).filter(|contact| is_usable(contact)) {
                     next.remote_target = contact;
                 }
                 let peer = next_hop(stored.route_set, next.remote_target, message.via(), request.flow.peer);

@@ -6,7 +6,7 @@ use comsipl_core::token::parse_hex;
 use comsipl_core::{HashKey, Now};
 
 use crate::records;
-use crate::reply::contact_uri;
+use crate::reply::{contact_uri, is_usable};
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
 use crate::sipp::notify::{BRANCH_LEN, branch_of};
@@ -49,6 +49,7 @@ impl Shard {
                 let entry = &mut self.subscriptions[id];
                 entry.failures = 0;
                 entry.suspect = false;
+                self.mark_undelivered(id, false);
                 if self.is_owed(id) {
                     self.send_notify(now, id);
                 }
@@ -115,7 +116,7 @@ impl Shard {
     /// NOTIFY is a target refresh request (RFC 6665 §4.4.1), so the Contact of its 2xx is the new remote target
     /// (RFC 3261 §12.2.1.2).
     fn refresh_target_by_answer(&mut self, id: u32, message: &Message<'_>) {
-        let Some(contact) = contact_uri(message) else { return };
+        let Some(contact) = contact_uri(message).filter(|contact| is_usable(contact)) else { return };
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);

@@ -12,15 +12,22 @@ use crate::watched::BodyKind;
 pub(crate) const CACHED_MAX: usize = 1024;
 
 impl Shard {
-    /// The body that subscriptions of `kind` to the watched presentity `id` get now. The cache holds it.
+    /// The body that subscriptions of `kind` to the watched presentity `id` get now. The cache holds it. `None` while the
+    /// document's writer holds everybody up.
     ///
     /// `aor` is the presentity's canonical AoR, for a document about someone of whom nothing is known.
-    pub(crate) fn body_of(&mut self, now: Now, id: u32, kind: BodyKind, aor: &[u8]) -> BodyId {
+    pub(crate) fn body_of(&mut self, now: Now, id: u32, kind: BodyKind, aor: &[u8]) -> Option<BodyId> {
         if let Some(body) = self.watched[id].bodies[kind as usize] {
-            return body;
+            return Some(body);
         }
         let mut record = std::mem::take(&mut self.scratch.document);
-        let found = self.read_document(self.watched[id].key, &mut record);
+        let found = match self.read_document(self.watched[id].key, &mut record) {
+            Some(found) => found,
+            None => {
+                self.scratch.document = record;
+                return None;
+            }
+        };
         let document = found.then(|| records::document(&record)).flatten();
         let version = document.as_ref().map_or(0, |d| d.version);
         if version > self.watched[id].version {
@@ -36,17 +43,19 @@ impl Shard {
         self.scratch.document = record;
         self.watched[id].bodies[kind as usize] = Some(body);
         self.remember_cached(id);
-        body
+        Some(body)
     }
 
-    /// Reads the newest document of a presentity, whoever owns it. False if there is none.
-    fn read_document(&self, key: AorKey, record: &mut RecordBuf) -> bool {
+    /// Reads the newest document of a presentity, whoever owns it: whether there is one; `None` if it is being written for
+    /// longer than a reader waits.
+    fn read_document(&self, key: AorKey, record: &mut RecordBuf) -> Option<bool> {
         match self.files.presence.read_by_key(key.partition(), key.0, record) {
-            Ok(_) => true,
-            Err(ReadError::Missing) => false,
-            Err(_) => {
+            Ok(_) => Some(true),
+            Err(ReadError::Missing) => Some(false),
+            Err(ReadError::Busy) => None,
+            Err(ReadError::Torn) => {
                 self.counters.unreadable_records.up();
-                false
+                Some(false)
             }
         }
     }
@@ -60,8 +69,12 @@ impl Shard {
         }
     }
 
-    /// Bounds the cache: the presentity cached longest ago lets go.
-    fn remember_cached(&mut self, id: u32) {
+    /// Bounds the cache: the presentity cached longest ago lets go. One that is in the fan-out's queue keeps its bodies until
+    /// its walk ends, and is remembered again then.
+    pub(crate) fn remember_cached(&mut self, id: u32) {
+        if self.watched[id].bodies.iter().all(Option::is_none) {
+            return;
+        }
         self.cached.push_back((id, self.watched[id].key));
         if self.cached.len() > CACHED_MAX
             && let Some((oldest, key)) = self.cached.pop_front()

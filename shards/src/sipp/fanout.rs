@@ -25,6 +25,9 @@ impl Shard {
             self.watched[id].version = version;
             if self.watched[id].count > 0 {
                 self.mark_due(now, id);
+            } else {
+                // Nobody is left to tell, but whoever comes next must not get the old document.
+                self.release_bodies(id);
             }
         }
     }
@@ -36,12 +39,15 @@ impl Shard {
         self.queue(now, id);
     }
 
-    /// Puts a presentity into the fan-out's queue, or begins its walk anew.
+    /// Puts a presentity into the fan-out's queue. A walk under way goes on to its end and is then done once more: begun
+    /// anew at each change it would never reach the last watchers of somebody who changes all the time.
     pub(crate) fn queue(&mut self, now: Now, id: u32) {
         let watched = &mut self.watched[id];
-        watched.cursor = watched.first;
-        if !watched.queued {
+        if watched.queued {
+            watched.again = true;
+        } else {
             watched.queued = true;
+            watched.cursor = watched.first;
             watched.due_since = now.wall;
             self.due.push_back(id);
         }
@@ -67,10 +73,16 @@ impl Shard {
                     budget -= 1;
                 }
             }
-            if self.watched[id].cursor == NONE {
-                self.watched[id].queued = false;
+            let watched = &mut self.watched[id];
+            if watched.cursor == NONE && !std::mem::take(&mut watched.again) {
+                watched.queued = false;
+                self.remember_cached(id);
                 self.forget_if_unwatched(now, id);
             } else {
+                if watched.cursor == NONE {
+                    watched.cursor = watched.first;
+                    watched.due_since = now.wall;
+                }
                 self.due.push_back(id);
             }
             // A walk over watchers that are all in flight costs too.

@@ -18,25 +18,31 @@ impl Shard {
     pub(crate) fn send_notify(&mut self, now: Now, id: u32) -> bool {
         debug_assert_eq!(self.subscriptions[id].attempt, NONE);
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        let sent = self.send_notify_from(now, id, &mut record);
+        let outcome = self.send_notify_from(now, id, &mut record);
         self.scratch.subscription = record;
-        if !sent {
+        outcome.unwrap_or_else(|| {
             // Its record cannot be read: it cannot be served, and must not stay for ever.
             self.counters.unreadable_records.up();
             self.drop_subscription(now, id);
-        }
-        sent
+            false
+        })
     }
 
-    fn send_notify_from(&mut self, now: Now, id: u32, record: &mut comsipl_fdb::RecordBuf) -> bool {
+    /// Whether a NOTIFY left; `None` if the subscription's record cannot be read.
+    fn send_notify_from(&mut self, now: Now, id: u32, record: &mut comsipl_fdb::RecordBuf) -> Option<bool> {
         let entry = &self.subscriptions[id];
         let (partition, slot, watched, kind) = (entry.partition, entry.slot, entry.watched, entry.body);
         if self.files.presence_partition(partition).read(slot, record).is_err() {
-            return false;
+            return None;
         }
-        let Some(stored) = records::subscription(record) else { return false };
-        let body = self.body_of(now, watched, kind, stored.aor);
-        let Some(cseq) = self.next_cseq(id) else { return false };
+        let stored = records::subscription(record)?;
+        let Some(body) = self.body_of(now, watched, kind, stored.aor) else {
+            // The document is being written at this very moment, by a writer that has lost its core: with the next turn.
+            self.subscriptions[id].owed = true;
+            self.queue(now, watched);
+            return Some(false);
+        };
+        let cseq = self.next_cseq(id)?;
         let left = stored.expires_at.secs_after(now.wall);
         let entry = &mut self.subscriptions[id];
         entry.ending |= left == 0;
@@ -56,7 +62,7 @@ impl Shard {
         self.subscriptions[id].attempt = attempt;
         self.attempt_timers.arm(attempt, timer);
         self.counters.notifies.up();
-        true
+        Some(true)
     }
 
     /// The next sequence number of a subscription's dialog. The record says so before the NOTIFY leaves.
@@ -84,7 +90,8 @@ impl Shard {
         let mut branch = [0; BRANCH_LEN];
         let branch = branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
         let tag = records::tag_text(entry.partition, stored.local_tag);
-        let sent_by = self.listeners.sent_by(&stored.flow);
+        let flow = self.listeners.fit(stored.flow);
+        let sent_by = self.listeners.sent_by(&flow);
         let package = stored.package;
         let body = attempt.body.expect("a NOTIFY in flight holds its body");
         let head = NotifyHead {
@@ -92,7 +99,7 @@ impl Shard {
             remote_target: stored.remote_target,
             route_set: stored.route_set,
             sent_by: sent_by.as_ref(),
-            transport: stored.flow.transport.via_token(),
+            transport: flow.transport.via_token(),
             branch,
             local_uri: stored.local_uri,
             local_tag: &tag,
@@ -105,7 +112,7 @@ impl Shard {
             status: attempt.status,
             content: Some((package.content_type, self.bodies.get(body).len())),
         };
-        self.outbox.send_with_body(stored.flow, body, &mut self.bodies, |out| head.write(profile, out));
+        self.outbox.send_with_body(flow, body, &mut self.bodies, |out| head.write(profile, out));
     }
 
     /// Fires the timers of NOTIFYs under way; says whether more are due.
@@ -161,8 +168,20 @@ impl Shard {
         }
     }
 
+    /// Writes down, where it is not yet, whether a watcher lacks the newest state although it was tried: a pause may be
+    /// longer than what a start looks back.
+    pub(crate) fn mark_undelivered(&mut self, id: u32, undelivered: bool) {
+        let entry = &mut self.subscriptions[id];
+        if entry.marked_undelivered != undelivered {
+            entry.marked_undelivered = undelivered;
+            let (partition, slot) = (entry.partition, entry.slot);
+            records::mark_undelivered(self.files.presence_partition_mut(partition), slot, undelivered);
+        }
+    }
+
     /// Puts a failed NOTIFY on pause.
     pub(crate) fn pause_attempt(&mut self, now: Now, id: u32, pause: std::time::Duration, wait_for_it: bool) {
+        self.mark_undelivered(id, true);
         let attempt = self.subscriptions[id].attempt;
         let entry = &mut self.attempts[attempt];
         entry.phase = Phase::Paused { wait_for_it };
