@@ -1,0 +1,359 @@
+#!/bin/bash
+# Kamailio and ComSIPL side by side: the same load generator, the same cores, in turns; writes benches/REPORT.md.
+#
+#   benches/peers/run.sh            three rounds, 12 minutes at most (after the build)
+#   benches/peers/run.sh --quick    one short round, to see that everything works, under 2 minutes; prints the report
+#
+# For Debian 12; installs what is missing by apt (asks for sudo if need be). The servers run on one half of the
+# processors, the load generator on the other. Nothing is left behind but the report.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# ---- how much
+
+case "${1:-}" in
+"")
+  quick=no rounds=3 seconds=3 registering=100000 celebrity_watchers=30000 held=500000 durable_held=10000
+  patience=60 celebrity_patience=130 budget=$((9 * 60 + 30)) databases=(durable relaxed)
+  ;;
+--quick)
+  quick=yes rounds=1 seconds=1 registering=10000 celebrity_watchers=2000 held=20000 durable_held=2000
+  patience=15 celebrity_patience=15 budget=90 databases=(durable)
+  ;;
+*)
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+  ;;
+esac
+
+# ---- where: the upper half of the processors for the servers, the lower for the load
+
+processors=$(nproc)
+if ((processors < 2)); then
+  echo "two processors are needed, one for the server and one for the load" >&2
+  exit 1
+fi
+share=$((processors / 2))
+load_cpus=$(seq -s, 0 $((share - 1)))
+server_cpus=$(seq -s, "$share" $((share * 2 - 1)))
+# Each Kamailio process waits for locks at times, so two for a processor are faster than one; those that wait for a
+# database are more.
+kamailio_processes=$((share * 2)) kamailio_db_processes=$((share * 8))
+# What an unprivileged program is granted (net.core.rmem_max): both servers get the same.
+socket_buffer_kib=$(($(</proc/sys/net/core/rmem_max) / 1024))
+
+# ---- tools
+
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+missing=()
+for package in kamailio kamailio-presence-modules kamailio-postgres-modules postgresql postgresql-client jq; do
+  # Not dpkg -s alone: a removed package with its configuration left is known, too.
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  echo "installing ${missing[*]}" >&2
+  as_root apt-get update -q >&2
+  # Without the services that the packages would start: the servers here are our own.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+fi
+postgres_bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+cargo build --release --quiet -p comsipl-shards -p comsipl-loadgen -p comsipl-benches --bins
+bin=${CARGO_TARGET_DIR:-target}/release
+
+# ---- processes: each is remembered, and ended by its id
+
+work=$(mktemp -d /tmp/comsipl-peers.XXXXXX)
+chmod 711 "$work" # PostgreSQL runs as a user of its own
+server=
+
+# Kills the server at once, with the processes that it made, then ends its database in order, if it has one (killed, it
+# would leave shared memory behind).
+stop() {
+  local pid pids
+  [[ $server ]] || return 0
+  if [[ -s $work/server.pid ]]; then
+    pid=$(<"$work/server.pid")
+    pids=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
+    # shellcheck disable=SC2086 # a list of numbers
+    kill -KILL "$pid" $pids 2>/dev/null || true
+  fi
+  if [[ -s $work/postgres/postmaster.pid ]]; then
+    pid=$(head -n 1 "$work/postgres/postmaster.pid")
+    kill -INT "$pid" 2>/dev/null || true
+    for _ in {1..200}; do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.05
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+  fi
+  rm -f "$work/server.pid"
+  wait "$server" 2>/dev/null || true
+  server=
+}
+
+finish() {
+  stop
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# A port that nobody listens on.
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 10000))
+    [[ -z $(ss -Hltun "sport = :$port") ]] && echo "$port" && return
+  done
+}
+
+# ---- the servers
+
+# PostgreSQL's own programs refuse to run as root.
+as_postgres() {
+  if ((EUID == 0)); then setpriv --reuid postgres --regid postgres --clear-groups "$@"; else "$@"; fi
+}
+
+# $1: synchronous_commit
+postgres() {
+  as_postgres "$postgres_bin/postgres" -D "$work/postgres" -p "$database_port" -c listen_addresses=127.0.0.1 \
+    -c unix_socket_directories= -c shared_buffers=1GB -c max_connections=200 -c synchronous_commit="$1" \
+    -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=4GB -c checkpoint_timeout=15min -c jit=off \
+    >>"$work/postgres.log" 2>&1 </dev/null
+}
+
+ask_database() { psql -qAt -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$database_port" -U postgres "$@"; }
+
+await_database() {
+  for _ in {1..200}; do
+    ask_database -c 'select 1' postgres >/dev/null 2>&1 && return
+    sleep 0.05
+  done
+  echo "PostgreSQL does not start:" >&2
+  tail "$work/postgres.log" >&2
+  return 1
+}
+
+# An empty database of Kamailio's, to be copied for each run.
+make_database() {
+  local table
+  database_port=$(free_port)
+  mkdir "$work/postgres"
+  if ((EUID == 0)); then chown postgres: "$work/postgres"; fi
+  as_postgres "$postgres_bin/initdb" -D "$work/postgres" -A trust -U postgres >/dev/null
+  postgres off &
+  server=$!
+  await_database
+  ask_database -c 'create database kamailio' postgres
+  for table in standard usrloc presence; do
+    ask_database -f "/usr/share/kamailio/postgres/$table-create.sql" kamailio >/dev/null 2>&1
+  done
+  stop
+  cp -a "$work/postgres" "$work/postgres.empty"
+}
+
+# Starts $1 (comsipl, kamailio, or kamailio on PostgreSQL: durable, relaxed) on $port, with the state that is there.
+# A shell is the parent of all its processes, so that the processor time of a database counts as the server's.
+start() {
+  local address=127.0.0.1:$port
+  (
+    taskset -cp "$server_cpus" "$BASHPID"
+    case $1 in
+    comsipl) serve_comsipl ;;
+    kamailio) serve_kamailio "$kamailio_processes" ;;
+    durable)
+      postgres on &
+      await_database
+      serve_kamailio "$kamailio_db_processes" -A DURABLE
+      ;;
+    relaxed)
+      postgres off &
+      await_database
+      serve_kamailio "$kamailio_db_processes" -A DURABLE
+      ;;
+    esac
+    wait
+  ) >"$work/start.log" 2>&1 &
+  server=$!
+  if ! started_ms=$("$bin/probe" ready --target "$address" --patience 30 2>/dev/null); then
+    echo "$1 does not start:" >&2
+    tail "$work/start.log" "$work/server.log" >&2
+    exit 1
+  fi
+}
+
+serve_comsipl() {
+  printf '[storage]\ndata_dir = "%s/data"\n[limits]\nsocket_buffer_kib = %s\n' "$work" "$socket_buffer_kib" \
+    >"$work/comsipl.toml"
+  "$bin/comsipl" serve --config "$work/comsipl.toml" --listen "$address" --shards "$share" \
+    >"$work/server.log" 2>&1 </dev/null &
+  echo "$!" >"$work/server.pid"
+}
+
+# How many processes, then what the configuration is told.
+serve_kamailio() {
+  sed "s#@PORT@#$port#; s#@DATABASE@#postgres://postgres:x@127.0.0.1:$database_port/kamailio#" \
+    benches/peers/kamailio.cfg >"$work/kamailio.cfg"
+  /usr/sbin/kamailio -DD -E -f "$work/kamailio.cfg" -Y "$work" -w "$work" -l "udp:$address" -n "$1" \
+    -m 4096 -M 64 -x tlsf -X tlsf -b $((socket_buffer_kib * 1024)) "${@:2}" >"$work/server.log" 2>&1 </dev/null &
+  echo "$!" >"$work/server.pid"
+}
+
+# The same without any state.
+start_fresh() {
+  rm -rf "$work/data"
+  if [[ $1 == durable || $1 == relaxed ]]; then
+    rm -rf "$work/postgres"
+    cp -a "$work/postgres.empty" "$work/postgres"
+  fi
+  port=$(free_port)
+  start "$1"
+}
+
+# ---- what is measured; each line of $work/results.jsonl is one figure of one run
+
+# A figure: question, server, JSON.
+note() {
+  jq -c --arg question "$1" --arg server "$2" --arg round "$round" \
+    '{question: $question, server: $server, round: ($round | tonumber)} + .' <<<"$3" >>"$work/results.jsonl"
+}
+
+# Runs the load generator against $server: patience, then its arguments. Leaves $work/run.json, empty if it did not end.
+load() {
+  local limit=$1 status=0
+  shift
+  rm -f "$work/run.json"
+  timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" --target "127.0.0.1:$port" \
+    --server-pid "$server" --cpus "$load_cpus" --quiet --keep --json "$work/run.json" >"$work/run.log" 2>&1 || status=$?
+  if ((status == 0 || status == 1)) && [[ -s $work/run.json ]]; then return; fi
+  if ((status == 124 || status == 137)); then
+    echo "{\"trouble\": \"not done in $limit s\"}" >"$work/run.json"
+  else
+    tail -n 3 "$work/run.log" >&2
+    echo '{"trouble": "the run broke off"}' >"$work/run.json"
+  fi
+}
+
+# What a run says: $1 is what is counted.
+figure() {
+  jq -c --arg of "$1" 'if .trouble then . else {
+    rate: .rates[$of + "_per_sec"],
+    us: (if $of == "notifies" then .server_us_per_notify else .server_us_per_operation end),
+    p99_us: ({registers: .percentiles.register_answer, subscribes: .percentiles.subscribe_notify,
+      publishes: .percentiles.publish_answer, notifies: .percentiles.publish_notify}[$of].p99_us),
+    trouble: (if .passed then null else [
+      (.audit // {} | to_entries[] | select(.key != "watchers" and .key != "missing_cseqs" and .value > 0)
+        | "\(.value) \(.key | gsub("_"; " "))"),
+      (.total | to_entries[] | select((.key | IN("refused", "timed_out", "wrong_document", "malformed")) and .value > 0)
+        | "\(.value) \(.key | gsub("_"; " "))"),
+      (.phases[] | select(.stalled) | "\(.name) stalled")] | join(", ") end),
+    doubts: (.generator.doubts | join("; "))} end' "$work/run.json"
+}
+
+# One question to one server, started afresh: question, server, what is counted, patience, arguments of the generator.
+ask() {
+  local question=$1 name=$2 of=$3 limit=$4
+  shift 4
+  if ((SECONDS > budget)); then
+    echo "out of time, left out: $question" | tee -a "$work/left_out" >&2
+    return
+  fi
+  start_fresh "$name"
+  load "$limit" "$@"
+  note "$question" "$name" "$(figure "$of")"
+  stop
+  jq -r '"  \(.server): \(.question): \(.rate // 0 | round)/s, \(.us // 0 | . * 100 | round / 100) µs \(.trouble // "")"' \
+    < <(tail -n 1 "$work/results.jsonl") >&2
+}
+
+# Subscriptions held: their memory, strangers among them, and a start after a kill.
+ask_holding() {
+  local name=$1 held_by=$2 empty full answer
+  if ((SECONDS > budget)); then
+    echo "out of time, left out: holding" | tee -a "$work/left_out" >&2
+    return
+  fi
+  start_fresh "$name"
+  load "$patience" subscribe --presentities 1 --watchers 1 --threads 1
+  empty=$(jq '.server.memory_bytes' "$work/run.json")
+  load "$patience" subscribe --presentities $((held_by / 10)) --watchers 10 --threads "$share"
+  full=$(jq '.server.memory_bytes' "$work/run.json")
+  if [[ $full != null ]]; then
+    note memory "$name" "{\"rate\": $(((full - empty) / held_by))}"
+  fi
+  answer=$(taskset -c "$load_cpus" "$bin/probe" strangers --target "127.0.0.1:$port" --server-pid "$server" \
+    --duration "$seconds")
+  note strangers "$name" "$(jq -c '{rate: .answers_per_sec, us: .server_us_per_answer, trouble:
+    (if .passed then null else "\([.answers[]] | add // 0) of \(.sent) answered, by \(.answers | keys | join(", "))" end)}' \
+    <<<"$answer")"
+  stop
+  start "$name"
+  note restart "$name" "{\"rate\": $started_ms}"
+  stop
+  tail -n 3 "$work/results.jsonl" >&2
+}
+
+# The same question to both, one after the other.
+ask_both() {
+  ask "$1" kamailio "${@:2}"
+  ask "$1" comsipl "${@:2}"
+}
+
+: >"$work/results.jsonl"
+: >"$work/left_out"
+make_database
+threads=(--threads "$share")
+celebrity="1 × $celebrity_watchers"
+for ((round = 1; round <= rounds; round++)); do
+  echo "round $round of $rounds, after $SECONDS s; load $(cut -d' ' -f1-3 /proc/loadavg)" >&2
+  cut -d' ' -f1-3 /proc/loadavg >>"$work/loads"
+  "$bin/floor" --server-cpu "$share" --client-cpu 0 --json >>"$work/floor.jsonl"
+  ask_both REGISTER registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}"
+  ask_both SUBSCRIBE subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}"
+  ask_both PUBLISH publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}"
+  for shape in "1 1000" "1000 10" "100 100"; do
+    read -r presentities watchers <<<"$shape"
+    ask_both "$presentities × $watchers" notifies "$patience" \
+      fanout --presentities "$presentities" --watchers "$watchers" --duration "$seconds" "${threads[@]}"
+  done
+  ask_both "100 × 100, one proxy" notifies "$patience" \
+    fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy
+done
+
+# Once only, because they take long and differ by whole orders: very many subscriptions; Kamailio with its state in
+# PostgreSQL, which waits for the disk (durable) or not (relaxed); and one presentity that very many watch.
+round=$rounds
+ask_holding kamailio "$held"
+ask_holding comsipl "$held"
+for peer in "${databases[@]}"; do
+  ask REGISTER "$peer" registers "$patience" register --users 10000 --duration "$seconds" "${threads[@]}"
+  ask SUBSCRIBE "$peer" subscribes "$patience" \
+    subscribe --presentities $((durable_held / 10)) --watchers 10 "${threads[@]}"
+  ask PUBLISH "$peer" publishes "$patience" publish --presentities 1000 --duration "$seconds" "${threads[@]}"
+  ask "100 × 100" "$peer" notifies "$patience" \
+    fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
+done
+ask_both "$celebrity" notifies "$celebrity_patience" \
+  fanout --presentities 1 --watchers "$celebrity_watchers" --duration "$seconds" --settle 60 "${threads[@]}"
+
+# ---- the report
+
+report=benches/REPORT.md
+if [[ $quick == yes ]]; then report=$work/REPORT.md; fi
+jq -rn --slurpfile results "$work/results.jsonl" --slurpfile floors "$work/floor.jsonl" \
+  --rawfile loads "$work/loads" --rawfile left_out "$work/left_out" \
+  --arg command "benches/peers/run.sh${1:+ $1}" \
+  --arg date "$(date -u '+%Y-%m-%d %H:%M UTC')" \
+  --arg commit "$(git describe --always --dirty 2>/dev/null || echo unknown)" \
+  --arg cpu "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)" \
+  --arg kernel "$(uname -sr)" \
+  --arg memory_gib "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)" \
+  --arg processors "$processors" --arg server_cpus "$server_cpus" --arg load_cpus "$load_cpus" \
+  --arg share "$share" --arg kamailio_processes "$kamailio_processes" \
+  --arg kamailio_db_processes "$kamailio_db_processes" \
+  --arg socket_buffer_kib "$socket_buffer_kib" --arg held "$held" --arg rounds "$rounds" \
+  --arg seconds "$seconds" --arg celebrity "$celebrity" --arg took "$SECONDS" \
+  --arg kamailio "$(dpkg-query -W -f '${Version}' kamailio)" \
+  --arg postgres "$("$postgres_bin/postgres" --version | sed 's/.*) //; s/ .*//')" \
+  -f benches/peers/report.jq >"$report"
+if [[ $quick == yes ]]; then cat "$report"; else echo "written: $report" >&2; fi
