@@ -105,6 +105,28 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Run a profile: a day of an office, a celebrity, a storm, a bad network, …
+    Run {
+        /// One of `profiles`, or a file like those
+        profile: String,
+        /// So many times the phones and rates of the profile
+        #[arg(long, default_value_t = 1.0, value_parser = factor)]
+        scale: f64,
+        /// So many times the length of its phases
+        #[arg(long, default_value_t = 1.0, value_parser = factor)]
+        stretch: f64,
+        /// Start the server by this command, which must make it listen at `--target`; profiles may kill it
+        #[arg(long)]
+        server_command: Option<String>,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the profiles, or print one to be copied and changed
+    Profiles {
+        /// The one to print
+        name: Option<String>,
+    },
     /// Compare two runs by the JSON that they wrote
     Compare {
         /// The run that the other is compared with
@@ -210,7 +232,10 @@ impl Command {
             | Self::Subscribe { common, rate, .. }
             | Self::Publish { common, rate, .. }
             | Self::Fanout { common, rate, .. } => Some((common, *rate)),
-            Self::Capacity { .. } | Self::Compare { .. } | Self::Notifier { .. } => None,
+            Self::Run { common, .. } => Some((common, Rate::Max)),
+            Self::Capacity { .. } | Self::Profiles { .. } | Self::Compare { .. } | Self::Notifier { .. } => {
+                None
+            }
         }
     }
 }
@@ -235,6 +260,14 @@ fn short(text: &str) -> Result<Duration, String> {
     match parsed {
         Some(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(format!("`{text}` is no time such as 500us, 10ms or 1s")),
+    }
+}
+
+/// A positive number.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (1e-6..=1e6).contains(&factor) => Ok(factor),
+        _ => Err("must be from 0.000001 to 1,000,000".into()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::message::{self, MARK_LEN};
 use crate::net::Sockets;
 use crate::pace::Schedule;
 use crate::retransmit::{Due, Retransmit};
-use crate::scenario::{Ends, Finish, Phase};
+use crate::scenario::{Contact, Ends, Finish, Phase, Work};
 use crate::shared::{Post, Shared};
 use crate::stats::{Counters, Timings, record};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,22 +29,23 @@ pub struct Crowd<'s> {
     pub(crate) watchers: Vec<Watcher>,
     pub(crate) presentities: Vec<Presentity>,
     pub(crate) registrants: Vec<Registrant>,
-    pub(crate) timings: Timings,
+    /// One for each measured phase.
+    pub(crate) timings: Vec<Timings>,
     pub(crate) last_notify: Nanos,
     pub(crate) mark: [u8; MARK_LEN],
     thread: usize,
     retransmit: Retransmit<(Ident, u32)>,
     works: Vec<Running>,
     /// Unfinished operations by [`Op`].
-    unfinished: [u64; 6],
+    unfinished: [u64; 7],
     changes: Vec<Change>,
     /// Operations that are due while another one of the same agent runs, with their intended times.
     waiting: BTreeMap<(Kind, usize), VecDeque<(Op, Nanos)>>,
     outbox: Vec<Outgoing>,
     /// Intended times of requests that are handed over to the kernel in this turn.
     leaving: Vec<Nanos>,
-    /// Intended times that count: from the beginning of the measured phase to its end.
-    measured: (Nanos, Nanos),
+    /// Intended times that count: from the beginning of each measured phase to its end.
+    measured: Vec<(Nanos, Nanos)>,
     /// Watchers before this one have shown the newest document in this phase.
     settled: usize,
     scratch: Vec<u8>,
@@ -55,7 +56,11 @@ struct Running {
     op: Op,
     finish: Finish,
     schedule: Schedule,
-    /// The agent whose turn it is.
+    /// The first of its agents.
+    first: usize,
+    /// How many agents it has.
+    agents: usize,
+    /// The agent whose turn it is, counted from the first.
     next: usize,
     /// How many agents from there are known to be busy.
     skipped: usize,
@@ -84,22 +89,25 @@ impl<'s> Crowd<'s> {
         Self {
             shared,
             watchers: mine(plan.watchers)
-                .map(|index| Watcher::new(index % plan.presentities, shared.expires))
+                .map(|index| {
+                    let Contact { presentity, owner } = plan.contact(index);
+                    Watcher::new(presentity, owner, shared.expires)
+                })
                 .collect(),
             presentities: mine(plan.presentities).map(|_| Presentity::new(shared.expires)).collect(),
             registrants: mine(plan.registrants).map(|_| Registrant::new(shared.expires)).collect(),
-            timings: Timings::new(),
+            timings: Vec::new(),
             last_notify: 0,
             mark: message::mark(shared.style.salt),
             thread,
             retransmit: Retransmit::new(),
             works: Vec::new(),
-            unfinished: [0; 6],
+            unfinished: [0; 7],
             changes: Vec::new(),
             waiting: BTreeMap::new(),
             outbox: Vec::new(),
             leaving: Vec::new(),
-            measured: (Nanos::MAX, Nanos::MAX),
+            measured: Vec::new(),
             settled: 0,
             scratch: Vec::with_capacity(1024),
         }
@@ -110,27 +118,39 @@ impl<'s> Crowd<'s> {
         self.settled = 0;
         self.last_notify = start;
         if phase.measured {
-            self.measured = (start, Nanos::MAX);
+            self.measured.push((start, Nanos::MAX));
+            self.timings.push(Timings::new());
+        }
+        if phase.forgets {
+            self.forget();
         }
         let plan = &self.shared.plan;
         for work in &phase.works {
-            let (mine, all) = match work.op.kind() {
-                Kind::Watcher => (self.watchers.len(), plan.watchers),
-                Kind::Presentity => (self.presentities.len(), plan.presentities),
-                Kind::Registrant => (self.registrants.len(), plan.registrants),
+            let all = match work.op.kind() {
+                Kind::Watcher => plan.watchers,
+                Kind::Presentity => plan.presentities,
+                Kind::Registrant => plan.registrants,
             };
-            if mine > 0 {
-                let share = (self.thread, self.shared.posts.len().min(all as usize));
-                let schedule = Schedule::new(start, work.rate, work.window, work.amount.amount(mine), share);
-                self.works.push(Running { op: work.op, finish: work.finish, schedule, next: 0, skipped: 0 });
+            // Agents are dealt to the threads in turn, so a range is too, from the thread that owns its first agent.
+            let threads = self.shared.posts.len();
+            let range = work.agents.start.min(all) as usize..work.agents.end.min(all) as usize;
+            let place = (self.thread + threads - range.start % threads) % threads;
+            let agents = (range.len() + threads - 1 - place) / threads;
+            if agents > 0 {
+                let share = (place, threads.min(range.len()));
+                let schedule =
+                    Schedule::new(start, work.rate, work.window, work.amount.amount(agents), share);
+                let first = (range.start + place - self.thread) / threads;
+                let Work { op, finish, .. } = *work;
+                self.works.push(Running { op, finish, schedule, first, agents, next: 0, skipped: 0 });
             }
         }
     }
 
     /// Puts down the work of a phase that ends at `now`.
     pub fn leave(&mut self, now: Nanos) {
-        if self.measured.0 < now && self.measured.1 == Nanos::MAX {
-            self.measured.1 = now;
+        if let Some(last) = self.measured.last_mut().filter(|last| last.1 == Nanos::MAX) {
+            last.1 = now;
         }
         self.works.clear();
         self.changes.clear();
@@ -138,6 +158,17 @@ impl<'s> Crowd<'s> {
         for (op, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
             self.unfinished[op as usize] -= 1;
         }
+    }
+
+    /// All phones lose what they know, as after a loss of power.
+    fn forget(&mut self) {
+        for local in 0..self.watchers.len() {
+            let was_active = self.watchers[local].is_active();
+            self.watchers[local].forget_dialog();
+            self.note_activity(local, was_active);
+        }
+        self.presentities.iter_mut().for_each(Presentity::forget);
+        self.registrants.iter_mut().for_each(Registrant::forget);
     }
 
     /// Whether the phase that ends so has ended for this thread.
@@ -155,6 +186,9 @@ impl<'s> Crowd<'s> {
     /// Whether every subscribed watcher has shown the newest document since the phase began.
     fn is_settled(&mut self) -> bool {
         while let Some(watcher) = self.watchers.get(self.settled) {
+            if !self.is_audited(self.settled) {
+                break;
+            }
             let (accepted, unsure) = self.shared.boards[watcher.presentity as usize].settled();
             let shown = watcher.watch.shown();
             if watcher.is_active() && shown != accepted && Some(shown) != unsure {
@@ -168,11 +202,17 @@ impl<'s> Crowd<'s> {
     /// What the watchers have now, compared with what their presentities published.
     pub fn audit(&self) -> Tally {
         let mut tally = Tally::default();
-        for watcher in &self.watchers {
+        let audited = (0..self.watchers.len()).take_while(|&local| self.is_audited(local));
+        for watcher in audited.map(|local| &self.watchers[local]) {
             let (accepted, unsure) = self.shared.boards[watcher.presentity as usize].settled();
             tally.add(&watcher.watch, watcher.is_active(), accepted, unsure);
         }
         tally
+    }
+
+    /// Whether a watcher of this thread is to be told everything.
+    pub(crate) fn is_audited(&self, local: usize) -> bool {
+        self.index(local) < self.shared.plan.audited
     }
 
     /// Operations that have begun and not ended.
@@ -191,12 +231,7 @@ impl<'s> Crowd<'s> {
         let mut begun = 0;
         for i in 0..self.works.len() {
             while begun < OPERATIONS_MAX {
-                let Running { op, finish, .. } = self.works[i];
-                let agents = match op.kind() {
-                    Kind::Watcher => self.watchers.len(),
-                    Kind::Presentity => self.presentities.len(),
-                    Kind::Registrant => self.registrants.len(),
-                };
+                let Running { op, finish, first, agents, .. } = self.works[i];
                 let unfinished = match finish {
                     Finish::Answered => self.unfinished[op as usize],
                     Finish::Told => self.changes.len() as u64,
@@ -205,7 +240,11 @@ impl<'s> Crowd<'s> {
                 // The closed loop passes over agents that are busy; the open loop asks everyone in turn.
                 while self.works[i].schedule.may_skip()
                     && self.works[i].skipped < agents
-                    && !self.is_free(finish, op, (self.works[i].next + self.works[i].skipped) % agents)
+                    && !self.is_free(
+                        finish,
+                        op,
+                        first + (self.works[i].next + self.works[i].skipped) % agents,
+                    )
                 {
                     self.works[i].skipped += 1;
                 }
@@ -217,7 +256,7 @@ impl<'s> Crowd<'s> {
                 let Some((_, intended)) = work.schedule.take(now, unfinished) else { break };
                 let local = (work.next + std::mem::take(&mut work.skipped)) % agents;
                 work.next = (local + 1) % agents;
-                self.start(op, finish, local, intended);
+                self.start(op, finish, first + local, intended);
                 begun += 1;
             }
         }
@@ -405,14 +444,17 @@ impl<'s> Crowd<'s> {
     /// Measures how late the requests were that the kernel has now.
     pub fn record_lateness(&mut self, now: Nanos) {
         let Self { leaving, timings, measured, .. } = self;
-        for intended in leaving.drain(..).filter(|intended| (measured.0..measured.1).contains(intended)) {
-            record(&mut timings.lateness, intended, now);
+        for intended in leaving.drain(..) {
+            if let Some(i) = measured.iter().rposition(|(from, to)| (*from..*to).contains(&intended)) {
+                record(&mut timings[i].lateness, intended, now);
+            }
         }
     }
 
-    /// Whether operations meant for this time are measured.
-    pub(crate) fn is_measured(&self, intended: Nanos) -> bool {
-        (self.measured.0..self.measured.1).contains(&intended)
+    /// Where operations meant for this time are measured; none if they are not.
+    pub(crate) fn timings(&mut self, intended: Nanos) -> Option<&mut Timings> {
+        let i = self.measured.iter().rposition(|(from, to)| (*from..*to).contains(&intended))?;
+        Some(&mut self.timings[i])
     }
 
     /// What the world knows of this thread.
@@ -451,7 +493,7 @@ impl<'s> Crowd<'s> {
         Some((ident, running?.cseq))
     }
 
-    fn index(&self, local: usize) -> u32 {
+    pub(crate) fn index(&self, local: usize) -> u32 {
         (local * self.shared.posts.len() + self.thread) as u32
     }
 

@@ -20,8 +20,8 @@ const SLEEP_MAX: Nanos = SECOND / 200;
 
 /// What a thread hands back at its end.
 pub struct Harvest {
-    /// Its measurements.
-    pub timings: Timings,
+    /// Its measurements, one for each measured phase.
+    pub timings: Vec<Timings>,
     /// The last audit of its watchers; none if the plan has none.
     pub tally: Option<Tally>,
 }
@@ -34,6 +34,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
     let mut tally = None;
     let mut stage = 0;
     let mut ends = Ends::Done;
+    sockets.worsen(shared.plan.link, shared.style.salt.0 ^ thread as u64);
     let mut now = shared.clock.now();
     loop {
         let next_stage = shared.stage.load(Ordering::Acquire);
@@ -72,6 +73,10 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         counters.send_errors.add(sockets.flush());
         now = shared.clock.now();
         crowd.record_lateness(now);
+        let weather = sockets.weather();
+        counters.link_lost.set(weather.lost);
+        counters.link_doubled.set(weather.doubled);
+        counters.link_delayed.set(weather.delayed);
         counters.unfinished.set(crowd.unfinished());
         if stage != 0 && post.finished.load(Ordering::Relaxed) != stage && crowd.is_done(ends, now) {
             post.finished.store(stage, Ordering::Release);

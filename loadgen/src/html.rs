@@ -79,6 +79,9 @@ fn verdicts(out: &mut String, report: &Report) {
             escape(doubt)
         );
     }
+    for claim in &report.unjudged {
+        let _ = write!(out, "<li><b class=doubt>?</b> {} <small>not judged</small></li>", escape(claim));
+    }
     out.push_str("</ul>");
 }
 
@@ -124,7 +127,7 @@ fn latencies(out: &mut String, report: &Report) {
         .zip(&report.curves)
         .filter(|(_, curve)| !curve.points.is_empty())
         .map(|(colour, curve)| Line {
-            name: curve.name.into(),
+            name: curve.name.clone(),
             colour: if curve.name == LATENESS { 5 } else { colour },
             dashed: curve.name == LATENESS,
             points: curve.points.iter().filter_map(|&(share, us)| place(share, us)).collect(),
@@ -149,6 +152,23 @@ fn latencies(out: &mut String, report: &Report) {
     for (name, row) in rows.chain([(LATENESS, &all.lateness)]) {
         let Percentiles { count, mean_us, p50_us, p90_us, p99_us, p999_us, p9999_us, max_us, .. } = *row;
         let _ = write!(out, "<tr><th>{name}<td>{}", Grouped(count));
+        for us in [mean_us.round() as u64, p50_us, p90_us, p99_us, p999_us, p9999_us, max_us] {
+            let _ = write!(out, "<td>{}", Micros(us));
+        }
+    }
+    for phase in report.earlier() {
+        let (Some(first), Some(percentiles)) = (report.latencies.first(), phase.percentiles) else {
+            continue;
+        };
+        let Percentiles { count, mean_us, p50_us, p90_us, p99_us, p999_us, p9999_us, max_us, .. } =
+            *percentiles.get(*first);
+        let _ = write!(
+            out,
+            "<tr><th>{} <small>in “{}”</small><td>{}",
+            first.name(),
+            escape(&phase.name),
+            Grouped(count)
+        );
         for us in [mean_us.round() as u64, p50_us, p90_us, p99_us, p999_us, p9999_us, max_us] {
             let _ = write!(out, "<td>{}", Micros(us));
         }

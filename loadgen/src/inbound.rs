@@ -30,8 +30,9 @@ impl Crowd<'_> {
         match (message.status(), message.method()) {
             (Some(status), _) => self.on_answer(&message, status, at),
             (_, Some(Method::Notify)) => {
-                let status = self.on_notify(&message, at);
-                answer(outlet, &message, status, datagram.source);
+                if let Some(status) = self.on_notify(&message, at) {
+                    answer(outlet, &message, status, datagram.source);
+                }
             }
             (_, Some(Method::Ack)) => {}
             (_, method) => {
@@ -93,14 +94,17 @@ impl Crowd<'_> {
             Reaction::Stray => counters.stray_answers.add(1),
             Reaction::Provisional => {}
             Reaction::Accepted => {
-                let measured = self.is_measured(running.intended);
-                let (counter, histogram) = match ident.kind {
-                    Kind::Watcher => (&counters.subscribed, &mut self.timings.subscribe_answer),
-                    Kind::Presentity => (&counters.published, &mut self.timings.publish_answer),
-                    Kind::Registrant => (&counters.registered, &mut self.timings.register_answer),
-                };
-                counter.add(1);
-                if measured {
+                match ident.kind {
+                    Kind::Watcher => counters.subscribed.add(1),
+                    Kind::Presentity => counters.published.add(1),
+                    Kind::Registrant => counters.registered.add(1),
+                }
+                if let Some(timings) = self.timings(running.intended) {
+                    let histogram = match ident.kind {
+                        Kind::Watcher => &mut timings.subscribe_answer,
+                        Kind::Presentity => &mut timings.publish_answer,
+                        Kind::Registrant => &mut timings.register_answer,
+                    };
                     record(histogram, running.intended, at);
                 }
             }
@@ -125,15 +129,21 @@ impl Crowd<'_> {
         }
     }
 
-    /// Takes a NOTIFY; the status to answer it with.
-    fn on_notify(&mut self, message: &Message<'_>, at: Nanos) -> u16 {
+    /// Takes a NOTIFY; the status to answer it with, if the phone answers at all.
+    fn on_notify(&mut self, message: &Message<'_>, at: Nanos) -> Option<u16> {
         let counters = self.counters();
         self.last_notify = at;
         let agent = self.agent(message.call_id()).filter(|(ident, _)| ident.kind == Kind::Watcher);
         let Some((ident, local)) = agent else {
             counters.unknown_dialog.add(1);
-            return 481;
+            return Some(481);
         };
+        // A deaf phone still notices the NOTIFY of its own SUBSCRIBE, so that the generator knows when that is done.
+        let is_deaf = self.shared.plan.deaf.contains(&ident.index);
+        if is_deaf {
+            counters.ignored.add(1);
+            self.watchers[local].running?;
+        }
         let watcher = &self.watchers[local];
         let mut state = message::find_state(message.body(), &Finder::new(&self.mark));
         if state.is_some_and(|state| state.presentity != watcher.presentity) {
@@ -162,7 +172,7 @@ impl Crowd<'_> {
         self.note_activity(local, was_active);
         let Some(verdict) = reaction.verdict else {
             counters.unknown_dialog.add(1);
-            return reaction.status;
+            return (!is_deaf).then_some(reaction.status);
         };
         counters.notifies.add(1);
         counters.superseded.add(u64::from(reaction.skipped));
@@ -180,33 +190,44 @@ impl Crowd<'_> {
             }
         }
         if let (Verdict::Fresh, Some(state)) = (verdict, state) {
-            self.shared.boards[presentity as usize].tell(state.number);
+            if self.is_audited(local) {
+                self.shared.boards[presentity as usize].tell(state.number);
+            }
+            let is_apart = self.shared.plan.apart.contains(&presentity);
             // The first NOTIFY of a subscription tells what was published long before.
-            if reaction.first_since.is_none() && self.is_measured(state.intended) {
-                record(&mut self.timings.publish_notify, state.intended, at);
+            if let (None, Some(timings)) = (reaction.first_since, self.timings(state.intended)) {
+                let apart = &mut timings.publish_notify_apart;
+                let histogram = if is_apart { apart } else { &mut timings.publish_notify };
+                record(histogram, state.intended, at);
             }
         }
-        if let Some(intended) = reaction.first_since.filter(|&intended| self.is_measured(intended)) {
-            record(&mut self.timings.subscribe_notify, intended, at);
+        if let Some(intended) = reaction.first_since
+            && let Some(timings) = self.timings(intended)
+        {
+            record(&mut timings.subscribe_notify, intended, at);
         }
         if let (Some(running), None) = (running, self.watchers[local].running) {
             self.finished(running.op, local);
         }
-        reaction.status
+        (!is_deaf).then_some(reaction.status)
     }
 
     /// Counts a subscription that has begun or ended.
-    fn note_activity(&self, local: usize, was_active: bool) {
+    pub(crate) fn note_activity(&self, local: usize, was_active: bool) {
         let watcher = &self.watchers[local];
         let watching = &self.shared.boards[watcher.presentity as usize].watching;
         match (was_active, watcher.is_active()) {
             (false, true) => {
                 self.counters().active.add(1);
-                watching.fetch_add(1, Ordering::Relaxed);
+                if self.is_audited(local) {
+                    watching.fetch_add(1, Ordering::Relaxed);
+                }
             }
             (true, false) => {
                 self.counters().active.sub(1);
-                watching.fetch_sub(1, Ordering::Relaxed);
+                if self.is_audited(local) {
+                    watching.fetch_sub(1, Ordering::Relaxed);
+                }
             }
             _ => {}
         }
@@ -241,4 +262,4 @@ fn routes<'a>(message: &Message<'a>) -> ([&'a [u8]; ROUTES_MAX], usize) {
     (routes, len)
 }
 
-const _: () = assert!(Op::Register as usize == 0 && Op::Unpublish as usize == 5);
+const _: () = assert!(Op::Register as usize == 0 && Op::Poll as usize == 6);

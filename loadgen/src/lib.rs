@@ -4,12 +4,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | `scenario` | what a command means: agents and phases |
+//! | `scenario` | what a command or a [`profile`] means: agents and phases |
+//! | `expect` | what a profile's run has to show |
 //! | [`run`](mod@run) | the conductor: threads, phases, snapshots, the report |
 //! | `engine`, `crowd`, `inbound` | one thread: its loop, its agents' operations, what comes in |
 //! | `agent`, `audit`, `message`, `ident` | a phone: what it knows, was told, writes, and is called |
 //! | `pace`, `retransmit`, `clock` | when something is due |
-//! | `net`, `mmsg` | sockets and batches |
+//! | `net`, `mmsg`, `link` | sockets and batches, and a bad network |
+//! | `server` | a server to kill |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
 //! | `stats`, `series`, `process`, [`report`], `progress` | counting, measuring, telling |
 //! | `html`, `plot` | a run as a page |
@@ -25,9 +27,11 @@ mod clock;
 pub mod compare;
 mod crowd;
 mod engine;
+mod expect;
 mod html;
 mod ident;
 mod inbound;
+mod link;
 mod message;
 mod mmsg;
 mod net;
@@ -41,6 +45,7 @@ mod retransmit;
 pub mod run;
 mod scenario;
 mod series;
+mod server;
 mod shared;
 mod stats;
 
@@ -48,4 +53,5 @@ pub use audit::Tally;
 pub use html::page;
 pub use pace::Rate;
 pub use process::Usage;
+pub use scenario::profile;
 pub use stats::Counts;

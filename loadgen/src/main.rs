@@ -5,7 +5,7 @@ use clap::Parser as _;
 use comsipl_loadgen::capacity::Search;
 use comsipl_loadgen::cli::{Cli, Command};
 use comsipl_loadgen::notifier::{Faults, Notifier};
-use comsipl_loadgen::{compare, run};
+use comsipl_loadgen::{compare, profile, run};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             precision: *precision,
             common: common.clone(),
         }),
+        Command::Profiles { name } => profiles(name.as_deref()),
         command => measure(command),
     };
     match right {
@@ -43,6 +44,20 @@ fn notify(cpu: Option<usize>) -> anyhow::Result<bool> {
     let notifier = Notifier::start(Faults::default())?;
     println!("{} {}", notifier.address(), std::process::id());
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(true)
+}
+
+/// Lists the profiles, or prints one.
+fn profiles(name: Option<&str>) -> anyhow::Result<bool> {
+    if let Some(name) = name {
+        let (_, text) = profile::find(name)?;
+        print!("{text}");
+        return Ok(true);
+    }
+    for (name, text) in profile::SHIPPED {
+        let profile = profile::Profile::parse(text)?;
+        println!("{name:<15}{}", profile.about.lines().next().unwrap_or_default());
+    }
     Ok(true)
 }
 

@@ -13,6 +13,9 @@ pub struct Style {
     pub domain: Box<str>,
     /// The names of this run.
     pub salt: Salt,
+    /// Whether everybody is a user who publishes, watches and registers under one address; otherwise the three kinds
+    /// have addresses of their own.
+    pub users: bool,
     /// Wall clock at the beginning of the run's time line, in seconds since 1970, for the time stamps in documents.
     pub wall_start_secs: u64,
 }
@@ -33,6 +36,8 @@ pub struct Inside<'a> {
 pub struct Request<'a> {
     /// Who sends it.
     pub from: Ident,
+    /// Number in the sender's address.
+    pub name: u32,
     /// Its sent-by, `host:port`.
     pub local: &'a str,
     /// Its sequence number.
@@ -100,7 +105,7 @@ pub fn register(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     via(out, style, request);
     from(out, style, request);
     out.extend_from_slice(b"\r\nTo: ");
-    uri(out, style, request.from.kind, request.from.index);
+    uri(out, style, request.from.kind, request.name);
     sequence(out, style, request, b"REGISTER");
     out.extend_from_slice(SUPPORTED);
     out.extend_from_slice(b"Accept: application/sdp, text/plain, application/vnd.gsma.rcs-ft-http+xml\r\n");
@@ -200,14 +205,15 @@ pub fn find_state(body: &[u8], finder: &memchr::memmem::Finder<'_>) -> Option<St
 /// The address of record of an agent.
 fn uri(out: &mut Vec<u8>, style: &Style, kind: Kind, index: u32) {
     out.extend_from_slice(b"sip:");
-    user(out, kind, index);
+    user(out, style, kind, index);
     out.push(b'@');
     out.extend_from_slice(style.domain.as_bytes());
 }
 
 /// The user part of an agent's addresses: a letter for its kind and at least seven digits.
-fn user(out: &mut Vec<u8>, kind: Kind, index: u32) {
+fn user(out: &mut Vec<u8>, style: &Style, kind: Kind, index: u32) {
     out.push(match kind {
+        _ if style.users => b'p',
         Kind::Watcher => b'w',
         Kind::Presentity => b'p',
         Kind::Registrant => b'r',
@@ -230,7 +236,7 @@ fn via(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
 
 fn from(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     out.extend_from_slice(b"\r\nFrom: <");
-    uri(out, style, request.from.kind, request.from.index);
+    uri(out, style, request.from.kind, request.name);
     out.extend_from_slice(b">;tag=");
     out.extend_from_slice(&style.salt.tag(request.from));
 }
@@ -247,11 +253,11 @@ fn sequence(out: &mut Vec<u8>, style: &Style, request: Request<'_>, method: &[u8
 
 fn contact(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     out.extend_from_slice(b"Contact: <sip:");
-    user(out, request.from.kind, request.from.index);
+    user(out, style, request.from.kind, request.name);
     out.push(b'@');
     out.extend_from_slice(request.local.as_bytes());
     out.extend_from_slice(b";transport=udp>;+sip.instance=\"<urn:uuid:");
-    let unique = crate::ident::mix(u64::from(request.from.index) << 8 ^ style.salt.0);
+    let unique = crate::ident::mix(u64::from(request.name) << 8 ^ style.salt.0);
     hex(out, unique, 8);
     out.extend_from_slice(b"-4a52-48cf-a3bb-");
     hex(out, unique >> 8, 12);
@@ -332,12 +338,17 @@ mod tests {
     use memchr::memmem::Finder;
 
     fn style() -> Style {
-        Style { domain: "example.com".into(), salt: Salt(0xfeed_beef), wall_start_secs: 1_702_831_504 }
+        Style {
+            domain: "example.com".into(),
+            salt: Salt(0xfeed_beef),
+            users: false,
+            wall_start_secs: 1_702_831_504,
+        }
     }
 
     fn request(kind: Kind) -> Request<'static> {
         let from = Ident { kind, index: 51, generation: 0 };
-        Request { from, local: "127.0.0.1:40001", cseq: 20, expires: 3600 }
+        Request { from, name: 51, local: "127.0.0.1:40001", cseq: 20, expires: 3600 }
     }
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -422,7 +433,7 @@ mod tests {
         for (index, expected) in
             [(0, "r0000000"), (9, "r0000009"), (1_000_000, "r1000000"), (u32::MAX, "r4294967295")]
         {
-            assert_eq!(text(|out| user(out, Kind::Registrant, index)), expected);
+            assert_eq!(text(|out| user(out, &style(), Kind::Registrant, index)), expected);
         }
     }
 }

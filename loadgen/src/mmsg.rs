@@ -36,6 +36,7 @@ pub struct Receiver {
 struct Control([u8; CONTROL_MAX]);
 
 /// One received datagram.
+#[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// What was received, up to [`DATAGRAM_MAX`] bytes.
     pub bytes: &'a [u8],

@@ -1,5 +1,6 @@
 //! The sockets of one thread: readiness, batches, and sleeping to the nanosecond.
 
+use crate::link::{Done, Fate, Held, Link, Weather};
 use crate::mmsg::{self, Datagram, Receiver, SendQueue, Sender};
 use anyhow::Context as _;
 use mio::unix::SourceFd;
@@ -34,6 +35,8 @@ pub struct Sockets {
     dirty: Vec<usize>,
     receiver: Receiver,
     sender: Sender,
+    /// The bad network; none when it is good.
+    weather: Option<Box<Weather>>,
 }
 
 impl Sockets {
@@ -71,10 +74,21 @@ impl Sockets {
             dirty: Vec::with_capacity(count),
             receiver: Receiver::new(),
             sender: Sender::new(),
+            weather: None,
             sockets,
             addresses,
             names,
         })
+    }
+
+    /// Plays a bad network from now on.
+    pub fn worsen(&mut self, link: Link, seed: u64) {
+        self.weather = link.is_bad().then(|| Box::new(Weather::new(link, seed)));
+    }
+
+    /// What the bad network has done so far.
+    pub fn weather(&self) -> Done {
+        self.weather.as_ref().map_or(Done::default(), |weather| weather.done)
     }
 
     /// The source address that reaches `target`.
@@ -97,16 +111,26 @@ impl Sockets {
 
     /// Queues a datagram; `write` gets the buffer and the socket's sent-by.
     pub fn send(&mut self, socket: usize, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, &str)) {
-        let queue = &mut self.queues[socket];
-        if queue.len() == 0 {
+        let Self { queues, names, weather, .. } = self;
+        let was_empty = queues[socket].len() == 0;
+        let mut outlet = Outlet { queue: &mut queues[socket], weather: weather.as_deref_mut(), socket };
+        outlet.send(to, |out| write(out, &names[socket]));
+        if was_empty && self.queues[socket].len() > 0 {
             self.dirty.push(socket);
         }
-        queue.push(to, |out| write(out, &self.names[socket]));
     }
 
     /// Hands all queued datagrams to the kernel; how many it refused.
     pub fn flush(&mut self) -> u64 {
         let mut refused = 0;
+        while let Some(Held { socket, peer, bytes, .. }) =
+            self.weather.as_mut().and_then(|weather| weather.release_outward())
+        {
+            if self.queues[socket].len() == 0 {
+                self.dirty.push(socket);
+            }
+            self.queues[socket].push(peer, |out| out.extend_from_slice(&bytes));
+        }
         let Self { dirty, queues, sockets, sender, .. } = self;
         dirty.retain(|&socket| {
             refused += sender.flush(sockets[socket].as_fd(), &mut queues[socket]);
@@ -118,6 +142,9 @@ impl Sockets {
     /// Takes one batch from the next socket that has something: `handle` gets each datagram and may queue others.
     /// How many there were; none if no socket has anything.
     pub fn receive(&mut self, mut handle: impl FnMut(&mut Outlet<'_>, Datagram<'_>)) -> Option<usize> {
+        if let Some(count) = self.receive_held(&mut handle) {
+            return Some(count);
+        }
         let socket = self.ready.pop_front()?;
         self.is_ready[socket] = false;
         // An error of an earlier send, such as an unreachable port, ends up here; it says nothing about this batch.
@@ -127,16 +154,43 @@ impl Sockets {
             self.ready.push_back(socket);
         }
         let was_empty = self.queues[socket].len() == 0;
-        let mut outlet = Outlet { queue: &mut self.queues[socket] };
+        let weather = self.weather.as_deref_mut();
+        let mut outlet = Outlet { queue: &mut self.queues[socket], weather, socket };
         for i in 0..count {
-            if let Some(datagram) = self.receiver.datagram(i) {
-                handle(&mut outlet, datagram);
+            let Some(datagram) = self.receiver.datagram(i) else { continue };
+            match outlet.weather.as_mut().map_or(Fate::Once, |weather| weather.fate()) {
+                Fate::Lost => {}
+                Fate::Once => handle(&mut outlet, datagram),
+                Fate::Twice => {
+                    handle(&mut outlet, datagram);
+                    handle(&mut outlet, datagram);
+                }
+                Fate::Later => {
+                    if let Some(weather) = &mut outlet.weather {
+                        weather.hold_inward(socket, datagram.source, datagram.bytes.to_vec());
+                    }
+                }
             }
         }
         if was_empty && self.queues[socket].len() > 0 {
             self.dirty.push(socket);
         }
         Some(count)
+    }
+
+    /// Hands over what the bad network held back and lets go now: how many; none if there is nothing.
+    fn receive_held(&mut self, handle: &mut impl FnMut(&mut Outlet<'_>, Datagram<'_>)) -> Option<usize> {
+        let Held { socket, peer, bytes, .. } = self.weather.as_mut()?.release_inward()?;
+        let was_empty = self.queues[socket].len() == 0;
+        let weather = self.weather.as_deref_mut();
+        let mut outlet = Outlet { queue: &mut self.queues[socket], weather, socket };
+        // It arrives now, whatever the kernel's stamp was.
+        let datagram = Datagram { bytes: &bytes, source: peer, stamp_ns: None, truncated: false };
+        handle(&mut outlet, datagram);
+        if was_empty && self.queues[socket].len() > 0 {
+            self.dirty.push(socket);
+        }
+        Some(1)
     }
 
     /// Whether nothing is known to wait, neither received nor to be sent.
@@ -183,12 +237,29 @@ impl Sockets {
 /// Where answers to a received datagram go: the socket that it came in by.
 pub struct Outlet<'a> {
     queue: &'a mut SendQueue,
+    weather: Option<&'a mut Weather>,
+    socket: usize,
 }
 
 impl Outlet<'_> {
     /// Queues an answer.
     pub fn send(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
-        self.queue.push(to, write);
+        let Some(weather) = &mut self.weather else { return self.queue.push(to, write) };
+        let fate = weather.fate();
+        if fate == Fate::Once {
+            return self.queue.push(to, write);
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        match fate {
+            Fate::Lost | Fate::Once => {}
+            Fate::Twice => {
+                for _ in 0..2 {
+                    self.queue.push(to, |out| out.extend_from_slice(&bytes));
+                }
+            }
+            Fate::Later => weather.hold_outward(self.socket, to, bytes),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Latencies {
     PublishAnswer,
     /// PUBLISH until the NOTIFY of a watcher.
     PublishNotify,
+    /// The same for presentities that are set apart.
+    PublishNotifyApart,
 }
 
 /// What the lateness is called.
@@ -38,6 +40,7 @@ impl Latencies {
             Self::SubscribeNotify => "SUBSCRIBE → NOTIFY",
             Self::PublishAnswer => "PUBLISH → 200",
             Self::PublishNotify => "PUBLISH → NOTIFY",
+            Self::PublishNotifyApart => "… of those set apart",
         }
     }
 
@@ -49,6 +52,7 @@ impl Latencies {
             Self::SubscribeNotify => &timings.subscribe_notify,
             Self::PublishAnswer => &timings.publish_answer,
             Self::PublishNotify => &timings.publish_notify,
+            Self::PublishNotifyApart => &timings.publish_notify_apart,
         }
     }
 }
@@ -68,17 +72,17 @@ pub struct Verdict {
 #[derive(Clone, Debug, Serialize)]
 pub struct Curve {
     /// What was measured.
-    pub name: &'static str,
+    pub name: String,
     /// Shares of the measured values and the microseconds that they do not exceed, both rising.
     pub points: Vec<(f64, u64)>,
 }
 
 impl Curve {
     /// Of a histogram of microseconds.
-    pub fn of(name: &'static str, histogram: &Histogram<u64>) -> Self {
+    pub fn of(name: impl Into<String>, histogram: &Histogram<u64>) -> Self {
         let steps = histogram.iter_quantiles(8);
         let points = steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to())).collect();
-        Self { name, points }
+        Self { name: name.into(), points }
     }
 }
 
@@ -136,6 +140,8 @@ pub struct AllPercentiles {
     pub publish_answer: Percentiles,
     /// Intended time of a PUBLISH until a watcher's NOTIFY.
     pub publish_notify: Percentiles,
+    /// The same for presentities that are set apart.
+    pub publish_notify_apart: Percentiles,
     /// How late requests were handed to the kernel.
     pub lateness: Percentiles,
 }
@@ -149,6 +155,7 @@ impl AllPercentiles {
             Latencies::SubscribeNotify => &self.subscribe_notify,
             Latencies::PublishAnswer => &self.publish_answer,
             Latencies::PublishNotify => &self.publish_notify,
+            Latencies::PublishNotifyApart => &self.publish_notify_apart,
         }
     }
 
@@ -160,6 +167,7 @@ impl AllPercentiles {
             subscribe_notify: Percentiles::of(&timings.subscribe_notify),
             publish_answer: Percentiles::of(&timings.publish_answer),
             publish_notify: Percentiles::of(&timings.publish_notify),
+            publish_notify_apart: Percentiles::of(&timings.publish_notify_apart),
             lateness: Percentiles::of(&timings.lateness),
         }
     }
@@ -187,12 +195,14 @@ pub struct PhaseReport {
     pub start_secs: f64,
     /// How long it took.
     pub secs: f64,
-    /// Whether rates and latencies are those of this phase.
+    /// Whether its latencies are measured; rates and latencies of the run are those of the last such phase.
     pub measured: bool,
     /// Whether it was broken off because nothing happened any more.
     pub stalled: bool,
     /// What was counted.
     pub counts: Counts,
+    /// Its latencies, if it is measured.
+    pub percentiles: Option<AllPercentiles>,
 }
 
 /// What the generator itself needed, and whether it was in the way.
@@ -258,6 +268,8 @@ pub struct Report {
     pub passed: bool,
     /// What `passed` consists of.
     pub verdicts: Vec<Verdict>,
+    /// What the run says nothing about.
+    pub unjudged: Vec<String>,
     /// The phases.
     pub phases: Vec<PhaseReport>,
     /// The latency distributions that the run is about, and the lateness.
@@ -267,6 +279,14 @@ pub struct Report {
     /// Which percentiles the summary shows.
     #[serde(skip)]
     pub latencies: &'static [Latencies],
+}
+
+impl Report {
+    /// The measured phases before the last.
+    pub fn earlier(&self) -> impl Iterator<Item = &PhaseReport> {
+        let last = self.phases.iter().rposition(|phase| phase.measured).unwrap_or(0);
+        self.phases[..last].iter().filter(|phase| phase.measured)
+    }
 }
 
 /// Half a second of lateness for one request in a hundred would still be a wrong picture of a phone; ten milliseconds
@@ -376,6 +396,17 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        for phase in self.earlier() {
+            let (Some(first), Some(percentiles)) = (self.latencies.first(), phase.percentiles) else {
+                continue;
+            };
+            let Percentiles { count, p50_us, p90_us, p99_us, p999_us, max_us, .. } = *percentiles.get(*first);
+            write!(f, "  {:<20}{:>10}", format!("… in `{}`", phase.name), Grouped(count))?;
+            for us in [p50_us, p90_us, p99_us, p999_us, max_us] {
+                write!(f, "{:>11}", Micros(us))?;
+            }
+            writeln!(f)?;
+        }
         if let Some(server) = self.server {
             write!(
                 f,
@@ -421,6 +452,10 @@ impl fmt::Display for Report {
             ("wrong documents", total.wrong_document),
             ("send errors", total.send_errors),
             ("had to wait for their turn", total.queued),
+            ("NOTIFYs ignored by the deaf", total.ignored),
+            ("lost on the way", total.link_lost),
+            ("doubled on the way", total.link_doubled),
+            ("held back on the way", total.link_delayed),
         ];
         let troubles: Vec<_> = troubles
             .iter()
@@ -451,6 +486,9 @@ impl fmt::Display for Report {
                 Grouped(total.backward),
                 Grouped(audit.missing_cseqs)
             )?;
+        }
+        for claim in &self.unjudged {
+            writeln!(f, "  NOT JUDGED  {claim}")?;
         }
         for verdict in self.verdicts.iter().filter(|verdict| !verdict.passed) {
             writeln!(f, "  NOT SO      {}: {}", verdict.claim, verdict.found)?;

@@ -4,6 +4,7 @@ use crate::audit::Tally;
 use crate::cli::{Audience, Command, Common};
 use crate::clock::{Clock, Nanos, SECOND, nanos};
 use crate::engine::{self, Harvest};
+use crate::expect::Facts;
 use crate::ident::{Salt, mix};
 use crate::message::Style;
 use crate::net::Sockets;
@@ -13,8 +14,10 @@ use crate::progress::Progress;
 use crate::report::{
     self, AllPercentiles, Curve, Generator, Grouped, LATENESS, PhaseReport, Rates, Report, Verdict,
 };
+use crate::scenario::profile::{self, Profile, Size};
 use crate::scenario::{self, PerAgent, Phase, Plan};
 use crate::series::{Point, Series};
+use crate::server::Server;
 use crate::shared::{Board, Post, STOP, Shared};
 use crate::stats::{Counts, Timings};
 use anyhow::{Context as _, bail, ensure};
@@ -30,7 +33,49 @@ const STALL_MAX: Nanos = 35 * SECOND;
 /// Runs a command to its end.
 pub fn run(command: &Command) -> anyhow::Result<Report> {
     let (common, rate) = command.measurement().context("this command measures nothing")?;
-    let plan = plan(command, common)?;
+    if let Command::Run { profile, scale, stretch, server_command, .. } = command {
+        let size = Size { scale: *scale, stretch: *stretch };
+        return run_profile(profile, size, server_command.as_deref(), common);
+    }
+    run_plan(plan(command, common)?, rate, None, common)
+}
+
+/// Runs a profile.
+fn run_profile(
+    profile: &str,
+    size: Size,
+    server_command: Option<&str>,
+    common: &Common,
+) -> anyhow::Result<Report> {
+    let (name, text) = profile::find(profile)?;
+    let profile = Profile::parse(&text).with_context(|| format!("profile {name}"))?;
+    ensure!(!profile.kills() || server_command.is_some(), "profile {name} needs --server-command");
+    ensure!(
+        server_command.is_none() || common.server_pid.is_none(),
+        "--server-command starts a server, and --server-pid is another"
+    );
+    ensure!(
+        !profile.needs_server() || server_command.is_some() || common.server_pid.is_some(),
+        "profile {name} needs --server-pid or --server-command"
+    );
+    let shape =
+        scenario::Common { window: common.window.into(), settle: nanos(common.settle), keep: common.keep };
+    let contacts_seed = common.seed.unwrap_or(1);
+    let plan = profile.plan(&name, &shape, size, contacts_seed).with_context(|| format!("profile {name}"))?;
+    profile.check_expiry(&plan, plan.expires.unwrap_or(common.expires))?;
+    // The rate of the last measured phase, unless it is a closed loop.
+    let measured = plan.phases.iter().rev().find(|phase| phase.measured);
+    let rate =
+        measured.into_iter().flat_map(|phase| &phase.works).try_fold(0.0, |sum, work| match work.rate {
+            Rate::PerSecond(rate) => Some(sum + rate),
+            Rate::Max => None,
+        });
+    let server = server_command.map(|command| Server::start(command, common.target)).transpose()?;
+    run_plan(plan, rate.map_or(Rate::Max, Rate::PerSecond), server, common)
+}
+
+/// Runs a plan, against a server of our own if there is one.
+fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> anyhow::Result<Report> {
     let threads = usize::from(common.threads);
     ensure!(!common.behind_proxy || threads == 1, "--behind-proxy has one socket, and so one thread");
     let sockets = if common.behind_proxy { 1 } else { usize::from(common.sockets).max(threads) };
@@ -47,8 +92,13 @@ pub fn run(command: &Command) -> anyhow::Result<Report> {
     let shared = Shared {
         clock: Clock::start(),
         target: common.target,
-        style: Style { domain: domain.into(), salt: Salt(mix(seed)), wall_start_secs: wall.as_secs() },
-        expires: common.expires,
+        style: Style {
+            domain: domain.into(),
+            salt: Salt(mix(seed)),
+            users: plan.users,
+            wall_start_secs: wall.as_secs(),
+        },
+        expires: plan.expires.unwrap_or(common.expires),
         stage: AtomicUsize::new(0),
         stage_start: AtomicU64::new(0),
         boards: (0..plan.presentities).map(|_| Board::default()).collect(),
@@ -70,7 +120,7 @@ pub fn run(command: &Command) -> anyhow::Result<Report> {
             })
             .collect::<Result<_, _>>()
             .context("cannot start a thread")?;
-        let mut conductor = Conductor::new(&shared, common);
+        let mut conductor = Conductor::new(&shared, common, server);
         let conducted = conductor.conduct(|| workers.iter().any(thread::ScopedJoinHandle::is_finished));
         shared.stage.store(STOP, Ordering::Release);
         let mut harvests = Vec::with_capacity(threads);
@@ -103,7 +153,7 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             duration.unwrap_or_default()
         }
         Command::Publish { duration, .. } | Command::Fanout { duration, .. } => duration,
-        Command::Capacity { .. } | Command::Compare { .. } | Command::Notifier { .. } => Duration::ZERO,
+        _ => Duration::ZERO,
     };
     // Phones refresh only when a plan tells them to, so nothing may expire meanwhile.
     ensure!(
@@ -127,9 +177,7 @@ fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             total(&audience)?;
             scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
         }
-        Command::Capacity { .. } | Command::Compare { .. } | Command::Notifier { .. } => {
-            bail!("this command measures nothing by itself")
-        }
+        _ => bail!("this command has no plan"),
     })
 }
 
@@ -164,13 +212,26 @@ struct Conductor<'s> {
     progress: Progress,
     series: Series,
     phases: Vec<PhaseReport>,
-    measured: Option<Measured>,
+    measured: Vec<Measured>,
+    /// The server that we started.
+    server: Option<Server>,
+    /// What its killed processes had used.
+    gone: Usage,
 }
 
 impl<'s> Conductor<'s> {
-    fn new(shared: &'s Shared, common: &'s Common) -> Self {
+    fn new(shared: &'s Shared, common: &'s Common, server: Option<Server>) -> Self {
         let progress = Progress::new(common.quiet);
-        Self { shared, common, progress, series: Series::new(), phases: Vec::new(), measured: None }
+        Self {
+            shared,
+            common,
+            progress,
+            series: Series::new(),
+            phases: Vec::new(),
+            measured: Vec::new(),
+            server,
+            gone: Usage::default(),
+        }
     }
 
     fn conduct(&mut self, has_failed: impl Fn() -> bool) -> anyhow::Result<()> {
@@ -189,7 +250,15 @@ impl<'s> Conductor<'s> {
             let counts = self.counts().since(before);
             let (name, start_secs) = (phase.name.clone(), report::secs(start));
             let measured = phase.measured;
-            self.phases.push(PhaseReport { name, start_secs, secs, measured, stalled, counts });
+            self.phases.push(PhaseReport {
+                name,
+                start_secs,
+                secs,
+                measured,
+                stalled,
+                counts,
+                percentiles: None,
+            });
         }
         self.take_point(self.shared.clock.now(), self.counts());
         Ok(())
@@ -212,6 +281,7 @@ impl<'s> Conductor<'s> {
         });
         let end = end.max().unwrap_or(Nanos::MAX);
         let mut last = (self.shared.clock.now(), self.counts());
+        let mut kill_at = phase.kill_after.map(|after| start + after);
         let stalled = loop {
             let now = self.shared.clock.now();
             let is_done = (now >= end || end == Nanos::MAX)
@@ -220,10 +290,15 @@ impl<'s> Conductor<'s> {
                 && let Some(mut from) = snapshot.take()
             {
                 from.at = start;
-                self.measured = Some(Measured { from, to: self.snapshot() });
+                let to = self.snapshot();
+                self.measured.push(Measured { from, to });
             }
             if is_done {
                 break false;
+            }
+            if kill_at.is_some_and(|at| now >= at) {
+                kill_at = None;
+                self.kill()?;
             }
             let counts = self.counts();
             if self.series.is_due(now) {
@@ -242,24 +317,42 @@ impl<'s> Conductor<'s> {
         };
         if let Some(mut from) = snapshot {
             from.at = start;
-            self.measured = Some(Measured { from, to: self.snapshot() });
+            let to = self.snapshot();
+            self.measured.push(Measured { from, to });
         }
         self.progress.end(self.counts());
         Ok(stalled)
     }
 
+    /// Kills our server and starts it again.
+    fn kill(&mut self) -> anyhow::Result<()> {
+        // What a process has used is known until it is waited for; the last hundredth of a second is lost.
+        let used = self.server_usage(Usage::glance).unwrap_or_default();
+        let server = self.server.as_mut().context("there is no server to kill")?;
+        self.gone = used;
+        server.kill_and_start()
+    }
+
+    /// What the server has used, by `measure`.
+    fn server_usage(&self, measure: impl Fn(u32) -> Option<Usage>) -> Option<Usage> {
+        let pid = self.server.as_ref().map(Server::pid).or(self.common.server_pid)?;
+        let usage = measure(pid)?;
+        let Usage { user_secs, system_secs, .. } = self.gone;
+        Some(Usage {
+            user_secs: usage.user_secs + user_secs,
+            system_secs: usage.system_secs + system_secs,
+            ..usage
+        })
+    }
+
     fn take_point(&mut self, now: Nanos, counts: Counts) {
-        let server = self.common.server_pid.and_then(Usage::glance);
+        let server = self.server_usage(Usage::glance);
         let own = Usage::glance(std::process::id()).unwrap_or_default();
         self.series.push(now, Point::of(now, &counts, server, own));
     }
 
     fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
-        for post in &self.shared.posts {
-            sum.merge(post.counters.read());
-        }
-        sum
+        self.shared.counts()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -267,22 +360,43 @@ impl<'s> Conductor<'s> {
             at: self.shared.clock.now(),
             counts: self.counts(),
             idle: self.shared.posts.iter().map(|post| post.idle.load(Ordering::Relaxed)).collect(),
-            server: self.common.server_pid.and_then(Usage::of_tree),
+            server: self.server_usage(Usage::of_tree),
             own: Usage::of_tree(std::process::id()).unwrap_or_default(),
         }
     }
 
     fn report(mut self, rate: Rate, started_unix_secs: u64, sockets: usize, harvests: &[Harvest]) -> Report {
-        let plan = &self.shared.plan;
-        let mut timings = Timings::new();
+        let shared = self.shared;
+        let plan = &shared.plan;
+        let mut timings: Vec<_> = self.measured.iter().map(|_| Timings::new()).collect();
         let mut audit: Option<Tally> = None;
         for harvest in harvests {
-            timings.merge(&harvest.timings);
+            for (all, one) in timings.iter_mut().zip(&harvest.timings) {
+                all.merge(one);
+            }
             if let Some(tally) = harvest.tally {
                 audit.get_or_insert_default().merge(tally);
             }
         }
-        let Measured { from, to } = self.measured.take().unwrap_or_else(|| {
+        let mut measured_phases: Vec<_> = self.phases.iter_mut().filter(|phase| phase.measured).collect();
+        for (phase, timings) in measured_phases.iter_mut().zip(&timings) {
+            phase.percentiles = Some(AllPercentiles::of(timings));
+        }
+        let earlier = measured_phases.iter().map(|phase| phase.name.clone()).zip(&timings);
+        let earlier = earlier.take(timings.len().saturating_sub(1));
+        let first = plan.latencies.first();
+        let mut curves: Vec<_> = earlier
+            .filter_map(|(name, timings)| {
+                let first = first?;
+                Some(Curve::of(format!("{} in “{name}”", first.name()), first.histogram(timings)))
+            })
+            .collect();
+        let timings = timings.pop().unwrap_or_else(Timings::new);
+        let main = plan.latencies.iter().map(|latencies| (latencies.name(), latencies.histogram(&timings)));
+        let main = main.chain([(LATENESS, &timings.lateness)]);
+        // The main one first, since its colour is the one that all pages have for it.
+        curves.splice(0..0, main.map(|(name, histogram)| Curve::of(name, histogram)));
+        let Measured { from, to } = self.measured.pop().unwrap_or_else(|| {
             let now = self.snapshot();
             Measured { from: now.clone(), to: now }
         });
@@ -290,6 +404,7 @@ impl<'s> Conductor<'s> {
         let elapsed = to.at.saturating_sub(from.at).max(1);
         let measured_secs = report::secs(elapsed);
         let per_sec = |count: u64| count as f64 / measured_secs;
+        let total = shared.counts();
         let idle: u64 = from.idle.iter().zip(&to.idle).map(|(from, to)| to - from).sum();
         let own = to.own.since(from.own);
         let work_secs = measured_secs * from.idle.len() as f64 - report::secs(idle);
@@ -302,10 +417,16 @@ impl<'s> Conductor<'s> {
         let cost =
             |count: u64| server.filter(|_| count > 0).map(|server| server.total_secs() * 1e6 / count as f64);
         let operations = measured.registered + measured.subscribed + measured.published;
-        let total = self.counts();
-        let verdicts = verdicts(audit.as_ref(), &total, &self.phases);
-        let curves = plan.latencies.iter().map(|latencies| (latencies.name(), latencies.histogram(&timings)));
-        let curves = curves.chain([(LATENESS, &timings.lateness)]);
+        let series = self.series.into_points();
+        let mut verdicts = verdicts(audit.as_ref(), &total, &self.phases);
+        let mut unjudged = Vec::new();
+        let facts = Facts { phases: &self.phases, total, series: &series };
+        for expect in &plan.expects {
+            match expect.judge(&facts) {
+                Some(verdict) => verdicts.push(verdict),
+                None => unjudged.push(expect.to_string()),
+            }
+        }
         Report {
             command: plan.name.clone(),
             arguments: std::env::args().skip(1).collect(),
@@ -340,10 +461,11 @@ impl<'s> Conductor<'s> {
             audit,
             passed: verdicts.iter().all(|verdict| verdict.passed),
             verdicts,
+            unjudged,
             latencies: plan.latencies,
             phases: self.phases,
-            curves: curves.map(|(name, histogram)| Curve::of(name, histogram)).collect(),
-            series: self.series.into_points(),
+            curves,
+            series,
         }
     }
 }

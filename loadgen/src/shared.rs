@@ -3,7 +3,7 @@
 use crate::clock::{Clock, Nanos};
 use crate::message::Style;
 use crate::scenario::Plan;
-use crate::stats::Counters;
+use crate::stats::{Counters, Counts};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -88,6 +88,15 @@ impl Board {
 }
 
 impl Shared {
+    /// What all threads have counted so far.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for post in &self.posts {
+            sum.merge(post.counters.read());
+        }
+        sum
+    }
+
     /// When the running phase began.
     pub fn start(&self) -> Nanos {
         self.stage_start.load(Ordering::Relaxed)

@@ -115,6 +115,14 @@ counters! {
     queued,
     /// Operations of the running phase that are not finished.
     unfinished,
+    /// NOTIFYs that a deaf phone left unanswered.
+    ignored,
+    /// Datagrams, of both directions, that the generator's own bad network lost.
+    link_lost,
+    /// Datagrams that it doubled.
+    link_doubled,
+    /// Datagrams that it held back until others had passed.
+    link_delayed,
     /// Bytes received.
     bytes_received,
     /// Subscriptions that are active now.
@@ -134,6 +142,8 @@ pub struct Timings {
     pub publish_answer: Histogram<u64>,
     /// Intended time of a PUBLISH until a watcher's NOTIFY.
     pub publish_notify: Histogram<u64>,
+    /// The same for the presentities that are set apart, which are not in the one before.
+    pub publish_notify_apart: Histogram<u64>,
     /// How long after its intended time a request was handed to the kernel, unless it had to wait for an answer.
     pub lateness: Histogram<u64>,
 }
@@ -151,6 +161,7 @@ impl Timings {
             subscribe_notify: empty(),
             publish_answer: empty(),
             publish_notify: empty(),
+            publish_notify_apart: empty(),
             lateness: empty(),
         }
     }
@@ -162,6 +173,7 @@ impl Timings {
         self.subscribe_notify += &other.subscribe_notify;
         self.publish_answer += &other.publish_answer;
         self.publish_notify += &other.publish_notify;
+        self.publish_notify_apart += &other.publish_notify_apart;
         self.lateness += &other.lateness;
     }
 }

@@ -39,6 +39,8 @@ pub enum Op {
     Publish,
     /// Remove the publication.
     Unpublish,
+    /// Ask for the state once: a SUBSCRIBE for no time (RFC 6665 §4.4.3).
+    Poll,
 }
 
 impl Op {
@@ -46,7 +48,7 @@ impl Op {
     pub fn kind(self) -> Kind {
         match self {
             Self::Register | Self::Unregister => Kind::Registrant,
-            Self::Subscribe | Self::Unsubscribe => Kind::Watcher,
+            Self::Subscribe | Self::Unsubscribe | Self::Poll => Kind::Watcher,
             Self::Publish | Self::Unpublish => Kind::Presentity,
         }
     }
@@ -179,7 +181,7 @@ mod support {
 
     /// A style.
     pub fn style() -> Style {
-        Style { domain: "example.com".into(), salt: Salt(1), wall_start_secs: 0 }
+        Style { domain: "example.com".into(), salt: Salt(1), users: false, wall_start_secs: 0 }
     }
 
     /// An answer of a server.
@@ -197,6 +199,6 @@ mod tests {
     fn nothing_is_removed_that_was_never_made() {
         assert!(!Presentity::new(1).start(Op::Unpublish, 0));
         assert!(!Registrant::new(1).start(Op::Unregister, 0));
-        assert!(!Watcher::new(0, 1).start(Op::Unsubscribe, 0));
+        assert!(!Watcher::new(0, 0, 1).start(Op::Unsubscribe, 0));
     }
 }

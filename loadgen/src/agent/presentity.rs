@@ -60,7 +60,7 @@ impl Presentity {
         let removes = transaction.op == Op::Unpublish;
         let from = Ident { kind: Kind::Presentity, index, generation: 0 };
         let expires = if removes { 0 } else { self.expires };
-        let request = Request { from, local, cseq: transaction.cseq, expires };
+        let request = Request { from, name: index, local, cseq: transaction.cseq, expires };
         let tag = (!self.entity_tag.is_empty()).then_some(&self.entity_tag[..]);
         let state = State { presentity: index, number: self.state, intended: transaction.intended };
         message::publish(out, scratch, style, request, tag, (!removes).then_some(state));
@@ -106,6 +106,11 @@ impl Presentity {
                 Reaction::Refused(status)
             }
         }
+    }
+
+    /// The phone starts anew: its next PUBLISH is an initial one.
+    pub fn forget(&mut self) {
+        self.entity_tag.clear();
     }
 
     /// Timer F: nobody knows whether the server has the state.

@@ -55,7 +55,7 @@ impl Registrant {
         let Some(transaction) = self.running else { return };
         let from = Ident { kind: Kind::Registrant, index, generation: 0 };
         let expires = if transaction.op == Op::Unregister { 0 } else { self.expires };
-        message::register(out, style, Request { from, local, cseq: transaction.cseq, expires });
+        message::register(out, style, Request { from, name: index, local, cseq: transaction.cseq, expires });
     }
 
     /// Takes an answer to a REGISTER.
@@ -81,6 +81,11 @@ impl Registrant {
                 Reaction::Refused(status)
             }
         }
+    }
+
+    /// The phone starts anew.
+    pub fn forget(&mut self) {
+        self.bound = false;
     }
 
     /// Timer F.

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 pub struct Watcher {
     /// Whom it watches.
     pub presentity: u32,
+    /// Number in its own address.
+    name: u32,
     /// The request that runs.
     pub running: Option<Transaction>,
     /// What it was told.
@@ -28,9 +30,10 @@ pub struct Watcher {
 
 impl Watcher {
     /// A phone that will ask for `expires` seconds.
-    pub fn new(presentity: u32, expires: u32) -> Self {
+    pub fn new(presentity: u32, name: u32, expires: u32) -> Self {
         Self {
             presentity,
+            name,
             running: None,
             watch: Watch::default(),
             generation: 0,
@@ -46,6 +49,9 @@ impl Watcher {
     pub fn start(&mut self, op: Op, intended: Nanos) -> bool {
         if op == Op::Unsubscribe && self.dialog.is_none() {
             return false;
+        }
+        if op == Op::Poll {
+            self.forget_dialog();
         }
         self.begin(op, intended, 0);
         true
@@ -76,8 +82,8 @@ impl Watcher {
     pub fn write(&self, out: &mut Vec<u8>, style: &Style, index: u32, local: &str) {
         let Some(transaction) = self.running else { return };
         let from = self.ident(index);
-        let expires = if transaction.op == Op::Unsubscribe { 0 } else { self.expires };
-        let request = Request { from, local, cseq: transaction.cseq, expires };
+        let expires = if transaction.op != Op::Subscribe { 0 } else { self.expires };
+        let request = Request { from, name: self.name, local, cseq: transaction.cseq, expires };
         let inside = self.dialog.as_ref().filter(|_| transaction.in_dialog).map(|dialog| Inside {
             target: &dialog.target,
             remote_tag: &dialog.remote_tag,
@@ -154,7 +160,7 @@ impl Watcher {
             ended_by_server: false,
         };
         let (Some(remote_tag), true) = (told.remote_tag, told.local_tag_fits) else { return reaction };
-        let subscribing = self.running.is_some_and(|running| running.op == Op::Subscribe);
+        let subscribing = self.running.is_some_and(|running| running.op != Op::Unsubscribe);
         match &mut self.dialog {
             _ if told.generation != self.generation => return reaction,
             Some(dialog) if *dialog.remote_tag != *remote_tag => return reaction,
@@ -191,7 +197,7 @@ impl Watcher {
             Verdict::Repeated => self.owed -= 1,
             _ => {}
         }
-        if let Some(running) = self.running.as_mut().filter(|running| running.op == Op::Subscribe) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.op != Op::Unsubscribe) {
             if !running.notified {
                 reaction.first_since = Some(running.intended);
                 running.notified = true;
@@ -234,7 +240,7 @@ impl Watcher {
     }
 
     /// The next SUBSCRIBE is an initial one with a new Call-ID.
-    fn forget_dialog(&mut self) {
+    pub fn forget_dialog(&mut self) {
         self.dialog = None;
         self.active = false;
         self.owed = 0;
@@ -270,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_dialog_is_learned_from_the_200() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         watcher.start(Op::Subscribe, 5);
         assert!(text(&watcher).starts_with("SUBSCRIBE sip:p0000000@example.com"));
         let routes: [&[u8]; 2] = [b"<sip:10.0.0.1;lr>", b"<sip:10.0.0.2:5064;lr>"];
@@ -287,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_dialog_is_learned_from_a_notify_that_overtakes_the_200() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         watcher.start(Op::Subscribe, 5);
         let initial = text(&watcher);
         let reaction = watcher.on_notify(&told(1, 4));
@@ -301,7 +307,7 @@ mod tests {
 
     #[test]
     fn strangers_are_answered_481() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         assert_eq!(watcher.on_notify(&told(1, 1)).status, 481, "nobody subscribed");
         watcher.start(Op::Subscribe, 0);
         watcher.on_answer(&answer(200, 20));
@@ -315,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_refused_interval_is_asked_for_longer() {
-        let mut watcher = Watcher::new(0, 60);
+        let mut watcher = Watcher::new(0, 0, 60);
         watcher.start(Op::Subscribe, 7);
         let brief = Answer { min_expires: Some(900), ..answer(423, 20) };
         assert_eq!(watcher.on_answer(&brief), Reaction::Again(Cause::TooBrief));
@@ -328,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_lost_dialog_is_made_anew_with_another_call_id() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         watcher.start(Op::Subscribe, 0);
         watcher.on_answer(&answer(200, 20));
         watcher.on_notify(&told(9, 1));
@@ -344,7 +350,7 @@ mod tests {
     #[test]
     fn the_end_of_a_subscription_is_ours_or_the_servers() {
         for ours in [true, false] {
-            let mut watcher = Watcher::new(0, 600);
+            let mut watcher = Watcher::new(0, 0, 600);
             watcher.start(Op::Subscribe, 0);
             watcher.on_answer(&answer(200, 20));
             watcher.on_notify(&told(1, 1));
@@ -360,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_refresh_excuses_one_repeated_notify() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         watcher.start(Op::Subscribe, 0);
         watcher.on_answer(&answer(200, 20));
         assert_eq!(watcher.on_notify(&told(1, 0)).verdict, Some(Verdict::Repeated));
@@ -372,8 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_is_a_subscription_for_no_time_in_a_dialog_of_its_own() {
+        let mut watcher = Watcher::new(0, 0, 600);
+        for generation in 1..3 {
+            watcher.start(Op::Poll, 7);
+            assert!(text(&watcher).contains("Expires: 0\r\n"));
+            let cseq = watcher.running.unwrap().cseq;
+            assert_eq!(watcher.on_answer(&answer(200, cseq)), Reaction::Accepted);
+            let last = Told { generation, terminated: Some(true), ..told(1, 4) };
+            let reaction = watcher.on_notify(&last);
+            assert_eq!((reaction.status, reaction.first_since), (200, Some(7)));
+            assert!(!reaction.ended_by_server && !watcher.is_active() && watcher.running.is_none());
+        }
+    }
+
+    #[test]
     fn skipped_states_are_counted_after_the_first() {
-        let mut watcher = Watcher::new(0, 600);
+        let mut watcher = Watcher::new(0, 0, 600);
         watcher.start(Op::Subscribe, 0);
         assert_eq!(watcher.on_notify(&told(1, 7)).skipped, 0);
         assert_eq!(watcher.on_notify(&told(2, 10)).skipped, 2);

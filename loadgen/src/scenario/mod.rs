@@ -2,6 +2,7 @@
 //! them.
 
 mod fanout;
+pub mod profile;
 mod publish;
 mod register;
 mod subscribe;
@@ -13,9 +14,12 @@ pub use subscribe::subscribe;
 
 use crate::agent::Op;
 use crate::clock::{Nanos, SECOND};
+use crate::expect::Expect;
+use crate::link::Link;
 use crate::pace::{Amount, Rate};
 use crate::report::Latencies;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -26,12 +30,67 @@ pub struct Plan {
     pub registrants: u32,
     /// How many phones publish or are watched.
     pub presentities: u32,
-    /// How many subscriptions there are in all. Watcher `i` watches presentity `i % presentities`.
+    /// How many subscriptions there are in all.
     pub watchers: u32,
+    /// Whom each watcher watches, and as which user; watcher `i` watches presentity `i % presentities` without this.
+    pub contacts: Option<Box<[Contact]>>,
+    /// Whether all phones of one number are one user with one address.
+    pub users: bool,
+    /// So many watchers, the first ones, are to be told everything and are audited; the others are deaf or poll.
+    pub audited: u32,
+    /// Watchers that never answer a NOTIFY.
+    pub deaf: Range<u32>,
+    /// Presentities whose latencies are measured by themselves.
+    pub apart: Range<u32>,
+    /// Seconds to ask for in Expires, where the plan decides.
+    pub expires: Option<u32>,
+    /// The network between the phones and the server.
+    pub link: Link,
+    /// What the run has to show besides what every run has.
+    pub expects: Vec<Expect>,
     /// What happens, one after the other.
     pub phases: Vec<Phase>,
     /// Which latencies are the point of this run.
     pub latencies: &'static [Latencies],
+}
+
+/// Whom a watcher watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// The presentity.
+    pub presentity: u32,
+    /// The user who watches.
+    pub owner: u32,
+}
+
+impl Plan {
+    /// A run without agents.
+    pub fn empty(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            name: name.into(),
+            registrants: 0,
+            presentities: 0,
+            watchers: 0,
+            contacts: None,
+            users: false,
+            audited: u32::MAX,
+            deaf: 0..0,
+            apart: 0..0,
+            expires: None,
+            link: Link::default(),
+            expects: Vec::new(),
+            phases: Vec::new(),
+            latencies: &[],
+        }
+    }
+
+    /// Whom watcher `index` watches, and the number in its own address.
+    pub fn contact(&self, index: u32) -> Contact {
+        match &self.contacts {
+            Some(contacts) => contacts[index as usize],
+            None => Contact { presentity: index % self.presentities, owner: index },
+        }
+    }
 }
 
 /// A part of a run.
@@ -45,6 +104,18 @@ pub struct Phase {
     pub measured: bool,
     /// When it is over.
     pub ends: Ends,
+    /// Whether all phones lose what they know at its beginning, as after a loss of power.
+    pub forgets: bool,
+    /// How long after its beginning the server is killed and started again.
+    pub kill_after: Option<Nanos>,
+}
+
+impl Phase {
+    /// A phase that is over when its works are.
+    pub fn new(name: impl Into<Cow<'static, str>>, works: Vec<Work>) -> Self {
+        let ends = Ends::Done;
+        Self { name: name.into(), works, measured: false, ends, forgets: false, kill_after: None }
+    }
 }
 
 /// When a phase is over, apart from the bound on how long it may stand still.
@@ -59,7 +130,7 @@ pub enum Ends {
 }
 
 /// Operations of one sort.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Work {
     /// What each agent of the kind does, in turn.
     pub op: Op,
@@ -71,7 +142,12 @@ pub struct Work {
     pub amount: PerAgent,
     /// When an operation counts as finished in the closed loop.
     pub finish: Finish,
+    /// Which agents of the kind, as far as there are any.
+    pub agents: Range<u32>,
 }
+
+/// All agents of a kind.
+pub const ALL: Range<u32> = 0..u32::MAX;
 
 /// How many operations a [`Work`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,13 +191,14 @@ pub struct Common {
 impl Common {
     /// As fast as possible, once for each agent.
     fn sweep(&self, name: &'static str, op: Op, finish: Finish) -> Phase {
-        let work = Work { op, rate: Rate::Max, window: self.window, amount: PerAgent::Once, finish };
-        Phase { name: name.into(), works: vec![work], measured: false, ends: Ends::Done }
+        let work =
+            Work { op, rate: Rate::Max, window: self.window, amount: PerAgent::Once, finish, agents: ALL };
+        Phase::new(name, vec![work])
     }
 
     /// Waits until every watcher shows the newest document.
     fn settle(&self, name: &'static str) -> Phase {
-        Phase { name: name.into(), works: Vec::new(), measured: false, ends: Ends::Settled(self.settle) }
+        Phase { ends: Ends::Settled(self.settle), ..Phase::new(name, Vec::new()) }
     }
 
     /// Undoes what the agents did, unless it is to be kept, and waits for the last NOTIFYs.
@@ -142,7 +219,7 @@ impl Common {
             .collect();
         if ops.contains(&Op::Unsubscribe) {
             let ends = Ends::Quiet(SECOND / 5);
-            phases.push(Phase { name: "last NOTIFYs".into(), works: Vec::new(), measured: false, ends });
+            phases.push(Phase { ends, ..Phase::new("last NOTIFYs", Vec::new()) });
         }
         phases
     }

@@ -1,6 +1,6 @@
 //! `publish`: publications per second without anybody watching.
 
-use super::{Common, Ends, Finish, PerAgent, Phase, Plan, Work};
+use super::{ALL, Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::Nanos;
 use crate::pace::Rate;
@@ -14,18 +14,12 @@ pub fn publish(common: &Common, presentities: u32, rate: Rate, duration: Nanos) 
         window: common.window,
         amount: PerAgent::For(duration),
         finish: Finish::Answered,
+        agents: ALL,
     };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
-        Phase { name: "publish".into(), works: vec![work], measured: true, ends: Ends::Done },
+        Phase { measured: true, ..Phase::new("publish", vec![work]) },
     ];
     phases.extend(common.clean_up(&[Op::Unpublish]));
-    Plan {
-        name: "publish".into(),
-        registrants: 0,
-        presentities,
-        watchers: 0,
-        phases,
-        latencies: &[Latencies::PublishAnswer],
-    }
+    Plan { presentities, phases, latencies: &[Latencies::PublishAnswer], ..Plan::empty("publish") }
 }

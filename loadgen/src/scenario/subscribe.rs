@@ -1,6 +1,6 @@
 //! `subscribe`: subscriptions per second, each with its 200 and its first NOTIFY.
 
-use super::{Common, Ends, Finish, PerAgent, Phase, Plan, Work};
+use super::{ALL, Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::Nanos;
 use crate::pace::Rate;
@@ -16,19 +16,25 @@ pub fn subscribe(
     duration: Option<Nanos>,
 ) -> Plan {
     let amount = duration.map_or(PerAgent::Once, PerAgent::For);
-    let work = Work { op: Op::Subscribe, rate, window: common.window, amount, finish: Finish::Answered };
+    let work = Work {
+        op: Op::Subscribe,
+        rate,
+        window: common.window,
+        amount,
+        finish: Finish::Answered,
+        agents: ALL,
+    };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
-        Phase { name: "subscribe".into(), works: vec![work], measured: true, ends: Ends::Done },
+        Phase { measured: true, ..Phase::new("subscribe", vec![work]) },
         common.settle("settle"),
     ];
     phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
     Plan {
-        name: "subscribe".into(),
-        registrants: 0,
         presentities,
         watchers: presentities * watchers,
         phases,
         latencies: &[Latencies::SubscribeAnswer, Latencies::SubscribeNotify],
+        ..Plan::empty("subscribe")
     }
 }

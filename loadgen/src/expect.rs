@@ -1,0 +1,260 @@
+//! What a profile's run has to show.
+
+use crate::report::{AllPercentiles, Micros, PhaseReport, Verdict};
+use crate::series::Point;
+use crate::stats::Counts;
+use serde::Deserialize;
+use std::fmt;
+
+/// One claim of a profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Expect {
+    /// A percentile of a latency in a measured phase is at most so much.
+    Latency {
+        /// The phase.
+        phase: String,
+        /// Which latency.
+        of: Timed,
+        /// Which percentile, from 0 to 100.
+        percentile: Percentile,
+        /// In milliseconds.
+        at_most_ms: f64,
+    },
+    /// A phase takes at most so long.
+    Within {
+        /// The phase.
+        phase: String,
+        /// Seconds.
+        at_most_secs: f64,
+    },
+    /// A counter of the whole run is at most so much.
+    Count {
+        /// Its name as in the JSON.
+        counter: String,
+        /// So much.
+        at_most: u64,
+    },
+    /// The server's memory does not grow in a phase, judged by the straight line that fits its second half best.
+    Memory {
+        /// The phase.
+        phase: String,
+        /// Percent of the memory in an hour.
+        at_most_percent_per_hour: f64,
+        /// Phases that are shorter than so many seconds are not judged.
+        least_secs: f64,
+    },
+}
+
+/// A latency that can be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Timed {
+    /// REGISTER until 200.
+    RegisterAnswer,
+    /// SUBSCRIBE until 200.
+    SubscribeAnswer,
+    /// SUBSCRIBE until the first NOTIFY.
+    SubscribeNotify,
+    /// PUBLISH until 200.
+    PublishAnswer,
+    /// PUBLISH until the NOTIFY of a watcher.
+    PublishNotify,
+    /// The same for presentities that are set apart.
+    PublishNotifyApart,
+}
+
+/// A percentile that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Percentile {
+    /// Half.
+    #[serde(rename = "p50")]
+    P50,
+    /// 99 of 100.
+    #[serde(rename = "p99")]
+    P99,
+    /// 999 of 1,000.
+    #[serde(rename = "p99.9")]
+    P999,
+    /// All.
+    #[serde(rename = "max")]
+    Max,
+}
+
+/// What is known when claims are judged.
+pub struct Facts<'a> {
+    /// The phases.
+    pub phases: &'a [PhaseReport],
+    /// Counted in the whole run.
+    pub total: Counts,
+    /// Over time.
+    pub series: &'a [Point],
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latency { phase, of, percentile, at_most_ms } => {
+                write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", of.name())
+            }
+            Self::Within { phase, at_most_secs } => write!(f, "{phase}: at most {at_most_secs} s"),
+            Self::Count { counter, at_most: 0 } => write!(f, "No {}", counter.replace('_', " ")),
+            Self::Count { counter, at_most } => write!(f, "At most {at_most} {}", counter.replace('_', " ")),
+            Self::Memory { phase, at_most_percent_per_hour, .. } => {
+                write!(f, "{phase}: the server's memory grows at most {at_most_percent_per_hour}% in an hour")
+            }
+        }
+    }
+}
+
+impl Expect {
+    /// The phase that it speaks of.
+    pub fn phase(&self) -> Option<&str> {
+        match self {
+            Self::Latency { phase, .. } | Self::Within { phase, .. } | Self::Memory { phase, .. } => {
+                Some(phase)
+            }
+            Self::Count { .. } => None,
+        }
+    }
+
+    /// Whether it needs the process of the server.
+    pub fn needs_server(&self) -> bool {
+        matches!(self, Self::Memory { .. })
+    }
+
+    /// Whether the run shows it; none if it says nothing about that.
+    pub fn judge(&self, facts: &Facts<'_>) -> Option<Verdict> {
+        let phase = self.phase().map(|name| facts.phases.iter().find(|phase| phase.name == name));
+        let phase = match phase {
+            Some(phase) => Some(phase?),
+            None => None,
+        };
+        let claim = self.to_string();
+        Some(match self {
+            Self::Latency { of, percentile, at_most_ms, .. } => {
+                let phase = phase?;
+                let (count, us) = of.find(phase.percentiles.as_ref()?, *percentile);
+                let found = if count == 0 { "nothing measured".into() } else { Micros(us).to_string() };
+                let passed = count > 0 && us as f64 <= at_most_ms * 1e3;
+                Verdict { claim, found, passed }
+            }
+            Self::Within { at_most_secs, .. } => {
+                let phase = phase?;
+                Verdict { claim, found: format!("{:.2} s", phase.secs), passed: phase.secs <= *at_most_secs }
+            }
+            Self::Count { counter, at_most } => {
+                let counts = serde_json::to_value(facts.total).ok()?;
+                let count = counts.get(counter)?.as_u64()?;
+                Verdict { claim, found: count.to_string(), passed: count <= *at_most }
+            }
+            Self::Memory { at_most_percent_per_hour, least_secs, .. } => {
+                let phase = phase.filter(|phase| phase.secs >= *least_secs)?;
+                let from = phase.start_secs + phase.secs / 2.0;
+                let points = facts.series.iter().filter(|point| point.at_secs >= from);
+                let points = points.filter(|point| point.at_secs <= phase.start_secs + phase.secs);
+                let points =
+                    points.filter_map(|point| Some((point.at_secs, point.server_memory_bytes? as f64)));
+                let percent = slope(&points.collect::<Vec<_>>())?;
+                Verdict {
+                    claim,
+                    found: format!("{percent:+.2}% in an hour"),
+                    passed: percent <= *at_most_percent_per_hour,
+                }
+            }
+        })
+    }
+}
+
+impl fmt::Display for Percentile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+            Self::Max => "max",
+        })
+    }
+}
+
+impl Timed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RegisterAnswer => "REGISTER → 200",
+            Self::SubscribeAnswer => "SUBSCRIBE → 200",
+            Self::SubscribeNotify => "SUBSCRIBE → NOTIFY",
+            Self::PublishAnswer => "PUBLISH → 200",
+            Self::PublishNotify => "PUBLISH → NOTIFY",
+            Self::PublishNotifyApart => "PUBLISH → NOTIFY of those set apart",
+        }
+    }
+
+    /// How many were measured, and a percentile of them in microseconds.
+    fn find(self, all: &AllPercentiles, percentile: Percentile) -> (u64, u64) {
+        let found = match self {
+            Self::RegisterAnswer => &all.register_answer,
+            Self::SubscribeAnswer => &all.subscribe_answer,
+            Self::SubscribeNotify => &all.subscribe_notify,
+            Self::PublishAnswer => &all.publish_answer,
+            Self::PublishNotify => &all.publish_notify,
+            Self::PublishNotifyApart => &all.publish_notify_apart,
+        };
+        let us = match percentile {
+            Percentile::P50 => found.p50_us,
+            Percentile::P99 => found.p99_us,
+            Percentile::P999 => found.p999_us,
+            Percentile::Max => found.max_us,
+        };
+        (found.count, us)
+    }
+}
+
+/// Growth in percent of the mean for each hour, of the straight line with the least squares; none without a line.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
+    let (mean_at, mean_value) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|(at, _)| (at - mean_at).powi(2)).sum();
+    let product: f64 = points.iter().map(|(at, value)| (at - mean_at) * (value - mean_value)).sum();
+    (points.len() >= 10 && spread > 0.0 && mean_value > 0.0)
+        .then(|| product / spread * 3_600.0 / mean_value * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slope_is_percent_per_hour() {
+        let points: Vec<_> = (0..20).map(|i| (f64::from(i) * 360.0, 1_000.0 + f64::from(i) - 9.5)).collect();
+        assert!((slope(&points).unwrap() - 1.0).abs() < 1e-9, "ten of a thousand each hour");
+        assert_eq!(slope(&points[..5]), None, "too few to tell");
+    }
+
+    #[test]
+    fn counters_and_times_are_judged() {
+        let phase = PhaseReport {
+            name: "return".into(),
+            start_secs: 3.0,
+            secs: 12.5,
+            measured: true,
+            stalled: false,
+            counts: Counts::default(),
+            percentiles: None,
+        };
+        let total = Counts { stale: 3, ..Counts::default() };
+        let facts = Facts { phases: &[phase], total, series: &[] };
+        let judge = |text: &str| {
+            #[derive(Deserialize)]
+            struct One {
+                expect: Expect,
+            }
+            toml::from_str::<One>(&format!("expect = {text}")).unwrap().expect.judge(&facts)
+        };
+        assert!(!judge("{ kind = 'within', phase = 'return', at_most_secs = 12 }").unwrap().passed);
+        assert!(judge("{ kind = 'within', phase = 'return', at_most_secs = 13 }").unwrap().passed);
+        let stale = judge("{ kind = 'count', counter = 'stale', at_most = 0 }").unwrap();
+        assert_eq!((&*stale.claim, &*stale.found, stale.passed), ("No stale", "3", false));
+        assert!(judge("{ kind = 'count', counter = 'stale', at_most = 3 }").unwrap().passed);
+    }
+}

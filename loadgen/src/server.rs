@@ -1,0 +1,109 @@
+//! A server that the generator starts itself, so that it can kill it.
+
+use anyhow::{Context as _, bail, ensure};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to listen.
+const LISTEN_MAX: Duration = Duration::from_secs(20);
+/// How long no refusal has to come until the server is believed to listen.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// A server, killed at the end.
+#[derive(Debug)]
+pub struct Server {
+    command: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a command by the shell, and waits until it listens at `target`.
+    pub fn start(command: &str, target: SocketAddr) -> anyhow::Result<Self> {
+        let mut server = Self { command: command.into(), child: spawn(command)? };
+        let start = Instant::now();
+        while !listens(target)? {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("`{command}` ended with {status}");
+            }
+            ensure!(start.elapsed() < LISTEN_MAX, "`{command}` does not listen at {target}");
+        }
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it (SIGKILL) and starts it again at once.
+    pub fn kill_and_start(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the server")?;
+        self.child = spawn(&self.command)?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `exec` makes the server itself the child, so that it can be killed.
+fn spawn(command: &str) -> anyhow::Result<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {command}")]).stdin(Stdio::null()).stdout(Stdio::null());
+    shell.spawn().with_context(|| format!("cannot start `{command}`"))
+}
+
+/// Whether something listens at a UDP port: the kernel refuses what is sent to a port where nothing does. A server on
+/// another machine is believed to listen.
+fn listens(target: SocketAddr) -> anyhow::Result<bool> {
+    let socket = UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(QUIET))?;
+    // An empty line keeps a connection alive and is no request (RFC 5626 §3.5.1).
+    socket.send(b"\r\n\r\n")?;
+    match socket.recv(&mut [0; 16]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::thread::sleep(QUIET);
+            Ok(false)
+        }
+        _ => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_port_is_told_from_an_open_one() {
+        let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = open.local_addr().unwrap();
+        assert!(listens(address).unwrap());
+        drop(open);
+        assert!(!listens(address).unwrap());
+    }
+
+    #[test]
+    fn a_server_that_ends_is_an_error() {
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Server::start("false", closed).unwrap_err();
+        assert!(error.to_string().contains("ended"), "{error}");
+    }
+
+    #[test]
+    fn a_killed_server_is_another_process() {
+        let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut server = Server::start("sleep 1000", open.local_addr().unwrap()).unwrap();
+        let before = server.pid();
+        server.kill_and_start().unwrap();
+        assert_ne!(server.pid(), before);
+    }
+}
