@@ -161,3 +161,102 @@ fn a_run_becomes_a_page_and_can_be_compared_with_itself() {
     assert!(compared.rows.len() >= 5);
     assert!(compared.rows.iter().all(|row| row.ratio == Some(1.0)), "{compared}");
 }
+
+/// Writes a profile and runs it against a notifier without faults.
+fn run_profile(name: &str, text: &str) -> Report {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
+    std::fs::write(&path, text).unwrap();
+    measure(Faults::default(), &format!("run {} --threads 2", path.display()))
+}
+
+#[test]
+fn a_profile_has_users_who_poll_and_come_back_after_a_loss_of_power() {
+    let report = run_profile(
+        "users",
+        r#"
+        about = "test"
+        users = true
+        presentities = [{ name = "users", count = 20 }]
+        registrants = [{ name = "users", count = 20 }]
+        watchers = [
+            { name = "contacts", of = ["users"], contacts = { owners = "users", mean = 5, max = 10 } },
+            { name = "polls", of = ["users"], contacts = { owners = "users", mean = 1, max = 1 }, polls = true },
+        ]
+        phase = [
+            { name = "log on", works = [{ do = "register", who = "users" }, { do = "publish", who = "users" }] },
+            { name = "subscribe", works = [{ do = "subscribe", who = "contacts" }] },
+            { name = "day", measured = true, for = "200ms", works = [
+                { do = "poll", who = "polls", every = "100ms" }, { do = "publish", who = "users", rate = 100 } ] },
+            { name = "back", measured = true, forget = true, works = [
+                { do = "subscribe", who = "contacts", over = "200ms" }, { do = "publish", who = "users", over = "200ms" } ] },
+            { name = "settle", settle = "5s" },
+        ]
+        expect = [
+            { kind = "latency", phase = "day", of = "publish-notify", percentile = "max", at_most_ms = 5000 },
+            { kind = "within", phase = "back", at_most_secs = 5 },
+            { kind = "count", counter = "stale", at_most = 0 },
+        ]
+        "#,
+    );
+    assert!(report.passed, "{report}");
+    let phase = |name: &str| report.phases.iter().find(|phase| phase.name == name).unwrap();
+    assert_eq!(phase("subscribe").counts.subscribed, 100, "20 users with 5 contacts");
+    assert_eq!(phase("day").counts.subscribed, 40, "20 polls twice");
+    assert_eq!(phase("day").percentiles.unwrap().subscribe_notify.count, 40);
+    assert_eq!(phase("day").percentiles.unwrap().publish_notify.count, 100, "20 changes for 5 watchers");
+    assert_eq!(phase("back").counts.subscribed, 100);
+    assert_eq!(report.audit.unwrap().watchers, 100, "who polls is not audited");
+    assert_eq!(report.verdicts.iter().filter(|verdict| verdict.claim.contains("at most")).count(), 2);
+}
+
+#[test]
+fn deaf_watchers_are_not_audited_and_never_answer() {
+    let report = run_profile(
+        "deaf",
+        r#"
+        about = "test"
+        presentities = [{ name = "star", count = 1, apart = true }, { name = "others", count = 9 }]
+        watchers = [
+            { name = "live", of = ["star", "others"], each = 3 },
+            { name = "deaf", of = ["others"], each = 2, deaf = true },
+        ]
+        phase = [
+            { name = "subscribe", works = [{ do = "subscribe", who = "live" }, { do = "subscribe", who = "deaf" }] },
+            { name = "changes", measured = true, works = [
+                { do = "publish", who = "star" }, { do = "publish", who = "others" } ] },
+            { name = "settle", settle = "5s" },
+        ]
+        "#,
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!(report.audit.unwrap().watchers, 30);
+    assert_eq!(report.total.ignored, 18 * 3, "the first NOTIFY, a change, and the last");
+    let percentiles = report.percentiles;
+    assert_eq!((percentiles.publish_notify_apart.count, percentiles.publish_notify.count), (3, 27));
+}
+
+#[test]
+fn a_bad_network_loses_and_doubles_what_is_retransmitted() {
+    let report = run_profile(
+        "bad",
+        r#"
+        about = "test"
+        link = { loss = 0.05, duplicate = 0.2, reorder = 0.1, held_ms = 5 }
+        registrants = [{ name = "phones", count = 200 }]
+        phase = [{ name = "register", measured = true, works = [{ do = "register", who = "phones" }] }]
+        "#,
+    );
+    assert!(report.passed, "{report}");
+    let total = report.total;
+    assert!(total.registered >= 200 && total.retransmissions_sent > 0, "{report}");
+    assert!(total.link_lost > 0 && total.link_doubled > 0 && total.link_delayed > 0);
+    assert!(total.stray_answers > 0, "an answer that came twice");
+}
+
+#[test]
+fn a_profile_that_kills_needs_a_server_to_kill() {
+    let cli = Cli::parse_from("x run kill --target 127.0.0.1:9 --quiet".split(' '));
+    assert!(run::run(&cli.command).unwrap_err().to_string().contains("--server-command"));
+    let cli = Cli::parse_from("x run no-such-profile --target 127.0.0.1:9 --quiet".split(' '));
+    assert!(run::run(&cli.command).unwrap_err().to_string().contains("no-such-profile"));
+}
