@@ -304,11 +304,11 @@ impl Found {
             let y = Axis::micros("p99", least, greatest);
             body.push_str(&Plot { x, y, lines: vec![line, limit_line], bands: Vec::new() }.html());
         }
-        body.push_str("<table><tr><th>per second<th>done<th>p99<th>server cores<th>holds</tr>");
+        body.push_str("<table><tr><th>per second<th>done<th>p99<th>server cores<th class=wide>holds</tr>");
         for trial in &self.trials {
             let cores = trial.server_cores.map_or("–".into(), |cores| format!("{cores:.2}"));
             let (class, holds) = match &trial.reasons[..] {
-                [] => ("good", "yes".into()),
+                [] => ("good wide", "yes".into()),
                 reasons => ("bad wide", escape(&reasons.join("; "))),
             };
             let _ = write!(
