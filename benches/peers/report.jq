@@ -13,7 +13,11 @@ def short: if . == null then "–" elif . >= 100 then grouped
 def times($a; $b): if $a and $b and $b > 0 then ($a / $b | short) + " ×" else "–" end;
 def latency: if . == null then "–" elif . < 1000 then "\(.) µs" elif . < 1e6 then (. / 1e3 | short) + " ms"
   else (. / 1e6 | short) + " s" end;
-def cell($question; $server; $field): (middle($question; $server; $field) | short) + mark($question; $server);
+# The least and the greatest of several.
+def spread($question; $server; $field): [runs($question; $server)[][$field] | values]
+  | if length > 1 then " (\(min | short)–\(max | short))" else "" end;
+def cell($question; $server; $field): (middle($question; $server; $field) | short)
+  + (if $field == "us" then spread($question; $server; $field) else "" end) + mark($question; $server);
 
 ([$floors[].distinct.both_us] | median) as $floor
 | ([$floors[].distinct.send_us] | median) as $floor_send
@@ -33,9 +37,9 @@ Written by `\($command)` on \($date) in \($took) s, commit \($commit).
   work shares the machine, rates say less than processor time for each operation.
 - Kamailio \($kamailio) with \($kamailio_processes) processes, everything in shared memory ([kamailio.cfg](peers/kamailio.cfg)).
   ComSIPL with \($share) shard(s), its files on disk as always. Receive buffers of both: \($socket_buffer_kib) KiB.
-- \($rounds) round(s) in turns, each question to a server just started; medians. What takes long is asked once: state, PostgreSQL,
-  \($celebrity). A timed question lasts \($seconds) s, at the highest
-  rate that the closed loop of the generator sustains.
+- \($rounds) round(s) in turns, each question to a server just started; medians (least–greatest). What takes long is asked
+  once: state, PostgreSQL, \($celebrity). A timed question lasts \($seconds) s, at the highest rate that the generator's closed loop
+  sustains.
 - ✗: at least one of these runs failed its audit; see [What was not right](#what-was-not-right).
 
 ## Processor time of the server for one operation
@@ -70,12 +74,14 @@ of a SUBSCRIBE, from PUBLISH to NOTIFY.
 
 | \($held | tonumber | grouped) subscriptions | Kamailio | ComSIPL |
 |---|---:|---:|
-| resident memory for each, bytes | \(cell("memory"; "kamailio"; "rate")) | \(cell("memory"; "comsipl"; "rate")) |
+| memory of the state alone for each, bytes | \(cell("state"; "kamailio"; "rate")) | \(cell("state"; "comsipl"; "rate")) |
+| resident memory for each when all had just subscribed, bytes | \(cell("memory"; "kamailio"; "rate")) | \(cell("memory"; "comsipl"; "rate")) |
 | strangers answered per second | \(cell("strangers"; "kamailio"; "rate")) | \(cell("strangers"; "comsipl"; "rate")) |
 | answers again after `kill -9`, ms | \(cell("restart"; "kamailio"; "rate")), without them | \(cell("restart"; "comsipl"; "rate")), with them |
 
-Memory is what the processes grew by (pages shared between them once, mapped files included), with the answers and transactions
-that they remember at that moment: Kamailio for a second, ComSIPL for the 32 s of Timer J.
+The state alone: of Kamailio the shared memory that is given out three seconds later; of ComSIPL what it grew by, mapped files
+included, when it has just been started with them. Resident memory: what the processes grew by (pages shared between them once),
+with the transactions that they remember, Kamailio for a second, ComSIPL for the 32 s of Timer J.
 
 ## Kamailio with its state in PostgreSQL
 

@@ -192,7 +192,7 @@ serve_comsipl() {
 
 # How many processes, then what the configuration is told.
 serve_kamailio() {
-  sed "s#@PORT@#$port#; s#@DATABASE@#postgres://postgres:x@127.0.0.1:$database_port/kamailio#" \
+  sed "s#@PORT@#$port#; s#@CONTROL@#unix:$work/ctl#; s#@DATABASE@#postgres://postgres:x@127.0.0.1:$database_port/kamailio#" \
     benches/peers/kamailio.cfg >"$work/kamailio.cfg"
   /usr/sbin/kamailio -DD -E -f "$work/kamailio.cfg" -Y "$work" -w "$work" -l "udp:$address" -n "$1" \
     -m 4096 -M 64 -x tlsf -X tlsf -b $((socket_buffer_kib * 1024)) "${@:2}" >"$work/server.log" 2>&1 </dev/null &
@@ -266,21 +266,39 @@ ask() {
     < <(tail -n 1 "$work/results.jsonl") >&2
 }
 
-# Subscriptions held: their memory, strangers among them, and a start after a kill.
+# What the state itself takes at the moment: of Kamailio the shared memory that is given out; of ComSIPL its resident memory,
+# files included, which right after a start is nothing else.
+state_bytes() {
+  case $1 in
+  kamailio) /usr/sbin/kamcmd -s "unix:$work/ctl" core.shmmem | awk '$1 == "used:" { print $2 }' ;;
+  comsipl)
+    load "$patience" subscribe --presentities 1 --watchers 1 --threads 1
+    jq '.server.memory_bytes' "$work/run.json"
+    ;;
+  esac
+}
+
+# Subscriptions held: their memory, strangers among them, and a start after a kill. $2: how many.
 ask_holding() {
-  local name=$1 held_by=$2 empty full answer
+  local name=$1 held_by=$2 empty empty_state full state answer
   if ((SECONDS > budget)); then
     echo "out of time, left out: holding" | tee -a "$work/left_out" >&2
     return
   fi
   start_fresh "$name"
+  empty_state=$(state_bytes "$name")
   load "$patience" subscribe --presentities 1 --watchers 1 --threads 1
   empty=$(jq '.server.memory_bytes' "$work/run.json")
   load "$patience" subscribe --presentities $((held_by / 10)) --watchers 10 --threads "$share"
   full=$(jq '.server.memory_bytes' "$work/run.json")
-  if [[ $full != null ]]; then
-    note memory "$name" "{\"rate\": $(((full - empty) / held_by))}"
+  if [[ $full == null ]]; then
+    note memory "$name" "$(figure subscribes)"
+    stop
+    return
   fi
+  note memory "$name" "{\"rate\": $(((full - empty) / held_by))}"
+  sleep 3 # its transactions are over then
+  if [[ $name == kamailio ]]; then state=$(state_bytes kamailio); fi
   answer=$(taskset -c "$load_cpus" "$bin/probe" strangers --target "127.0.0.1:$port" --server-pid "$server" \
     --duration "$seconds")
   note strangers "$name" "$(jq -c '{rate: .answers_per_sec, us: .server_us_per_answer, trouble:
@@ -289,8 +307,10 @@ ask_holding() {
   stop
   start "$name"
   note restart "$name" "{\"rate\": $started_ms}"
+  if [[ $name == comsipl ]]; then state=$(state_bytes comsipl); fi
+  note state "$name" "{\"rate\": $(((state - empty_state) / held_by))}"
   stop
-  tail -n 3 "$work/results.jsonl" >&2
+  tail -n 4 "$work/results.jsonl" >&2
 }
 
 # The same question to both, one after the other.
@@ -301,6 +321,8 @@ ask_both() {
 
 : >"$work/results.jsonl"
 : >"$work/left_out"
+: >"$work/loads"
+: >"$work/floor.jsonl"
 make_database
 threads=(--threads "$share")
 celebrity="1 × $celebrity_watchers"
