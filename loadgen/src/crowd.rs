@@ -37,7 +37,7 @@ pub struct Crowd<'s> {
     retransmit: Retransmit<(Ident, u32)>,
     works: Vec<Running>,
     /// Unfinished operations by [`Op`].
-    unfinished: [u64; 7],
+    unfinished: [u64; 8],
     changes: Vec<Change>,
     /// Operations that are due while another one of the same agent runs, with their intended times.
     waiting: BTreeMap<(Kind, usize), VecDeque<(Op, Nanos)>>,
@@ -76,6 +76,8 @@ struct Change {
 struct Outgoing {
     kind: Kind,
     local: usize,
+    /// Its sequence number.
+    cseq: u32,
     /// Whether its lateness is the generator's.
     first: bool,
 }
@@ -102,7 +104,7 @@ impl<'s> Crowd<'s> {
             thread,
             retransmit: Retransmit::new(),
             works: Vec::new(),
-            unfinished: [0; 7],
+            unfinished: [0; 8],
             changes: Vec::new(),
             waiting: BTreeMap::new(),
             outbox: Vec::new(),
@@ -305,11 +307,20 @@ impl<'s> Crowd<'s> {
     /// Lists the running request of an agent, which is new, for sending. `first` if its lateness is the
     /// generator's: not when it repeats its operation or waited for its turn.
     pub(crate) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
-        if let Some(name) = self.running(kind, local) {
-            self.counters().requests_sent.add(1);
-            self.retransmit.arm(self.shared.clock.now(), name);
-            self.outbox.push(Outgoing { kind, local, first });
+        if let Some((ident, cseq)) = self.running(kind, local) {
+            self.send_one(kind, local, (ident, cseq), first);
+            let second = self.presentities.get(local).filter(|_| kind == Kind::Presentity);
+            let second = second.and_then(|presentity| presentity.unanswered().find(|&other| other != cseq));
+            if let Some(second) = second {
+                self.send_one(kind, local, (ident, second), first);
+            }
         }
+    }
+
+    fn send_one(&mut self, kind: Kind, local: usize, name: (Ident, u32), first: bool) {
+        self.counters().requests_sent.add(1);
+        self.retransmit.arm(self.shared.clock.now(), name);
+        self.outbox.push(Outgoing { kind, local, cseq: name.1, first });
     }
 
     /// Takes note that an operation has ended, and starts the one that waited for it.
@@ -348,21 +359,23 @@ impl<'s> Crowd<'s> {
                 let local = (ident.index as usize - *thread) / threads;
                 let running = match ident.kind {
                     Kind::Watcher => watchers[local].running,
-                    Kind::Presentity => presentities[local].running,
+                    Kind::Presentity => {
+                        return presentities[local].unanswered().any(|unanswered| unanswered == cseq);
+                    }
                     Kind::Registrant => registrants[local].running,
                 };
                 running.is_some_and(|running| running.cseq == cseq)
             });
             match due {
                 None => return fired,
-                Some(Due::Again((Ident { kind, index, .. }, _))) => {
+                Some(Due::Again((Ident { kind, index, .. }, cseq))) => {
                     let local = self.local(index);
                     // A watcher's transaction lives on after its 200 until the NOTIFY has come.
                     let answered = kind == Kind::Watcher
                         && self.watchers[local].running.is_some_and(|running| running.answered);
                     if !answered {
                         self.counters().retransmissions_sent.add(1);
-                        self.outbox.push(Outgoing { kind, local, first: false });
+                        self.outbox.push(Outgoing { kind, local, cseq, first: false });
                     }
                 }
                 Some(Due::TimedOut((ident, _))) => self.time_out(ident.kind, self.local(ident.index)),
@@ -408,7 +421,7 @@ impl<'s> Crowd<'s> {
     pub fn write_out(&mut self, sockets: &mut Sockets) {
         let Self { watchers, presentities, registrants, outbox, leaving, shared, scratch, thread, .. } = self;
         let (style, target) = (&shared.style, shared.target);
-        for Outgoing { kind, local, first } in outbox.drain(..) {
+        for Outgoing { kind, local, cseq, first } in outbox.drain(..) {
             let index = (local * shared.posts.len() + *thread) as u32;
             let socket = sockets.of_agent(local);
             let running = match kind {
@@ -425,7 +438,7 @@ impl<'s> Crowd<'s> {
                 Kind::Presentity => {
                     let presentity = &presentities[local];
                     sockets.send(socket, target, |out, local| {
-                        presentity.write(out, scratch, style, index, local);
+                        presentity.write(cseq, out, scratch, style, index, local);
                     });
                     presentity.running
                 }
@@ -480,6 +493,16 @@ impl<'s> Crowd<'s> {
             Kind::Registrant => self.registrants.len(),
         };
         (local < agents).then_some((ident, local))
+    }
+
+    /// Whether the request `cseq` of an agent is not answered.
+    pub(crate) fn runs(&self, ident: Ident, local: usize, cseq: u32) -> bool {
+        match self.running(ident.kind, local) {
+            Some((running, _)) if ident.kind == Kind::Presentity => {
+                running == ident && self.presentities[local].unanswered().any(|unanswered| unanswered == cseq)
+            }
+            running => running == Some((ident, cseq)),
+        }
     }
 
     /// The name and number of an agent's running request.

@@ -56,7 +56,7 @@ impl Crowd<'_> {
             let branch = self.shared.style.salt.branch(ident, cseq.number);
             running
                 .filter(|running| {
-                    self.running(ident.kind, local) == Some((ident, cseq.number))
+                    self.runs(ident, local, cseq.number)
                         && running.op.method() == cseq.method_text
                         && message.via().branch() == Some(&branch[..])
                 })
@@ -122,6 +122,7 @@ impl Crowd<'_> {
                 self.send_new(ident.kind, local, false);
                 return;
             }
+            Reaction::Outrun => counters.tag_unknown.add(1),
             Reaction::Refused(_) => counters.refused.add(1),
         }
         if self.running(ident.kind, local).is_none() {
@@ -262,4 +263,4 @@ fn routes<'a>(message: &Message<'a>) -> ([&'a [u8]; ROUTES_MAX], usize) {
     (routes, len)
 }
 
-const _: () = assert!(Op::Register as usize == 0 && Op::Poll as usize == 6);
+const _: () = assert!(Op::Register as usize == 0 && Op::Race as usize == 7);

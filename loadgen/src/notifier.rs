@@ -30,6 +30,8 @@ pub struct Faults {
     pub stale_notify: u32,
     /// PUBLISHes whose entity tag is not found.
     pub forget_tag: u32,
+    /// Whether any entity tag will do.
+    pub ignore_tags: bool,
     /// Least interval granted, in seconds.
     pub min_expires: u32,
     /// Whether the NOTIFY of a SUBSCRIBE overtakes its 200.
@@ -156,7 +158,8 @@ impl Server {
     fn publish(&mut self, outlet: &mut Outlet<'_>, message: &Message<'_>, source: SocketAddr, expires: u32) {
         let presentity = self.presentities.entry(message.to().uri().to_vec()).or_default();
         if let Some(tag) = message.if_match()
-            && (tag != presentity.tag || every(&mut self.publishes, self.faults.forget_tag))
+            && (tag != presentity.tag && !self.faults.ignore_tags
+                || every(&mut self.publishes, self.faults.forget_tag))
         {
             return answer(outlet, message, source, 412, &[]);
         }

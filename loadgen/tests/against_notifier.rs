@@ -164,9 +164,13 @@ fn a_run_becomes_a_page_and_can_be_compared_with_itself() {
 
 /// Writes a profile and runs it against a notifier without faults.
 fn run_profile(name: &str, text: &str) -> Report {
+    run_faulty(Faults::default(), name, text)
+}
+
+fn run_faulty(faults: Faults, name: &str, text: &str) -> Report {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
     std::fs::write(&path, text).unwrap();
-    measure(Faults::default(), &format!("run {} --threads 2", path.display()))
+    measure(faults, &format!("run {} --threads 2", path.display()))
 }
 
 #[test]
@@ -259,4 +263,30 @@ fn a_profile_that_kills_needs_a_server_to_kill() {
     assert!(run::run(&cli.command).unwrap_err().to_string().contains("--server-command"));
     let cli = Cli::parse_from("x run no-such-profile --target 127.0.0.1:9 --quiet".split(' '));
     assert!(run::run(&cli.command).unwrap_err().to_string().contains("no-such-profile"));
+}
+
+const RACE: &str = r#"
+    about = "test"
+    presentities = [{ name = "hasty", count = 10 }]
+    watchers = [{ name = "watchers", of = ["hasty"], each = 2 }]
+    phase = [
+        { name = "subscribe", works = [{ do = "subscribe", who = "watchers" }] },
+        { name = "first", works = [{ do = "publish", who = "hasty" }] },
+        { name = "races", measured = true, works = [{ do = "race", who = "hasty" }] },
+        { name = "settle", settle = "5s" },
+    ]
+"#;
+
+#[test]
+fn of_two_publishes_for_one_tag_one_is_refused_and_recovered_from() {
+    let report = run_profile("race", RACE);
+    assert!(report.passed, "{report}");
+    assert_eq!((report.measured.published, report.measured.tag_unknown), (20, 10));
+    assert_eq!(report.total.fresh, 20 * 3, "the first state, and two more");
+}
+
+#[test]
+fn a_server_that_takes_both_publishes_for_one_tag_fails() {
+    let report = run_faulty(Faults { ignore_tags: true, ..Faults::default() }, "taken-twice", RACE);
+    assert!(!report.passed && report.total.refused == 10, "{report}");
 }

@@ -41,6 +41,9 @@ pub enum Op {
     Unpublish,
     /// Ask for the state once: a SUBSCRIBE for no time (RFC 6665 §4.4.3).
     Poll,
+    /// Publish the next two states at once, both for the entity tag that is known: the server must take one and answer
+    /// the other 412 (RFC 3903 §4.2), and the newest state is then published for the tag of the one it took.
+    Race,
 }
 
 impl Op {
@@ -49,7 +52,7 @@ impl Op {
         match self {
             Self::Register | Self::Unregister => Kind::Registrant,
             Self::Subscribe | Self::Unsubscribe | Self::Poll => Kind::Watcher,
-            Self::Publish | Self::Unpublish => Kind::Presentity,
+            Self::Publish | Self::Unpublish | Self::Race => Kind::Presentity,
         }
     }
 
@@ -135,6 +138,8 @@ pub enum Reaction {
     Provisional,
     /// 2xx.
     Accepted,
+    /// 412 to one of two PUBLISHes that raced, as there has to be.
+    Outrun,
     /// The same operation has to be started again, for this reason.
     Again(Cause),
     /// The request failed with this status.

@@ -16,12 +16,36 @@ pub struct Presentity {
     state: u32,
     accepted: u32,
     unsure: Option<u32>,
+    /// Two PUBLISHes under way at once, of which `running` is the first.
+    race: Option<Box<Pair>>,
+}
+
+/// Two PUBLISHes that were sent at once, of the last two states.
+#[derive(Debug)]
+struct Pair {
+    /// Their sequence numbers.
+    cseqs: [u32; 2],
+    /// The entity tag of both.
+    tag: Box<[u8]>,
+    /// Which of them are answered.
+    answered: [bool; 2],
+    /// Which of them are taken.
+    taken: [bool; 2],
 }
 
 impl Presentity {
     /// A phone that will ask for `expires` seconds.
     pub fn new(expires: u32) -> Self {
-        Self { running: None, cseq: 19, expires, entity_tag: Vec::new(), state: 0, accepted: 0, unsure: None }
+        Self {
+            running: None,
+            cseq: 19,
+            expires,
+            entity_tag: Vec::new(),
+            state: 0,
+            accepted: 0,
+            unsure: None,
+            race: None,
+        }
     }
 
     /// Begins `op`: a new state with [`Op::Publish`]. False if there is nothing to do.
@@ -29,8 +53,19 @@ impl Presentity {
         if op == Op::Unpublish && self.entity_tag.is_empty() {
             return false;
         }
-        self.state += u32::from(op == Op::Publish);
+        self.state += u32::from(op != Op::Unpublish);
         self.begin(op, intended, 0);
+        // Without a tag there is nothing to race for.
+        if op == Op::Race && !self.entity_tag.is_empty() {
+            self.state += 1;
+            self.cseq += 1;
+            self.race = Some(Box::new(Pair {
+                cseqs: [self.cseq - 1, self.cseq],
+                tag: self.entity_tag.as_slice().into(),
+                answered: [false; 2],
+                taken: [false; 2],
+            }));
+        }
         true
     }
 
@@ -54,20 +89,45 @@ impl Presentity {
         });
     }
 
-    /// Writes the running request.
-    pub fn write(&self, out: &mut Vec<u8>, scratch: &mut Vec<u8>, style: &Style, index: u32, local: &str) {
+    /// Sequence numbers of the requests that are not answered.
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> {
+        let (cseqs, answered) = match (&self.race, self.running) {
+            (Some(pair), _) => (pair.cseqs, pair.answered),
+            (None, Some(running)) => ([running.cseq; 2], [false, true]),
+            (None, None) => ([0; 2], [true; 2]),
+        };
+        cseqs.into_iter().zip(answered).filter(|(_, answered)| !answered).map(|(cseq, _)| cseq)
+    }
+
+    /// Writes the running request `cseq`.
+    pub fn write(
+        &self,
+        cseq: u32,
+        out: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+        style: &Style,
+        index: u32,
+        local: &str,
+    ) {
         let Some(transaction) = self.running else { return };
+        let (tag, number) = match &self.race {
+            Some(pair) => (&*pair.tag, self.state - u32::from(cseq == pair.cseqs[0])),
+            None => (&*self.entity_tag, self.state),
+        };
         let removes = transaction.op == Op::Unpublish;
         let from = Ident { kind: Kind::Presentity, index, generation: 0 };
         let expires = if removes { 0 } else { self.expires };
-        let request = Request { from, name: index, local, cseq: transaction.cseq, expires };
-        let tag = (!self.entity_tag.is_empty()).then_some(&self.entity_tag[..]);
-        let state = State { presentity: index, number: self.state, intended: transaction.intended };
+        let request = Request { from, name: index, local, cseq, expires };
+        let tag = (!tag.is_empty()).then_some(tag);
+        let state = State { presentity: index, number, intended: transaction.intended };
         message::publish(out, scratch, style, request, tag, (!removes).then_some(state));
     }
 
     /// Takes an answer to a PUBLISH.
     pub fn on_answer(&mut self, answer: &Answer<'_>) -> Reaction {
+        if self.race.is_some() {
+            return self.on_race(answer);
+        }
         let Some(transaction) = self.running.filter(|running| running.cseq == answer.cseq) else {
             return Reaction::Stray;
         };
@@ -76,7 +136,7 @@ impl Presentity {
             200..300 => {
                 self.running = None;
                 self.entity_tag.clear();
-                if transaction.op == Op::Publish {
+                if transaction.op != Op::Unpublish {
                     self.entity_tag.extend_from_slice(answer.entity_tag.unwrap_or_default());
                     self.accepted = self.state;
                     self.unsure = None;
@@ -100,12 +160,58 @@ impl Presentity {
             }
             status => {
                 self.running = None;
-                if status >= 500 && transaction.op == Op::Publish {
+                if status >= 500 && transaction.op != Op::Unpublish {
                     self.unsure = Some(self.state);
                 }
                 Reaction::Refused(status)
             }
         }
+    }
+
+    /// Takes an answer to one of two PUBLISHes that race.
+    fn on_race(&mut self, answer: &Answer<'_>) -> Reaction {
+        let Some(pair) = &mut self.race else { return Reaction::Stray };
+        let Some(which) = pair.cseqs.iter().position(|&cseq| cseq == answer.cseq) else {
+            return Reaction::Stray;
+        };
+        if pair.answered[which] {
+            return Reaction::Stray;
+        }
+        if answer.status < 200 {
+            return Reaction::Provisional;
+        }
+        pair.answered[which] = true;
+        let mut reaction = match answer.status {
+            200..300 => {
+                pair.taken[which] = true;
+                self.entity_tag.clear();
+                self.entity_tag.extend_from_slice(answer.entity_tag.unwrap_or_default());
+                self.accepted = self.accepted.max(self.state - u32::from(which == 0));
+                Reaction::Accepted
+            }
+            412 => Reaction::Outrun,
+            status => Reaction::Refused(status),
+        };
+        let (answered, taken) = (pair.answered, pair.taken);
+        if let Reaction::Refused(_) = reaction {
+            self.give_up();
+        } else if taken == [true; 2] {
+            // Two requests for one tag cannot both have found it.
+            self.race = None;
+            self.running = None;
+            reaction = Reaction::Refused(answer.status);
+        } else if answered == [true; 2] {
+            self.race = None;
+            match taken {
+                [_, true] => self.running = None,
+                [true, false] => reaction = Reaction::Again(Cause::TagUnknown),
+                [false, false] => {
+                    self.entity_tag.clear();
+                    reaction = Reaction::Again(Cause::TagUnknown);
+                }
+            }
+        }
+        reaction
     }
 
     /// The phone starts anew: its next PUBLISH is an initial one.
@@ -115,7 +221,8 @@ impl Presentity {
 
     /// Timer F: nobody knows whether the server has the state.
     pub fn give_up(&mut self) {
-        if self.running.take().is_some_and(|running| running.op == Op::Publish) {
+        self.race = None;
+        if self.running.take().is_some_and(|running| running.op != Op::Unpublish) {
             self.unsure = Some(self.state);
         }
     }
@@ -138,7 +245,14 @@ mod tests {
 
     fn published(presentity: &Presentity) -> String {
         let (mut out, mut scratch) = (Vec::new(), Vec::new());
-        presentity.write(&mut out, &mut scratch, &style(), 0, "127.0.0.1:9");
+        presentity.write(
+            presentity.unanswered().next().unwrap_or(0),
+            &mut out,
+            &mut scratch,
+            &style(),
+            0,
+            "127.0.0.1:9",
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -169,5 +283,58 @@ mod tests {
         presentity.start(Op::Publish, 0);
         assert_eq!(presentity.on_answer(&answer(403, 22)), Reaction::Refused(403));
         assert_eq!(presentity.settled(), (1, Some(2)));
+    }
+
+    /// A phone that races with the tag `e1`: its first state has number 20, those that race 21 and 22.
+    fn racing() -> Presentity {
+        let mut presentity = Presentity::new(600);
+        presentity.start(Op::Publish, 0);
+        presentity.on_answer(&Answer { entity_tag: Some(b"e1"), ..answer(200, 20) });
+        presentity.start(Op::Race, 0);
+        assert_eq!(presentity.unanswered().collect::<Vec<_>>(), [21, 22]);
+        presentity
+    }
+
+    fn text(presentity: &Presentity, cseq: u32) -> String {
+        let (mut out, mut scratch) = (Vec::new(), Vec::new());
+        presentity.write(cseq, &mut out, &mut scratch, &style(), 0, "127.0.0.1:9");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_loser_of_a_race_is_published_again_for_the_winners_tag() {
+        let mut presentity = racing();
+        let (first, second) = (text(&presentity, 21), text(&presentity, 22));
+        assert!(first.contains("SIP-If-Match: e1\r\n") && second.contains("SIP-If-Match: e1\r\n"));
+        assert!(first.contains("-00000002-") && second.contains("-00000003-"), "{first}{second}");
+        let taken = Answer { entity_tag: Some(b"e2"), ..answer(200, 21) };
+        assert_eq!(presentity.on_answer(&taken), Reaction::Accepted);
+        assert_eq!(presentity.settled(), (2, None));
+        assert_eq!(text(&presentity, 22), second, "a retransmission is the same request");
+        assert_eq!(presentity.on_answer(&taken), Reaction::Stray);
+        assert_eq!(presentity.on_answer(&answer(412, 22)), Reaction::Again(Cause::TagUnknown));
+        presentity.start_again();
+        let again = text(&presentity, 23);
+        assert!(again.contains("SIP-If-Match: e2\r\n") && again.contains("-00000003-"), "{again}");
+        presentity.on_answer(&Answer { entity_tag: Some(b"e3"), ..answer(200, 23) });
+        assert_eq!((presentity.settled(), presentity.running.is_none()), ((3, None), true));
+    }
+
+    #[test]
+    fn the_newer_state_may_win_the_race() {
+        let mut presentity = racing();
+        assert_eq!(presentity.on_answer(&answer(412, 21)), Reaction::Outrun);
+        assert!(presentity.running.is_some());
+        let taken = Answer { entity_tag: Some(b"e2"), ..answer(200, 22) };
+        assert_eq!(presentity.on_answer(&taken), Reaction::Accepted);
+        assert_eq!((presentity.settled(), presentity.running.is_none()), ((3, None), true));
+    }
+
+    #[test]
+    fn one_tag_is_not_found_twice() {
+        let mut presentity = racing();
+        presentity.on_answer(&answer(200, 21));
+        assert_eq!(presentity.on_answer(&answer(200, 22)), Reaction::Refused(200));
+        assert!(presentity.running.is_none());
     }
 }

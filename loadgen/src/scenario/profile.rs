@@ -22,6 +22,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("storm", include_str!("../../profiles/storm.toml")),
     ("dead-watchers", include_str!("../../profiles/dead-watchers.toml")),
     ("lossy", include_str!("../../profiles/lossy.toml")),
+    ("etag-race", include_str!("../../profiles/etag-race.toml")),
     ("kill", include_str!("../../profiles/kill.toml")),
     ("soak", include_str!("../../profiles/soak.toml")),
 ];
@@ -147,6 +148,7 @@ enum OpText {
     Publish,
     Subscribe,
     Poll,
+    Race,
 }
 
 /// A length of time such as `500ms`, `30s`, `15m` or `72h`.
@@ -274,7 +276,7 @@ impl Profile {
             let phase = text.phase(common, size, |op, who| {
                 let groups = match op {
                     OpText::Register => &registrants,
-                    OpText::Publish => &presentities,
+                    OpText::Publish | OpText::Race => &presentities,
                     OpText::Subscribe | OpText::Poll => &watchers,
                 };
                 let polls = self.watchers.iter().any(|group| group.name == who && group.polls);
@@ -439,6 +441,7 @@ impl PhaseText {
                 OpText::Publish => Op::Publish,
                 OpText::Subscribe => Op::Subscribe,
                 OpText::Poll => Op::Poll,
+                OpText::Race => Op::Race,
             };
             works.push(Work { op, rate, window: common.window, amount, finish: Finish::Answered, agents });
         }
