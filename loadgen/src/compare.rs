@@ -162,7 +162,7 @@ impl fmt::Display for Comparison {
 /// A number as short as it may be.
 fn plain(value: f64) -> String {
     if value.fract() == 0.0 || value.abs() >= 1_000.0 {
-        crate::report::Grouped(value.round() as u64).to_string()
+        crate::terminal::Grouped(value.round() as u64).to_string()
     } else {
         format!("{value:.2}")
     }

@@ -1,8 +1,9 @@
 //! What a profile's run has to show.
 
-use crate::report::{AllPercentiles, Micros, PhaseReport, Verdict};
+use crate::report::{AllPercentiles, PhaseReport, Verdict};
 use crate::series::Point;
 use crate::stats::Counts;
+use crate::terminal::Micros;
 use serde::Deserialize;
 use std::fmt;
 

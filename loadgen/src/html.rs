@@ -1,8 +1,9 @@
 //! A run as one page that needs nothing else.
 
 use crate::plot::{Axis, Band, Line, Plot, escape};
-use crate::report::{Grouped, LATENESS, Latencies, Micros, Percentiles, Report};
+use crate::report::{LATENESS, Latencies, Percentiles, Report};
 use crate::series::Point;
+use crate::terminal::{Grouped, Micros};
 use std::fmt::Write as _;
 
 /// The looks.

@@ -13,7 +13,7 @@
 //! | `net`, `mmsg`, `link` | sockets and batches, and a bad network |
 //! | `server` | a server to kill |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
-//! | `stats`, `series`, `process`, [`report`], `progress` | counting, measuring, telling |
+//! | `stats`, `series`, `process`, [`report`], `terminal`, `progress` | counting, measuring, telling |
 //! | `html`, `plot` | a run as a page |
 //! | [`compare`], [`capacity`] | two runs side by side, many runs in search of the highest rate |
 
@@ -48,6 +48,7 @@ mod series;
 mod server;
 mod shared;
 mod stats;
+mod terminal;
 
 pub use audit::Tally;
 pub use html::page;

@@ -11,15 +11,14 @@ use crate::net::Sockets;
 use crate::pace::Rate;
 use crate::process::Usage;
 use crate::progress::Progress;
-use crate::report::{
-    self, AllPercentiles, Curve, Generator, Grouped, LATENESS, PhaseReport, Rates, Report, Verdict,
-};
+use crate::report::{self, AllPercentiles, Curve, Generator, LATENESS, PhaseReport, Rates, Report, Verdict};
 use crate::scenario::profile::{self, Profile, Size};
 use crate::scenario::{self, PerAgent, Phase, Plan};
 use crate::series::{Point, Series};
 use crate::server::Server;
 use crate::shared::{Board, Post, STOP, Shared};
 use crate::stats::{Counts, Timings};
+use crate::terminal::Grouped;
 use anyhow::{Context as _, bail, ensure};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;

@@ -1,6 +1,7 @@
 //! What a run does: agents, and phases in which they work. Each command makes such a plan; the engine knows none of
 //! them.
 
+mod contacts;
 mod fanout;
 pub mod profile;
 mod publish;

@@ -1,16 +1,15 @@
 //! Profiles: runs described by files that a user can copy and change.
 
+use super::contacts::Contacts;
 use super::{Common, Contact, Ends, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::{Nanos, nanos};
 use crate::expect::Expect;
-use crate::ident::mix;
 use crate::link::Link;
 use crate::pace::Rate;
 use crate::report::Latencies;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -86,21 +85,6 @@ struct Watchers {
     /// They ask now and then instead of subscribing, and are not audited.
     #[serde(default)]
     polls: bool,
-}
-
-/// Users who watch others: the number of contacts is log-normal, the contacts are drawn evenly.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Contacts {
-    /// The presentities whose users watch.
-    owners: String,
-    /// Mean of the number.
-    mean: f64,
-    /// Standard deviation of its natural logarithm.
-    #[serde(default)]
-    sigma: f64,
-    /// Most contacts of a user.
-    max: u32,
 }
 
 /// A part of a run.
@@ -375,46 +359,6 @@ impl Profile {
     }
 }
 
-impl Contacts {
-    /// Draws the contacts of every owner among `of`, none twice.
-    fn draw(
-        &self,
-        of: &[Range<u32>],
-        owners: Range<u32>,
-        seed: &mut u64,
-        contacts: &mut Vec<Contact>,
-    ) -> anyhow::Result<()> {
-        ensure!(self.mean >= 1.0 && self.sigma >= 0.0 && self.max >= 1, "contacts need a mean of 1 at least");
-        let all: u32 = of.iter().map(|range| range.end - range.start).sum();
-        ensure!(all > 0, "there is nobody to be watched");
-        let mut chance = || {
-            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            // Never 0, for its logarithm is taken.
-            ((mix(*seed) >> 11) + 1) as f64 / (1u64 << 53) as f64
-        };
-        // A log-normal variable with this mean has this median.
-        let middle = self.mean.ln() - self.sigma * self.sigma / 2.0;
-        for owner in owners {
-            let normal = (-2.0 * chance().ln()).sqrt() * (std::f64::consts::TAU * chance()).cos();
-            let count = (middle + self.sigma * normal).exp().round().clamp(1.0, f64::from(self.max.min(all)));
-            let mut drawn = BTreeSet::new();
-            while (drawn.len() as f64) < count {
-                let mut place = ((1.0 - chance()) * f64::from(all)) as u32;
-                for range in of {
-                    let len = range.end - range.start;
-                    if place < len {
-                        drawn.insert(range.start + place);
-                        break;
-                    }
-                    place -= len;
-                }
-            }
-            contacts.extend(drawn.into_iter().map(|presentity| Contact { presentity, owner }));
-        }
-        Ok(())
-    }
-}
-
 impl PhaseText {
     fn phase(
         &self,
@@ -559,21 +503,5 @@ mod tests {
         profile.check_expiry(&plan(1.0), 60).unwrap();
         let error = profile.check_expiry(&plan(100.0), 60).unwrap_err();
         assert!(error.to_string().contains("deaf"), "{error}");
-    }
-
-    #[test]
-    fn contacts_are_log_normal_and_not_twice() {
-        let draw = Contacts { owners: String::new(), mean: 80.0, sigma: 0.8, max: 1_000 };
-        let (mut contacts, mut seed) = (Vec::new(), 3);
-        draw.draw(&[0..4_000, 5_000..6_000], 0..2_000, &mut seed, &mut contacts).unwrap();
-        let mean = contacts.len() as f64 / 2_000.0;
-        assert!((74.0..86.0).contains(&mean), "{mean}");
-        let mut counts = vec![0u32; 2_000];
-        contacts.iter().for_each(|contact| counts[contact.owner as usize] += 1);
-        let many = counts.iter().filter(|count| **count >= 100).count();
-        assert!((400..600).contains(&many), "{many} of 2,000 have a hundred or more");
-        assert!(contacts.iter().all(|contact| !(4_000..5_000).contains(&contact.presentity)));
-        let distinct: BTreeSet<_> = contacts.iter().map(|c| (c.owner, c.presentity)).collect();
-        assert_eq!(distinct.len(), contacts.len());
     }
 }

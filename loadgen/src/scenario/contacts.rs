@@ -1,0 +1,84 @@
+//! Who watches whom when users have contacts.
+
+use super::Contact;
+use crate::ident::mix;
+use anyhow::ensure;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Users who watch others: the number of contacts is log-normal, the contacts are drawn evenly.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contacts {
+    /// The presentities whose users watch.
+    pub owners: String,
+    /// Mean of the number.
+    pub mean: f64,
+    /// Standard deviation of its natural logarithm.
+    #[serde(default)]
+    pub sigma: f64,
+    /// Most contacts of a user.
+    pub max: u32,
+}
+
+impl Contacts {
+    /// Draws the contacts of every owner among `of`, none twice.
+    pub fn draw(
+        &self,
+        of: &[Range<u32>],
+        owners: Range<u32>,
+        seed: &mut u64,
+        contacts: &mut Vec<Contact>,
+    ) -> anyhow::Result<()> {
+        ensure!(self.mean >= 1.0 && self.sigma >= 0.0 && self.max >= 1, "contacts need a mean of 1 at least");
+        let all: u32 = of.iter().map(|range| range.end - range.start).sum();
+        ensure!(all > 0, "there is nobody to be watched");
+        let mut chance = || {
+            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            // Never 0, for its logarithm is taken.
+            ((mix(*seed) >> 11) + 1) as f64 / (1u64 << 53) as f64
+        };
+        // A log-normal variable with this mean has this median.
+        let middle = self.mean.ln() - self.sigma * self.sigma / 2.0;
+        for owner in owners {
+            let normal = (-2.0 * chance().ln()).sqrt() * (std::f64::consts::TAU * chance()).cos();
+            let count = (middle + self.sigma * normal).exp().round().clamp(1.0, f64::from(self.max.min(all)));
+            let mut drawn = BTreeSet::new();
+            while (drawn.len() as f64) < count {
+                let mut place = ((1.0 - chance()) * f64::from(all)) as u32;
+                for range in of {
+                    let len = range.end - range.start;
+                    if place < len {
+                        drawn.insert(range.start + place);
+                        break;
+                    }
+                    place -= len;
+                }
+            }
+            contacts.extend(drawn.into_iter().map(|presentity| Contact { presentity, owner }));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_are_log_normal_and_not_twice() {
+        let draw = Contacts { owners: String::new(), mean: 80.0, sigma: 0.8, max: 1_000 };
+        let (mut contacts, mut seed) = (Vec::new(), 3);
+        draw.draw(&[0..4_000, 5_000..6_000], 0..2_000, &mut seed, &mut contacts).unwrap();
+        let mean = contacts.len() as f64 / 2_000.0;
+        assert!((74.0..86.0).contains(&mean), "{mean}");
+        let mut counts = vec![0u32; 2_000];
+        contacts.iter().for_each(|contact| counts[contact.owner as usize] += 1);
+        let many = counts.iter().filter(|count| **count >= 100).count();
+        assert!((400..600).contains(&many), "{many} of 2,000 have a hundred or more");
+        assert!(contacts.iter().all(|contact| !(4_000..5_000).contains(&contact.presentity)));
+        let distinct: BTreeSet<_> = contacts.iter().map(|c| (c.owner, c.presentity)).collect();
+        assert_eq!(distinct.len(), contacts.len());
+    }
+}
