@@ -35,6 +35,8 @@ pub enum Expect {
         counter: String,
         /// So much.
         at_most: u64,
+        /// What that means, for reports.
+        claim: Option<String>,
     },
     /// The server's memory does not grow in a phase, judged by the straight line that fits its second half best.
     Memory {
@@ -99,8 +101,11 @@ impl fmt::Display for Expect {
                 write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", of.name())
             }
             Self::Within { phase, at_most_secs } => write!(f, "{phase}: at most {at_most_secs} s"),
-            Self::Count { counter, at_most: 0 } => write!(f, "No {}", counter.replace('_', " ")),
-            Self::Count { counter, at_most } => write!(f, "At most {at_most} {}", counter.replace('_', " ")),
+            Self::Count { claim: Some(claim), .. } => f.write_str(claim),
+            Self::Count { counter, at_most: 0, .. } => write!(f, "No {}", counter.replace('_', " ")),
+            Self::Count { counter, at_most, .. } => {
+                write!(f, "At most {at_most} {}", counter.replace('_', " "))
+            }
             Self::Memory { phase, at_most_percent_per_hour, .. } => {
                 write!(f, "{phase}: the server's memory grows at most {at_most_percent_per_hour}% in an hour")
             }
@@ -144,7 +149,7 @@ impl Expect {
                 let phase = phase?;
                 Verdict { claim, found: format!("{:.2} s", phase.secs), passed: phase.secs <= *at_most_secs }
             }
-            Self::Count { counter, at_most } => {
+            Self::Count { counter, at_most, .. } => {
                 let counts = serde_json::to_value(facts.total).ok()?;
                 let count = counts.get(counter)?.as_u64()?;
                 Verdict { claim, found: count.to_string(), passed: count <= *at_most }

@@ -81,7 +81,14 @@ impl Curve {
     /// Of a histogram of microseconds.
     pub fn of(name: impl Into<String>, histogram: &Histogram<u64>) -> Self {
         let steps = histogram.iter_quantiles(8);
-        let points = steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to())).collect();
+        let mut points: Vec<_> =
+            steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to())).collect();
+        // The steps end where the greatest value is reached; it holds up to the last of all values.
+        let last = 1.0 - 1.0 / histogram.len().max(1) as f64;
+        let place = points.partition_point(|(share, _)| *share < 1.0);
+        if histogram.len() > 1 && place.checked_sub(1).is_none_or(|before| points[before].0 < last) {
+            points.insert(place, (last, histogram.max()));
+        }
         Self { name: name.into(), points }
     }
 }
@@ -329,6 +336,18 @@ pub fn secs(nanos: Nanos) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_curve_reaches_to_the_last_value() {
+        let mut histogram = Histogram::new_with_bounds(1, 600_000_000, 3).unwrap();
+        histogram.record_n(100, 900).unwrap();
+        histogram.record_n(5_000, 100).unwrap();
+        let points = Curve::of("latency", &histogram).points;
+        assert!(points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1), "{points:?}");
+        assert!(points.iter().any(|(share, us)| (share - 0.999).abs() < 1e-9 && *us >= 5_000), "{points:?}");
+        assert!(points.iter().all(|(share, us)| *share > 0.9 || *us <= 100), "{points:?}");
+        assert!(Curve::of("nothing", &Histogram::new(3).unwrap()).points.len() <= 1);
+    }
 
     #[test]
     fn lateness_is_a_doubt_in_the_open_loop_only() {
