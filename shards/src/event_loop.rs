@@ -154,6 +154,7 @@ impl EventLoop {
                 work_left |= self.readable[listener];
             }
         }
+        self.shard.input_waits = work_left;
         self.end_turn(now)?;
         Ok(work_left || !self.own_notes.is_empty())
     }

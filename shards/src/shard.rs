@@ -99,6 +99,9 @@ pub struct Shard {
     pub bodies: Bodies,
     /// Notes to other shards as (shard, note), emptied by the caller at the end of the turn.
     pub notes: Vec<(usize, Note)>,
+    /// Set by the caller before `on_turn_end`: more input waits than the turn could take. Then the fan-out steps back, so that
+    /// the answers to one celebrity's NOTIFYs do not pile up in front of everybody else's requests.
+    pub input_waits: bool,
     pub(crate) index: usize,
     pub(crate) shards: usize,
     pub(crate) settings: Arc<Settings>,
@@ -148,6 +151,7 @@ impl Shard {
             outbox: Outbox::default(),
             bodies: Bodies::default(),
             notes: Vec::new(),
+            input_waits: false,
             index: start.index,
             shards: start.shards,
             listeners: Arc::new(listeners),

@@ -13,6 +13,9 @@ use crate::watched::NONE;
 
 /// NOTIFYs that one presentity may start before the next one has its go.
 const QUANTUM: usize = 64;
+/// The part of a turn's NOTIFYs that is started while input waits. It is not nothing, so that a flood of requests does not
+/// silence the fan-out.
+const INPUT_WAITS_SHARE: usize = 16;
 /// Watchers looked at (due or not) in one go.
 const STEPS_MAX: usize = 1024;
 
@@ -55,7 +58,8 @@ impl Shard {
 
     /// Goes on telling watchers, within the bounds of a turn.
     pub(crate) fn fan_out(&mut self, now: Now) {
-        let mut budget = self.settings.notifies_per_turn;
+        let share = if self.input_waits { INPUT_WAITS_SHARE } else { 1 };
+        let mut budget = (self.settings.notifies_per_turn / share).max(1);
         while budget > 0
             && let Some(id) = self.due.pop_front()
         {
