@@ -32,8 +32,6 @@ pub enum Refusal {
     NoSuchSubscription,
     /// 482: the same request came by two ways (RFC 3261 §8.2.2.2).
     MergedRequest,
-    /// 483: Max-Forwards is used up (RFC 3261 §8.1.1.6).
-    TooManyHops,
     /// 489: the event package is not served (RFC 6665 §4.2.1.1); the answer lists `Allow-Events`.
     BadEvent,
     /// 500: the request is older than one already handled (RFC 3261 §10.3 and §12.2.2).
@@ -63,7 +61,6 @@ impl Refusal {
             Self::IntervalTooBrief { .. } => 423,
             Self::NoSuchSubscription => 481,
             Self::MergedRequest => 482,
-            Self::TooManyHops => 483,
             Self::BadEvent => 489,
             Self::OutOfOrder => 500,
             Self::Unavailable { .. } => 503,
@@ -86,7 +83,6 @@ impl Refusal {
             Self::IntervalTooBrief { .. } => "Interval Too Brief",
             Self::NoSuchSubscription => "Subscription Does Not Exist",
             Self::MergedRequest => "Loop Detected",
-            Self::TooManyHops => "Too Many Hops",
             Self::BadEvent => "Bad Event",
             Self::OutOfOrder => "CSeq Out of Order",
             Self::Unavailable { .. } => "Service Unavailable",

@@ -25,8 +25,6 @@ pub struct EventPackage {
     pub number: u8,
     /// Body type of its NOTIFYs and PUBLISHes.
     pub content_type: &'static str,
-    /// Default lifetime of a subscription, seconds.
-    pub subscription_default_secs: u32,
     /// Checks a published body with buffers that are used again; the error says in a few words what is wrong.
     pub check: fn(&mut Composer, &[u8]) -> Result<(), &'static str>,
     /// Reads the value of `requested-info`.

@@ -3,15 +3,9 @@
 use super::{EventPackage, RequestedInfo};
 use crate::pidf::{self, Composer};
 
-/// RFC 3856 §6.4: "the default expiration time … is 3600 seconds".
-pub(super) const PACKAGE: EventPackage = EventPackage {
-    name: "presence",
-    number: 1,
-    content_type: pidf::CONTENT_TYPE,
-    subscription_default_secs: 3600,
-    check,
-    requested_info,
-};
+/// Its default expiry of 3600 seconds (RFC 3856 §6.4) is that of the settings.
+pub(super) const PACKAGE: EventPackage =
+    EventPackage { name: "presence", number: 1, content_type: pidf::CONTENT_TYPE, check, requested_info };
 
 /// A document must be PIDF that we can compose with others.
 fn check(composer: &mut Composer, body: &[u8]) -> Result<(), &'static str> {

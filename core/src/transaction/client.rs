@@ -10,8 +10,6 @@
 //!
 //! Timer K (absorb late answers for T4) needs no state here: an answer that meets no transaction is dropped and counted.
 
-use std::time::Duration;
-
 use super::{T1, T2, TIMER_F};
 use crate::time::Mono;
 
@@ -58,18 +56,6 @@ impl NotifyTransaction {
         self.sent = self.sent.saturating_add(1);
         let interval = if self.proceeding { T2 } else { (T1 * (1 << doublings)).min(T2) };
         TimerStep::Retransmit { next: (now + interval).min(end) }
-    }
-
-    /// How long the NOTIFY has been waiting for its answer.
-    #[must_use]
-    pub const fn age(&self, now: Mono) -> Duration {
-        now.since(self.started)
-    }
-
-    /// Sendings so far.
-    #[must_use]
-    pub const fn sent(&self) -> u8 {
-        self.sent
     }
 }
 
