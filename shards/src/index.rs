@@ -2,8 +2,13 @@
 //!
 //! One table for a whole shard would be rehashed in one long step when it grows; sixty-four small ones grow one at a time.
 
-use comsipl_core::PARTITIONS;
+use comsipl_core::{AorKey, PARTITIONS};
 use hashbrown::HashTable;
+
+/// The hash of an AoR key in these tables; the key is a keyed hash already, so half of it serves.
+pub const fn hash_of(key: AorKey) -> u64 {
+    (key.0 >> 64) as u64
+}
 
 /// Slab numbers by keyed hash.
 #[derive(Debug)]

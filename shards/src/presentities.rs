@@ -9,7 +9,7 @@ use comsipl_core::publication::EntityTag;
 use comsipl_core::timer::Wheel;
 use comsipl_core::{AorKey, Mono, UnixMillis};
 
-use crate::index::PartitionedIndex;
+use crate::index::{PartitionedIndex, hash_of};
 use crate::watched::NONE;
 
 /// One user.
@@ -119,11 +119,6 @@ pub struct Presentities {
     pub binding_expiry: Wheel,
 }
 
-/// The table's hash of an AoR key; the key is a keyed hash already.
-const fn hash(key: AorKey) -> u64 {
-    (key.0 >> 64) as u64
-}
-
 impl Presentities {
     /// An empty table whose timers begin at `now`.
     #[must_use]
@@ -141,7 +136,7 @@ impl Presentities {
     /// The number of a user, if anything is known of him.
     #[must_use]
     pub fn find(&self, key: AorKey) -> Option<u32> {
-        self.index.find(key.partition(), hash(key), |id| self.users[id].key == key)
+        self.index.find(key.partition(), hash_of(key), |id| self.users[id].key == key)
     }
 
     /// The number of a user, made if need be.
@@ -151,7 +146,7 @@ impl Presentities {
         }
         let id = self.users.insert(Presentity { key, ..Presentity::default() });
         let users = &self.users;
-        self.index.insert(key.partition(), hash(key), id, |id| hash(users[id].key));
+        self.index.insert(key.partition(), hash_of(key), id, |id| hash_of(users[id].key));
         id
     }
 
@@ -163,7 +158,7 @@ impl Presentities {
             && user.first_publication == NONE
             && user.first_binding == NONE;
         if empty {
-            self.index.remove(user.key.partition(), hash(user.key), id);
+            self.index.remove(user.key.partition(), hash_of(user.key), id);
             self.users.remove(id);
         }
     }

@@ -176,6 +176,17 @@ fn load_flow(flow: &schema::Flow) -> Flow {
     }
 }
 
+/// Copies the record in `slot` and reads it as a subscription; `None` if it cannot be read or holds something else.
+#[must_use]
+pub fn read_subscription<'r>(
+    partition: &Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredSubscription<'r>> {
+    partition.read(slot, record).ok()?;
+    subscription(record)
+}
+
 /// Reads a subscription; `None` if the record holds something else.
 #[must_use]
 pub fn subscription(record: &RecordBuf) -> Option<StoredSubscription<'_>> {
@@ -285,6 +296,17 @@ pub fn local_tag(partition: &Partition, slot: u32) -> Option<u64> {
     schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.local_tag)
 }
 
+/// Copies the record in `slot` and reads it as a publication; `None` if it cannot be read or holds something else.
+#[must_use]
+pub fn read_publication<'r>(
+    partition: &Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredPublicationRecord<'r>> {
+    partition.read(slot, record).ok()?;
+    publication(record)
+}
+
 /// Reads a publication; `None` if the record holds something else.
 #[must_use]
 pub fn publication(record: &RecordBuf) -> Option<StoredPublicationRecord<'_>> {
@@ -345,6 +367,17 @@ pub fn update_publication_fixed(partition: &mut Partition, slot: u32, p: &Stored
     partition.update_fixed(slot, &store_publication(p).fixed_words());
 }
 
+/// Copies the record in `slot` and reads it as a document; `None` if it cannot be read or holds something else.
+#[must_use]
+pub fn read_document<'r>(
+    partition: &Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredDocument<'r>> {
+    partition.read(slot, record).ok()?;
+    document(record)
+}
+
 /// Reads a document; `None` if the record holds something else.
 #[must_use]
 pub fn document(record: &RecordBuf) -> Option<StoredDocument<'_>> {
@@ -396,6 +429,17 @@ pub fn insert_document(partition: &mut Partition, d: &StoredDocument<'_>) -> Res
 /// [`Full`]: the record is as it was.
 pub fn update_document(partition: &mut Partition, slot: u32, d: &StoredDocument<'_>) -> Result<(), Full> {
     partition.replace(slot, &store_document(d))
+}
+
+/// Copies the record in `slot` and reads it as a binding; `None` if it cannot be read or holds something else.
+#[must_use]
+pub fn read_binding<'r>(
+    partition: &Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredBindingRecord<'r>> {
+    partition.read(slot, record).ok()?;
+    binding(record)
 }
 
 /// Reads a binding; `None` if the record holds something else.

@@ -8,7 +8,7 @@
 use comsipl_core::chunked::Slab;
 use comsipl_core::{AorKey, BodyId, UnixMillis};
 
-use crate::index::PartitionedIndex;
+use crate::index::{PartitionedIndex, hash_of};
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -72,16 +72,11 @@ pub struct WatchedTable {
     index: PartitionedIndex,
 }
 
-/// The table's hash of an AoR key; the key is a keyed hash already.
-const fn hash(key: AorKey) -> u64 {
-    (key.0 >> 64) as u64
-}
-
 impl WatchedTable {
     /// The number of a watched presentity.
     #[must_use]
     pub fn find(&self, key: AorKey) -> Option<u32> {
-        self.index.find(key.partition(), hash(key), |id| self.slab[id].key == key)
+        self.index.find(key.partition(), hash_of(key), |id| self.slab[id].key == key)
     }
 
     /// Begins to watch `key`, which is not watched yet.
@@ -89,7 +84,7 @@ impl WatchedTable {
         debug_assert!(self.find(key).is_none());
         let id = self.slab.insert(Watched { key, ..Watched::default() });
         let slab = &self.slab;
-        self.index.insert(key.partition(), hash(key), id, |id| hash(slab[id].key));
+        self.index.insert(key.partition(), hash_of(key), id, |id| hash_of(slab[id].key));
         id
     }
 
@@ -98,7 +93,7 @@ impl WatchedTable {
         let key = self.slab[id].key;
         debug_assert!(self.slab[id].count == 0 && !self.slab[id].queued);
         debug_assert!(self.slab[id].bodies.iter().all(Option::is_none));
-        self.index.remove(key.partition(), hash(key), id);
+        self.index.remove(key.partition(), hash_of(key), id);
         self.slab.remove(id);
     }
 

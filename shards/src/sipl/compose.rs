@@ -132,8 +132,8 @@ impl Shard {
         let mut parts: SmallVec<[(u64, u64, std::ops::Range<usize>); DEVICES]> = SmallVec::new();
         for number in self.presentities.publications_of(user) {
             let slot = self.presentities.publications[number].slot;
-            let read = self.files.presence_partition(partition).read(slot, &mut record);
-            match records::publication(&record).filter(|_| read.is_ok()) {
+            let files = self.files.presence_partition(partition);
+            match records::read_publication(files, slot, &mut record) {
                 Some(stored) => {
                     let start = bodies.len();
                     bodies.extend_from_slice(stored.body);
@@ -189,8 +189,8 @@ impl Shard {
             settling.bare.push(key);
         }
         let mut record = std::mem::take(&mut self.scratch.document);
-        let readable = self.files.presence_partition(key.partition()).read(document, &mut record).is_ok();
-        let known = records::document(&record).filter(|_| readable).map(|stored| {
+        let files = self.files.presence_partition(key.partition());
+        let known = records::read_document(files, document, &mut record).map(|stored| {
             aor.clear();
             aor.extend_from_slice(stored.aor);
         });
@@ -211,11 +211,10 @@ impl Shard {
 
     /// Puts a user on the list of those whose document found no room.
     fn compose_later(&mut self, now: Now, key: AorKey) {
-        let (at, keys) = self.uncomposed.get_or_insert_with(|| (now.mono + COMPOSE_AGAIN, Vec::new()));
+        let (_, keys) = self.uncomposed.get_or_insert_with(|| (now.mono + COMPOSE_AGAIN, Vec::new()));
         if keys.len() < UNCOMPOSED_MAX && !keys.contains(&key) {
             keys.push(key);
         }
-        *at = (*at).max(now.mono);
     }
 
     /// Composes again what found no room before.

@@ -173,14 +173,13 @@ impl Shard {
         let (slot, previous_tag) = (publication.slot, publication.entity_tag);
         let partition = self.presentities[publication.presentity].key.partition();
         let mut record = std::mem::take(&mut self.scratch.document);
-        let readable = self.files.presence_partition(partition).read(slot, &mut record).is_ok();
-        let result = match records::publication(&record).filter(|_| readable) {
+        let files = self.files.presence_partition_mut(partition);
+        let result = match records::read_publication(files, slot, &mut record) {
             Some(mut stored) => {
                 stored.previous_tag = previous_tag;
                 stored.entity_tag = entity_tag;
                 stored.request = identity;
                 stored.expires_at = expires_at;
-                let files = self.files.presence_partition_mut(partition);
                 match body {
                     // Device order in the composed document follows the last change of meaning, so a document that
                     // differs in its time stamps alone keeps its place.
@@ -231,8 +230,7 @@ impl Shard {
         if publication.expires_at > now.wall {
             let mut record = std::mem::take(&mut self.scratch.document);
             let files = self.files.presence_partition_mut(partition);
-            let readable = files.read(slot, &mut record).is_ok();
-            if let Some(mut stored) = records::publication(&record).filter(|_| readable) {
+            if let Some(mut stored) = records::read_publication(files, slot, &mut record) {
                 stored.expires_at = now.wall;
                 records::update_publication_fixed(files, slot, &stored);
             }

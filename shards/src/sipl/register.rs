@@ -128,8 +128,7 @@ impl Shard {
         let partition = self.files.registered_partition(key.partition());
         for &binding in numbers {
             let slot = self.presentities.bindings[binding].slot;
-            let readable = partition.read(slot, &mut record).is_ok();
-            match records::binding(&record).filter(|_| readable) {
+            match records::read_binding(partition, slot, &mut record) {
                 Some(stored) => kept.push(KeptBinding::keep(&stored, texts)),
                 None => {
                     self.counters.unreadable_records.up();
@@ -275,8 +274,8 @@ impl Shard {
         let binding = &self.presentities.bindings[number];
         let partition = self.presentities[binding.presentity].key.partition();
         let mut record = std::mem::take(&mut self.scratch.document);
-        let readable = self.files.registered_partition(partition).read(binding.slot, &mut record).is_ok();
-        let found = records::binding(&record).filter(|_| readable).map(|stored| {
+        let files = self.files.registered_partition(partition);
+        let found = records::read_binding(files, binding.slot, &mut record).map(|stored| {
             aor.clear();
             aor.extend_from_slice(stored.aor);
         });
@@ -292,8 +291,8 @@ impl Shard {
         if let Some(user) = self.presentities.find(key) {
             for number in self.presentities.bindings_of(user) {
                 let binding = &self.presentities.bindings[number];
-                let read = self.files.registered_partition(key.partition()).read(binding.slot, &mut record);
-                let Some(stored) = records::binding(&record).filter(|_| read.is_ok()) else { continue };
+                let files = self.files.registered_partition(key.partition());
+                let Some(stored) = records::read_binding(files, binding.slot, &mut record) else { continue };
                 push_contact(&stored, binding.expires_at.secs_after(request.now.wall), &mut lines);
             }
         }

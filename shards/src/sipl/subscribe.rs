@@ -75,21 +75,19 @@ impl Shard {
             Found::Dialog { any } => {
                 let (key, tag) = self.presentity_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
                 let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
-                self.create_subscription(request, partition, key, tag, cseq, &wish)?;
+                let id = self.create_subscription(request, partition, key, tag, cseq, &wish)?;
                 // From here on they draw their sequence numbers together.
-                for id in self.subscriptions.of_dialog(partition, dialog).collect::<SmallVec<[u32; 8]>>() {
-                    self.subscriptions[id].shared_dialog = true;
+                for other in self.subscriptions.of_dialog(partition, dialog).collect::<SmallVec<[u32; 8]>>() {
+                    self.subscriptions[other].shared_dialog = true;
                 }
-                self.notify_newest(request, partition, dialog);
+                self.send_notify(request.now, id);
                 Ok(())
             }
             Found::Nothing => {
                 let key = self.aor_of(message.request_uri())?;
                 let tag = self.chance.next_u64();
-                self.create_subscription(request, partition, key, tag, 0, &wish)?;
-                let tag_from = message.from().tag().unwrap_or_default();
-                let dialog = dialog_hash(&self.keys, message.call_id(), tag_from);
-                self.notify_newest(request, partition, dialog);
+                let id = self.create_subscription(request, partition, key, tag, 0, &wish)?;
+                self.send_notify(request.now, id);
                 Ok(())
             }
         }
@@ -118,10 +116,8 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         for id in self.subscriptions.of_dialog(partition, dialog) {
             let entry = &self.subscriptions[id];
-            if self.files.presence_partition(partition).read(entry.slot, &mut record).is_err() {
-                continue;
-            }
-            let Some(stored) = records::subscription(&record) else { continue };
+            let files = self.files.presence_partition(partition);
+            let Some(stored) = records::read_subscription(files, entry.slot, &mut record) else { continue };
             if stored.call_id != message.call_id() || stored.remote_tag != from_tag {
                 continue;
             }
@@ -171,7 +167,7 @@ impl Shard {
         }
     }
 
-    /// Stores a new subscription and answers; the caller sends the NOTIFY.
+    /// Stores a new subscription and answers; the caller sends the NOTIFY to the number returned.
     fn create_subscription(
         &mut self,
         request: &Request<'_>,
@@ -180,7 +176,7 @@ impl Shard {
         tag: u64,
         cseq: u32,
         wish: &Wish<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u32, Refusal> {
         let message = request.message;
         let now = request.now;
         let contact = contact_uri(message).ok_or(Refusal::BadRequest("One Contact Is Needed"))?;
@@ -242,7 +238,7 @@ impl Shard {
         );
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
-        Ok(())
+        Ok(id)
     }
 
     /// Finds or makes the entry of a watched presentity; the first watcher on this shard tells the owner.
@@ -254,18 +250,6 @@ impl Shard {
         let note = Note::Watch { key, shard: self.number() };
         self.post_to(now, self.shard_of(key.partition()), note);
         id
-    }
-
-    /// Sends the NOTIFY that an accepted SUBSCRIBE asks for, to the subscription that was added to the dialog last.
-    fn notify_newest(&mut self, request: &Request<'_>, partition: u8, dialog: u64) {
-        let owed: SmallVec<[u32; 8]> = self
-            .subscriptions
-            .of_dialog(partition, dialog)
-            .filter(|&id| self.subscriptions[id].owed)
-            .collect();
-        for id in owed {
-            self.notify_if_free(request.now, id);
-        }
     }
 
     /// Refreshes or ends a subscription (RFC 6665 §4.2.1.4).
@@ -280,8 +264,8 @@ impl Shard {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        let readable = self.files.presence_partition(partition).read(slot, &mut record).is_ok();
-        let outcome = match records::subscription(&record).filter(|_| readable) {
+        let files = self.files.presence_partition_mut(partition);
+        let outcome = match records::read_subscription(files, slot, &mut record) {
             None => Err(Refusal::NoSuchSubscription),
             Some(stored) => {
                 let mut next = stored;
@@ -298,7 +282,6 @@ impl Shard {
                 let peer = next_hop(stored.route_set, next.remote_target, message.via(), request.flow.peer);
                 next.flow = Flow { peer, ..request.flow };
                 let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
-                let files = self.files.presence_partition_mut(partition);
                 let written = if moved {
                     records::update_subscription(files, slot, &next)
                 } else {
@@ -334,8 +317,8 @@ impl Shard {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        let readable = self.files.presence_partition(partition).read(slot, &mut record).is_ok();
-        let stored = records::subscription(&record).filter(|_| readable);
+        let files = self.files.presence_partition(partition);
+        let stored = records::read_subscription(files, slot, &mut record);
         let said = stored.map(|s| (s.flow, s.local_tag, s.expires_at.secs_after(request.now.wall)));
         self.scratch.subscription = record;
         let (flow, tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
@@ -377,8 +360,8 @@ impl Shard {
     fn presentity_and_tag(&mut self, id: u32) -> Option<(AorKey, u64)> {
         let entry = &self.subscriptions[id];
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        let readable = self.files.presence_partition(entry.partition).read(entry.slot, &mut record).is_ok();
-        let found = records::subscription(&record).filter(|_| readable).map(|stored| {
+        let files = self.files.presence_partition(entry.partition);
+        let found = records::read_subscription(files, entry.slot, &mut record).map(|stored| {
             self.scratch.aor.clear();
             self.scratch.aor.extend_from_slice(stored.aor);
             (stored.key, stored.local_tag)

@@ -120,8 +120,8 @@ impl Shard {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        if self.files.presence_partition(partition).read(slot, &mut record).is_ok()
-            && let Some(stored) = records::subscription(&record)
+        if let Some(stored) =
+            records::read_subscription(self.files.presence_partition(partition), slot, &mut record)
             && stored.remote_target != contact
         {
             let mut moved = stored;

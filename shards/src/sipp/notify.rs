@@ -32,10 +32,7 @@ impl Shard {
     fn send_notify_from(&mut self, now: Now, id: u32, record: &mut comsipl_fdb::RecordBuf) -> Option<bool> {
         let entry = &self.subscriptions[id];
         let (partition, slot, watched, kind) = (entry.partition, entry.slot, entry.watched, entry.body);
-        if self.files.presence_partition(partition).read(slot, record).is_err() {
-            return None;
-        }
-        let stored = records::subscription(record)?;
+        let stored = records::read_subscription(self.files.presence_partition(partition), slot, record)?;
         let Some(body) = self.body_of(now, watched, kind, stored.aor) else {
             // The document is being written at this very moment, by a writer that has lost its core: with the next turn.
             self.subscriptions[id].owed = true;
@@ -144,9 +141,8 @@ impl Shard {
     fn retransmit(&mut self, id: u32, attempt: u32) {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let entry = &self.subscriptions[id];
-        if self.files.presence_partition(entry.partition).read(entry.slot, &mut record).is_ok()
-            && let Some(stored) = records::subscription(&record)
-        {
+        let partition = self.files.presence_partition(entry.partition);
+        if let Some(stored) = records::read_subscription(partition, entry.slot, &mut record) {
             let attempt = std::mem::take(&mut self.attempts[attempt]);
             self.write_notify(id, &stored, &attempt);
             let number = self.subscriptions[id].attempt;
