@@ -27,6 +27,8 @@ mod notify;
 pub use notify::{NotifyHead, PRODUCT, Profile, SubscriptionStatus};
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
+mod padding;
+pub use padding::{Padding, Run};
 pub mod pidf;
 pub mod publication;
 mod refusal;

@@ -4,6 +4,7 @@
 //! customer's document shows it: the Request-URI is the presentity, From carries no tag, and the header fields stand in the
 //! document's order.
 
+use crate::padding::Padding;
 use crate::token::push_number;
 
 /// How NOTIFYs look.
@@ -63,18 +64,38 @@ pub struct NotifyHead<'a> {
     pub status: SubscriptionStatus,
     /// Body type and length; `None` without a body.
     pub content: Option<(&'a str, usize)>,
+    /// What stands behind the body.
+    pub padding: Padding,
 }
 
 /// Product name of the `rfc` profile's User-Agent and Server.
 pub const PRODUCT: &str = concat!("ComSIPL/", env!("CARGO_PKG_VERSION"));
 
+/// End of the Content-Length line, and the blank line.
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
 impl NotifyHead<'_> {
-    /// Appends the head, the blank line included.
-    pub fn write(&self, profile: Profile, out: &mut Vec<u8>) {
+    /// Appends the head, the blank line included. Returns how many bytes of padding belong behind the body.
+    pub fn write(&self, profile: Profile, out: &mut Vec<u8>) -> u8 {
+        let start = out.len();
         match profile {
             Profile::Rfc => self.write_rfc(out),
             Profile::Comsipl => self.write_comsipl(out),
         }
+        let Some((kind, len)) = self.content else {
+            put(out, &[b"Content-Length: 0\r\n\r\n"]);
+            return 0;
+        };
+        put(out, &[b"Content-Type: ", kind.as_bytes(), b"\r\nContent-Length: "]);
+        let mut number = itoa::Buffer::new();
+        let natural = out.len() - start + number.format(len).len() + HEAD_END.len() + len;
+        let padding = match profile {
+            Profile::Rfc => self.padding.of(natural, len),
+            // Installed clients know the document's bytes.
+            Profile::Comsipl => 0,
+        };
+        put(out, &[number.format(len + usize::from(padding)).as_bytes(), HEAD_END]);
+        padding
     }
 
     fn write_rfc(&self, out: &mut Vec<u8>) {
@@ -96,7 +117,6 @@ impl NotifyHead<'_> {
         self.write_event(out);
         self.write_status(out);
         put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
-        self.write_content(out);
     }
 
     fn write_comsipl(&self, out: &mut Vec<u8>) {
@@ -113,7 +133,6 @@ impl NotifyHead<'_> {
         self.write_event(out);
         self.write_status(out);
         put(out, &[b"Contact: <sip:", self.sent_by, b">\r\n"]);
-        self.write_content(out);
     }
 
     /// RFC 3261 §12.2.1.1: with a strict first route, that route is the Request-URI and the target goes last.
@@ -153,16 +172,6 @@ impl NotifyHead<'_> {
             }
         }
     }
-
-    fn write_content(&self, out: &mut Vec<u8>) {
-        let (kind, len) = self.content.unwrap_or(("", 0));
-        if !kind.is_empty() {
-            put(out, &[b"Content-Type: ", kind.as_bytes(), b"\r\n"]);
-        }
-        put(out, &[b"Content-Length: "]);
-        push_number(out, len as u64);
-        put(out, &[b"\r\n\r\n"]);
-    }
 }
 
 /// The first route's URI if it is a strict router's (no `lr`, RFC 3261 §12.2.1.1).
@@ -201,6 +210,7 @@ mod tests {
         event_id: b"",
         status: SubscriptionStatus::Active { expires_secs: 599 },
         content: Some(("application/pidf+xml", 253)),
+        padding: Padding::Exactly(0),
     };
 
     fn text(head: &NotifyHead<'_>, profile: Profile) -> String {
@@ -259,6 +269,20 @@ mod tests {
         let loose = text(&head, Profile::Rfc);
         assert!(loose.starts_with("NOTIFY sip:51112@10.0.0.141:5062 SIP/2.0\r\n"));
         assert!(loose.contains("\r\nRoute: <sip:192.0.2.1;lr>\r\n"));
+    }
+
+    #[test]
+    fn padding_is_counted_by_content_length_and_makes_the_length_asked_for() {
+        let mut head = HEAD;
+        head.padding = Padding::Fit(crate::padding::Run { count: 9, len: 800 });
+        let mut out = Vec::new();
+        let padding = head.write(Profile::Rfc, &mut out);
+        assert!(padding > 0);
+        assert_eq!(out.len() + 253 + usize::from(padding), 800);
+        let length = format!("\r\nContent-Length: {}\r\n\r\n", 253 + usize::from(padding));
+        assert!(out.ends_with(length.as_bytes()));
+        out.clear();
+        assert_eq!(head.write(Profile::Comsipl, &mut out), 0, "the customer's document has none");
     }
 
     #[test]

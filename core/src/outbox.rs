@@ -3,6 +3,7 @@
 //! The engine writes here; the event loop (or the simulator) takes the messages out at the end of the turn. Heads lie
 //! behind one another in one buffer that is used again each turn; shared bodies are named, not copied.
 
+use crate::padding::{Run, spaces};
 use crate::{Bodies, BodyId, Flow};
 
 /// One message to send: its head lies in the outbox, its shared body (if any) in [`Bodies`].
@@ -16,6 +17,8 @@ pub struct Outgoing {
     head_len: u32,
     /// Shared body that follows the head; the outbox holds a reference until [`Outbox::clear`].
     pub body: Option<BodyId>,
+    /// Bytes of padding behind the body.
+    padding: u8,
 }
 
 /// The messages of one turn, in the order in which they must leave.
@@ -23,32 +26,49 @@ pub struct Outgoing {
 pub struct Outbox {
     heads: Vec<u8>,
     messages: Vec<Outgoing>,
+    /// The messages at the end that go to one address.
+    run: Run,
 }
 
 impl Outbox {
     /// Appends a message whose bytes `write` produces.
     pub fn send(&mut self, flow: Flow, write: impl FnOnce(&mut Vec<u8>)) {
-        self.push(flow, None, write);
+        self.push(flow, None, |heads| {
+            write(heads);
+            (0, 0)
+        });
     }
 
-    /// Appends a message that ends in a shared body. The caller holds the body; the outbox takes a reference of its own.
+    /// Appends a message that ends in a shared body. `write` produces the head and says how many bytes of padding follow the
+    /// body. The caller holds the body; the outbox takes a reference of its own.
     pub fn send_with_body(
         &mut self,
         flow: Flow,
         body: BodyId,
         bodies: &mut Bodies,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Vec<u8>) -> u8,
     ) {
         bodies.retain(body);
-        self.push(flow, Some(body), write);
+        let body_len = bodies.get(body).len();
+        self.push(flow, Some(body), |heads| (write(heads), body_len));
     }
 
-    fn push(&mut self, flow: Flow, body: Option<BodyId>, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, flow: Flow, body: Option<BodyId>, write: impl FnOnce(&mut Vec<u8>) -> (u8, usize)) {
         let start = self.heads.len();
-        write(&mut self.heads);
-        let head_len = u32::try_from(self.heads.len() - start).expect("a head is far below 4 GiB");
+        let (padding, body_len) = write(&mut self.heads);
+        let head_len = self.heads.len() - start;
+        let len = u32::try_from(head_len + body_len + usize::from(padding)).unwrap_or(u32::MAX);
+        self.run = Run { count: self.run_to(&flow).count + 1, len };
+        let head_len = u32::try_from(head_len).expect("a head is far below 4 GiB");
         let head_start = u32::try_from(start).expect("a turn's heads are far below 4 GiB");
-        self.messages.push(Outgoing { flow, head_start, head_len, body });
+        self.messages.push(Outgoing { flow, head_start, head_len, body, padding });
+    }
+
+    /// The messages at the end that go where `flow` goes: what padding fits a next one to.
+    #[must_use]
+    pub fn run_to(&self, flow: &Flow) -> Run {
+        let same = self.messages.last().is_some_and(|last| last.flow == *flow);
+        if same { self.run } else { Run::default() }
     }
 
     /// The messages, oldest first.
@@ -61,6 +81,13 @@ impl Outbox {
     #[must_use]
     pub fn head(&self, message: &Outgoing) -> &[u8] {
         &self.heads[message.head_start as usize..][..message.head_len as usize]
+    }
+
+    /// What a message is made of: head, body, padding.
+    #[must_use]
+    pub fn parts<'a>(&'a self, message: &Outgoing, bodies: &'a Bodies) -> [&'a [u8]; 3] {
+        let body = message.body.map_or(&[][..], |id| bodies.get(id));
+        [self.head(message), body, spaces(message.padding)]
     }
 
     /// The head of the newest message, if there is one: what an answer's transaction remembers.

@@ -45,10 +45,7 @@ pub fn sent(world: &mut OneShard) -> Vec<SipText> {
     let shard = &mut world.shard;
     let mut messages = Vec::new();
     for message in shard.outbox.messages() {
-        let mut bytes = shard.outbox.head(message).to_vec();
-        if let Some(body) = message.body {
-            bytes.extend_from_slice(shard.bodies.get(body));
-        }
+        let bytes = shard.outbox.parts(message, &shard.bodies).concat();
         messages.push(SipText::read(&bytes).expect("a whole message"));
     }
     shard.outbox.clear(&mut shard.bodies);

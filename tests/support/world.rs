@@ -384,10 +384,7 @@ impl World {
             .messages()
             .iter()
             .map(|message| {
-                let mut bytes = engine.outbox.head(message).to_vec();
-                if let Some(body) = message.body {
-                    bytes.extend_from_slice(engine.bodies.get(body));
-                }
+                let bytes = engine.outbox.parts(message, &engine.bodies).concat();
                 (message.flow, bytes.into())
             })
             .collect();

@@ -70,6 +70,8 @@ fn open(address: SocketAddr, buffer_len: usize) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     if ipv6 {
         socket.set_only_v6(true)?;
+    } else {
+        mmsg::never_fragment(socket.as_fd())?;
     }
     // With the privilege (CAP_NET_ADMIN) the system's limit does not count; without, the kernel grants what it may.
     if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_len).is_err() {

@@ -4,5 +4,7 @@
 pub mod bind;
 pub mod mmsg;
 mod sender;
+mod sockaddr;
 pub mod steer;
+mod train;
 pub use sender::{SendFigures, Sender};

@@ -62,8 +62,7 @@ impl Sender {
             let datagrams = messages.map(|message| Datagram {
                 peer: message.flow.peer,
                 local_ip: message.flow.local_ip,
-                head: outbox.head(message),
-                body: message.body.map_or(&[], |id| bodies.get(id)),
+                parts: outbox.parts(message, bodies),
             });
             let mut kernel = |it: &mut dyn Iterator<Item = Datagram<'_>>| self.batch.send(socket.as_fd(), it);
             waiting.send(datagrams, &mut kernel, figures);
@@ -120,7 +119,7 @@ impl Waiting {
                     Ok(count) => {
                         for datagram in datagrams.by_ref().take(count) {
                             figures.sent += 1;
-                            figures.sent_bytes += (datagram.head.len() + datagram.body.len()) as u64;
+                            figures.sent_bytes += datagram.len() as u64;
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -145,7 +144,7 @@ impl Waiting {
             let mut datagrams = self.datagrams.iter().map(|kept| {
                 let (head, body) = span(front, back, at, kept.len);
                 at += kept.len;
-                Datagram { peer: kept.peer, local_ip: kept.local_ip, head, body }
+                Datagram { peer: kept.peer, local_ip: kept.local_ip, parts: [head, body, &[]] }
             });
             match kernel(&mut datagrams) {
                 Ok(count) => {
@@ -165,13 +164,14 @@ impl Waiting {
 
     /// Puts a copy behind the others; makes room for it first.
     fn keep(&mut self, datagram: &Datagram<'_>, figures: &mut SendFigures) {
-        let len = datagram.head.len() + datagram.body.len();
+        let len = datagram.len();
         while !self.datagrams.is_empty() && self.bytes.len() + len > self.bytes_max {
             self.forget_oldest();
             figures.dropped += 1;
         }
-        self.bytes.extend(datagram.head);
-        self.bytes.extend(datagram.body);
+        for part in datagram.parts {
+            self.bytes.extend(part);
+        }
         self.datagrams.push_back(Kept { peer: datagram.peer, local_ip: datagram.local_ip, len });
     }
 
@@ -223,6 +223,7 @@ mod tests {
         for (number, peer) in [good, bad_family, port_zero, good, good, bad_family].into_iter().enumerate() {
             outbox.send_with_body(flow(0, peer), body, &mut bodies, |out| {
                 out.extend_from_slice(number.to_string().as_bytes());
+                0
             });
         }
         outbox.send(flow(0, good), |out| out.resize(66_000, b'x'));
@@ -321,7 +322,7 @@ mod tests {
             |datagrams| {
                 let mut count = 0;
                 for datagram in datagrams {
-                    let text = [datagram.head, datagram.body].concat();
+                    let text = datagram.parts.concat();
                     let text = std::str::from_utf8(&text).unwrap().trim_start_matches('.');
                     let error = match text {
                         _ if self.room == 0 => io::ErrorKind::WouldBlock,
@@ -342,7 +343,7 @@ mod tests {
 
     fn numbered<'a>(texts: &'a [&'a str]) -> impl Iterator<Item = Datagram<'a>> + Clone {
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        texts.iter().map(move |text| Datagram { peer, local_ip: None, head: b".", body: text.as_bytes() })
+        texts.iter().map(move |text| Datagram { peer, local_ip: None, parts: [b".", text.as_bytes(), b""] })
     }
 
     fn flow(listener: u8, peer: SocketAddr) -> Flow {

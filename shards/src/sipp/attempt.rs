@@ -6,7 +6,7 @@
 //! | in flight | answer, Timer F | ended, or paused (see `comsipl_core::subscription`) |
 //! | paused | pause over, or a newer state where the pause allows it | ended, a new NOTIFY leaves |
 //!
-//! The bytes are not kept: the record, the shared body, the sequence number and the seconds said at first make the same
+//! The bytes are not kept: the record, the shared body, its padding, the sequence number and the seconds said at first make the same
 //! bytes again. A change of the dialog's texts ends the attempt, so a retransmission never differs.
 
 use comsipl_core::BodyId;
@@ -42,6 +42,8 @@ pub struct Attempt {
     pub status: SubscriptionStatus,
     /// Its body, held.
     pub body: Option<BodyId>,
+    /// Bytes of padding behind the body.
+    pub padding: u8,
 }
 
 impl Default for Attempt {
@@ -53,6 +55,7 @@ impl Default for Attempt {
             cseq: 0,
             status: SubscriptionStatus::TerminatedTimeout,
             body: None,
+            padding: 0,
         }
     }
 }

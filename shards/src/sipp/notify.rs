@@ -2,7 +2,7 @@
 
 use comsipl_core::token::{hex2, hex8};
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
-use comsipl_core::{NotifyHead, Now, Profile, SubscriptionStatus, subscription};
+use comsipl_core::{NotifyHead, Now, Padding, Profile, SubscriptionStatus, subscription};
 
 use crate::records::{self, StoredSubscription};
 use crate::shard::Shard;
@@ -52,9 +52,16 @@ impl Shard {
         };
         let (transaction, timer) = NotifyTransaction::start(now.mono);
         self.bodies.retain(body);
-        let attempt =
-            Attempt { subscription: id, phase: Phase::InFlight, transaction, cseq, status, body: Some(body) };
-        self.write_notify(id, &stored, &attempt);
+        let mut attempt = Attempt {
+            subscription: id,
+            phase: Phase::InFlight,
+            transaction,
+            cseq,
+            status,
+            body: Some(body),
+            padding: 0,
+        };
+        attempt.padding = self.write_notify(id, &stored, &attempt, None);
         let attempt = self.attempts.insert(attempt);
         self.subscriptions[id].attempt = attempt;
         self.attempt_timers.arm(attempt, timer);
@@ -80,8 +87,14 @@ impl Shard {
         (cseq < u32::MAX >> 1).then_some(cseq)
     }
 
-    /// Writes a NOTIFY, new or again, to the outbox.
-    fn write_notify(&mut self, id: u32, stored: &StoredSubscription<'_>, attempt: &Attempt) {
+    /// Writes a NOTIFY to the outbox: a new one, or again one with its `padding`. Returns its padding.
+    fn write_notify(
+        &mut self,
+        id: u32,
+        stored: &StoredSubscription<'_>,
+        attempt: &Attempt,
+        padding: Option<u8>,
+    ) -> u8 {
         let entry = &self.subscriptions[id];
         let profile = self.settings.profile;
         let mut branch = [0; BRANCH_LEN];
@@ -91,6 +104,7 @@ impl Shard {
         let sent_by = self.listeners.sent_by(&flow);
         let package = stored.package;
         let body = attempt.body.expect("a NOTIFY in flight holds its body");
+        let padding = padding.map_or_else(|| Padding::Fit(self.outbox.run_to(&flow)), Padding::Exactly);
         let head = NotifyHead {
             aor: stored.aor,
             remote_target: stored.remote_target,
@@ -108,8 +122,14 @@ impl Shard {
             event_id: stored.event_id,
             status: attempt.status,
             content: Some((package.content_type, self.bodies.get(body).len())),
+            padding,
         };
-        self.outbox.send_with_body(flow, body, &mut self.bodies, |out| head.write(profile, out));
+        let mut written = 0;
+        self.outbox.send_with_body(flow, body, &mut self.bodies, |out| {
+            written = head.write(profile, out);
+            written
+        });
+        written
     }
 
     /// Fires the timers of NOTIFYs under way; says whether more are due.
@@ -144,7 +164,7 @@ impl Shard {
         let partition = self.files.presence_partition(entry.partition);
         if let Some(stored) = records::read_subscription(partition, entry.slot, &mut record) {
             let attempt = std::mem::take(&mut self.attempts[attempt]);
-            self.write_notify(id, &stored, &attempt);
+            self.write_notify(id, &stored, &attempt, Some(attempt.padding));
             let number = self.subscriptions[id].attempt;
             self.attempts[number] = attempt;
             self.counters.notify_retransmissions.up();
