@@ -24,8 +24,10 @@ pub struct Watch {
     cseq: Option<u32>,
     /// CSeq numbers below the highest that never came.
     missing: u32,
-    /// CSeq, fingerprint of the branch, and whether it was refused.
-    recent: [(u32, u32, bool); REMEMBERED],
+    /// CSeq and fingerprint of the branch.
+    recent: [(u32, u32); REMEMBERED],
+    /// Which of them were refused, by bits.
+    refused: u8,
     recent_next: u8,
 }
 
@@ -69,13 +71,12 @@ pub enum Verdict {
 impl Watch {
     /// Judges a NOTIFY and remembers it.
     pub fn observe(&mut self, notice: Notice) -> Verdict {
-        let seen =
-            self.recent.iter().find(|(cseq, branch, _)| (*cseq, *branch) == (notice.cseq, notice.branch));
-        if let (Some(&(_, _, refused)), Some(_)) = (seen, self.cseq) {
-            return Verdict::Retransmission { refused };
-        }
         match self.cseq {
             Some(highest) if notice.cseq <= highest => {
+                let name = (notice.cseq, notice.branch);
+                if let Some(at) = self.recent.iter().position(|&recent| recent == name) {
+                    return Verdict::Retransmission { refused: self.refused >> at & 1 == 1 };
+                }
                 // It is late, not lost.
                 if notice.cseq < highest {
                     self.missing = self.missing.saturating_sub(1);
@@ -107,6 +108,7 @@ impl Watch {
     pub fn new_dialog(&mut self) {
         self.cseq = None;
         self.recent = Default::default();
+        self.refused = 0;
     }
 
     /// State of the document that the phone shows; 0 before the first.
@@ -125,7 +127,8 @@ impl Watch {
     }
 
     fn remember(&mut self, notice: Notice, refused: bool) {
-        self.recent[usize::from(self.recent_next)] = (notice.cseq, notice.branch, refused);
+        self.recent[usize::from(self.recent_next)] = (notice.cseq, notice.branch);
+        self.refused = self.refused & !(1 << self.recent_next) | u8::from(refused) << self.recent_next;
         self.recent_next = (self.recent_next + 1) % REMEMBERED as u8;
     }
 }

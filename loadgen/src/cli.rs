@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::pace::Rate;
+use crate::pace::{Arrivals, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -204,6 +204,9 @@ pub struct Common {
     /// Most unfinished operations at the rate `max`; state changes of `fanout` also want 1,024 NOTIFYs at once at most
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub window: u32,
+    /// How requests lie in time at a given rate; a profile that says it itself is left as it is
+    #[arg(long, value_enum, default_value = "even")]
+    pub arrivals: Arrivals,
     /// Seconds to wait for the last documents before the audit
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub settle: Duration,

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Most datagrams of a turn, so that requests leave in time also under load.
 const DATAGRAMS_MAX: usize = 256;
+/// How often the wall clock, by which the kernel stamps, is compared with the run's time line.
+const COMPARE_EVERY: Nanos = SECOND / 1_000;
 /// Longest sleep: how late the end of a phase is noticed at most.
 const SLEEP_MAX: Nanos = SECOND / 200;
 
@@ -36,6 +38,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
     let mut ends = Ends::Done;
     sockets.worsen(shared.plan.link, shared.style.salt.0 ^ thread as u64);
     let mut now = shared.clock.now();
+    let (mut wall_ahead, mut compare_at) = (0, now);
     loop {
         let next_stage = shared.stage.load(Ordering::Acquire);
         if next_stage != stage {
@@ -46,17 +49,19 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             post.dropped.store(sockets.dropped(), Ordering::Relaxed);
             stage = next_stage;
             if stage == STOP {
-                return Ok(Harvest { timings: crowd.timings, tally });
+                return Ok(Harvest { timings: crowd.into_timings(), tally });
             }
             let phase = &shared.plan.phases[stage - 1];
             ends = phase.ends;
             crowd.enter(phase, shared.start());
         }
 
-        let wall_ahead = shared.clock.wall_ahead();
+        if now >= compare_at {
+            wall_ahead = shared.clock.wall_ahead();
+            compare_at = now + COMPARE_EVERY;
+        }
         let mut received = 0;
         while received < DATAGRAMS_MAX {
-            now = shared.clock.now();
             let batch = sockets.receive(|outlet, datagram| {
                 let at = datagram.stamp_ns.map_or(now, |stamp| stamp.saturating_sub(wall_ahead));
                 crowd.on_datagram(outlet, &datagram, at);
@@ -64,20 +69,28 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             let Some(count) = batch else { break };
             received += count;
             counters.send_errors.add(sockets.flush());
+            now = shared.clock.now();
+            // Requests leave at their time also when much comes in.
+            if crowd.next_at(now) <= now {
+                break;
+            }
         }
         now = shared.clock.now();
         crowd.fire_timers(now);
+        crowd.wake_rested(now);
         crowd.finish_told(now);
-        crowd.start_due();
+        crowd.start_due(now);
         crowd.write_out(&mut sockets);
         counters.send_errors.add(sockets.flush());
         now = shared.clock.now();
         crowd.record_lateness(now);
-        let weather = sockets.weather();
-        counters.link_lost.set(weather.lost);
-        counters.link_doubled.set(weather.doubled);
-        counters.link_delayed.set(weather.delayed);
+        if let Some(weather) = sockets.weather() {
+            counters.link_lost.set(weather.lost);
+            counters.link_doubled.set(weather.doubled);
+            counters.link_delayed.set(weather.delayed);
+        }
         counters.unfinished.set(crowd.unfinished());
+        counters.resting.set(crowd.resting());
         if stage != 0 && post.finished.load(Ordering::Relaxed) != stage && crowd.is_done(ends, now) {
             post.finished.store(stage, Ordering::Release);
         }
@@ -86,8 +99,9 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         let rests = next > now && sockets.is_drained();
         sockets.wait(Duration::from_nanos(next.clamp(now, now + SLEEP_MAX) - now))?;
         if rests {
-            let idle = shared.clock.now() - now;
-            post.idle.store(post.idle.load(Ordering::Relaxed) + idle, Ordering::Relaxed);
+            let woken = shared.clock.now();
+            post.idle.store(post.idle.load(Ordering::Relaxed) + (woken - now), Ordering::Relaxed);
+            now = woken;
         }
     }
 }

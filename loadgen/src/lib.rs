@@ -7,8 +7,8 @@
 //! | `scenario` | what a command or a [`profile`] means: agents and phases |
 //! | `expect` | what a profile's run has to show |
 //! | [`run`](mod@run) | the conductor: threads, phases, snapshots, the report |
-//! | `engine`, `crowd`, `inbound` | one thread: its loop, its agents' operations, what comes in |
-//! | `agent`, `audit`, `message`, `ident` | a phone: what it knows, was told, writes, and is called |
+//! | `engine`, `crowd` | one thread: its loop, its agents' operations, what goes out and comes in |
+//! | `agent`, `audit`, `message`, `told`, `ident` | a phone: what it knows, was told, writes, reads, and is called |
 //! | `pace`, `retransmit`, `clock` | when something is due |
 //! | `net`, `mmsg`, `link` | sockets and batches, and a bad network |
 //! | `server` | a server to kill |
@@ -30,7 +30,6 @@ mod engine;
 mod expect;
 mod html;
 mod ident;
-mod inbound;
 mod link;
 mod message;
 mod mmsg;
@@ -49,6 +48,7 @@ mod server;
 mod shared;
 mod stats;
 mod terminal;
+mod told;
 
 pub use audit::Tally;
 pub use html::page;

@@ -11,6 +11,8 @@ use crate::ident::{Ident, Kind, Salt};
 pub struct Style {
     /// Host part of every address of record.
     pub domain: Box<str>,
+    /// The event package that is published and watched.
+    pub package: Box<str>,
     /// The names of this run.
     pub salt: Salt,
     /// Whether everybody is a user who publishes, watches and registers under one address; otherwise the three kinds
@@ -57,9 +59,16 @@ pub struct State {
     pub intended: Nanos,
 }
 
+/// [`USER_AGENT`] for constants that have more around it.
+macro_rules! user_agent {
+    () => {
+        "LinphoneAndroid/5.1.4 (moto g power 5G - 2023) LinphoneSDK/5.2.110 (tags/5.2.110^0)"
+    };
+}
+pub(crate) use user_agent;
+
 /// The User-Agent of every message.
-pub const USER_AGENT: &str =
-    "LinphoneAndroid/5.1.4 (moto g power 5G - 2023) LinphoneSDK/5.2.110 (tags/5.2.110^0)";
+pub const USER_AGENT: &str = user_agent!();
 const SUPPORTED: &[u8] = b"Max-Forwards: 70\r\nSupported: replaces, outbound, gruu, path, record-aware\r\n";
 /// Length of a run's mark in a note; the state follows it.
 pub const MARK_LEN: usize = 14;
@@ -340,6 +349,7 @@ mod tests {
     fn style() -> Style {
         Style {
             domain: "example.com".into(),
+            package: "presence".into(),
             salt: Salt(0xfeed_beef),
             users: false,
             wall_start_secs: 1_702_831_504,

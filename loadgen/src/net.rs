@@ -3,26 +3,25 @@
 use crate::link::{Done, Fate, Held, Link, Weather};
 use crate::mmsg::{self, Datagram, Receiver, SendQueue, Sender};
 use anyhow::Context as _;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::Timespec;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Receive buffer of each socket in bytes: a burst of NOTIFYs must not be lost while requests are written.
 const RECEIVE_BUFFER: usize = 16 << 20;
 /// A thread that slept wakes up so much late; the rest of a wait is spent looking at the sockets.
 const SPIN_MAX: Duration = Duration::from_micros(150);
-/// The token of the timer; sockets count from 0.
-const TIMER: Token = Token(usize::MAX);
+/// Most sockets that one wait tells of; the others are told of by the next.
+const EVENTS_MAX: usize = 1_024;
 
 /// A few sockets, each with its own source port, that carry many agents.
 pub struct Sockets {
-    poll: Poll,
-    events: Events,
-    timer: OwnedFd,
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
     /// The same as text.
@@ -40,15 +39,12 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens `count` sockets on `source` at ports that the system chooses.
-    pub fn open(count: usize, source: IpAddr) -> anyhow::Result<Self> {
-        let poll = Poll::new().context("cannot make an epoll")?;
-        let timer = rustix::time::timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )
-        .context("cannot make a timer")?;
-        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    /// Opens `count` sockets on `source` at ports that the system chooses. `together` lets the kernel leave datagrams
+    /// together that came together.
+    pub fn open(count: usize, source: IpAddr, together: bool) -> anyhow::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).context("cannot make an epoll")?;
+        // A wait ends when it should, and not up to 50 µs later in company.
+        rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("cannot set the timer slack")?;
         let mut sockets = Vec::with_capacity(count);
         let mut addresses = Vec::with_capacity(count);
         let mut names = Vec::with_capacity(count);
@@ -58,21 +54,26 @@ impl Sockets {
             mmsg::enable_stamps(socket.as_fd()).context("cannot enable receive stamps")?;
             mmsg::set_receive_buffer(socket.as_fd(), RECEIVE_BUFFER)
                 .context("cannot size the receive buffer")?;
-            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(i), Interest::READABLE)?;
+            if source.is_ipv4() {
+                mmsg::set_fragments(socket.as_fd(), false).context("cannot forbid fragments")?;
+            }
+            if together {
+                mmsg::receive_together(socket.as_fd()).context("cannot receive with UDP_GRO")?;
+            }
+            epoll::add(&epoll, &socket, EventData::new_u64(i as u64), EventFlags::IN | EventFlags::ET)?;
             let address = socket.local_addr()?;
             addresses.push(address);
             names.push(address.to_string().into());
             sockets.push(socket);
         }
         Ok(Self {
-            poll,
-            events: Events::with_capacity(1024),
-            timer,
+            epoll,
+            events: Vec::with_capacity(EVENTS_MAX),
             queues: (0..count).map(|_| SendQueue::default()).collect(),
             is_ready: vec![false; count],
             ready: VecDeque::with_capacity(count),
             dirty: Vec::with_capacity(count),
-            receiver: Receiver::new(),
+            receiver: Receiver::new(together),
             sender: Sender::new(),
             weather: None,
             sockets,
@@ -86,9 +87,9 @@ impl Sockets {
         self.weather = link.is_bad().then(|| Box::new(Weather::new(link, seed)));
     }
 
-    /// What the bad network has done so far.
-    pub fn weather(&self) -> Done {
-        self.weather.as_ref().map_or(Done::default(), |weather| weather.done)
+    /// What the bad network has done so far; none when it is good.
+    pub fn weather(&self) -> Option<Done> {
+        self.weather.as_ref().map(|weather| weather.done)
     }
 
     /// The source address that reaches `target`.
@@ -156,8 +157,9 @@ impl Sockets {
         let was_empty = self.queues[socket].len() == 0;
         let weather = self.weather.as_deref_mut();
         let mut outlet = Outlet { queue: &mut self.queues[socket], weather, socket };
-        for i in 0..count {
-            let Some(datagram) = self.receiver.datagram(i) else { continue };
+        let mut received = 0;
+        for datagram in (0..count).flat_map(|i| self.receiver.datagrams(i)) {
+            received += 1;
             match outlet.weather.as_mut().map_or(Fate::Once, |weather| weather.fate()) {
                 Fate::Lost => {}
                 Fate::Once => handle(&mut outlet, datagram),
@@ -175,7 +177,7 @@ impl Sockets {
         if was_empty && self.queues[socket].len() > 0 {
             self.dirty.push(socket);
         }
-        Some(count)
+        Some(received)
     }
 
     /// Hands over what the bad network held back and lets go now: how many; none if there is nothing.
@@ -201,27 +203,19 @@ impl Sockets {
     /// Waits for datagrams, at most for `wait`, and wakes up early rather than late.
     pub fn wait(&mut self, wait: Duration) -> anyhow::Result<()> {
         let spin = !self.is_drained() || wait <= SPIN_MAX;
-        if !spin {
-            let wait = wait - SPIN_MAX;
-            let it_value = Timespec {
-                tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: wait.subsec_nanos().into(),
-            };
-            let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // Setting the timer also clears an expiry that nobody has read.
-            rustix::time::timerfd_settime(
-                &self.timer,
-                TimerfdTimerFlags::empty(),
-                &Itimerspec { it_interval, it_value },
-            )?;
-        }
-        match self.poll.poll(&mut self.events, spin.then_some(Duration::ZERO)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+        let wait = if spin { Duration::ZERO } else { wait - SPIN_MAX };
+        let wait = Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&wait)) {
+            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
             _ => {}
         }
         for event in &self.events {
-            let Token(socket) = event.token();
-            if event.token() != TIMER && !std::mem::replace(&mut self.is_ready[socket], true) {
+            let socket = event.data.u64() as usize;
+            if !std::mem::replace(&mut self.is_ready[socket], true) {
                 self.ready.push_back(socket);
             }
         }
@@ -273,7 +267,7 @@ mod tests {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let peer_address = peer.local_addr().unwrap();
-        let mut sockets = Sockets::open(3, peer_address.ip()).unwrap();
+        let mut sockets = Sockets::open(3, peer_address.ip(), false).unwrap();
         for i in 0..3 {
             sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes()));
         }
@@ -303,7 +297,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_at_its_time() {
-        let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap()).unwrap();
+        let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap(), false).unwrap();
         for _ in 0..3 {
             let start = Instant::now();
             sockets.wait(Duration::from_millis(3)).unwrap();

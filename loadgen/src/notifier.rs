@@ -53,7 +53,7 @@ impl Notifier {
         let (tell, told) = std::sync::mpsc::channel();
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("notifier".into()).spawn(move || {
-            let opened = Sockets::open(1, IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let opened = Sockets::open(1, IpAddr::V4(Ipv4Addr::LOCALHOST), false);
             let mut sockets = match opened {
                 Ok(sockets) => sockets,
                 Err(error) => return drop(tell.send(Err(error))),

@@ -1,10 +1,11 @@
 //! When requests are due.
 //!
-//! The open loop knows the intended time of every request from its number alone, whatever the server does: a slow
+//! The open loop knows the intended time of every request in advance, whatever the server does: a slow
 //! answer never delays the next request, and a late request still counts from the time it was meant for. The closed
 //! loop keeps a window of unfinished operations full and so finds the most that the server sustains.
 
 use crate::clock::{Nanos, SECOND};
+use crate::ident::mix;
 
 /// How fast operations are started.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +39,17 @@ impl serde::Serialize for Rate {
     }
 }
 
+/// How the operations of the open loop lie in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// At even distances: what the server does with a burst is not measured.
+    #[default]
+    Even,
+    /// At random, as of phones that know nothing of each other (a Poisson process)
+    Poisson,
+}
+
 /// How many operations a schedule starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
@@ -47,36 +59,54 @@ pub enum Amount {
     Time(Nanos),
 }
 
+/// How operations are paced, by all threads together but for the amount.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How fast.
+    pub rate: Rate,
+    /// How they lie in time in the open loop.
+    pub arrivals: Arrivals,
+    /// Most unfinished operations in the closed loop.
+    pub window: u64,
+    /// How many this thread starts.
+    pub amount: Amount,
+}
+
 /// The operations that one thread starts in one phase.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     start: Nanos,
-    /// Nanoseconds between two operations of this thread; none in the closed loop.
+    /// When the first operation of the open loop is due.
+    first: Nanos,
+    /// Nanoseconds between two operations of this thread, on average; none in the closed loop.
     step: Option<f64>,
-    /// Most unfinished operations in the closed loop.
+    /// For random distances.
+    dice: Option<u64>,
+    /// When the next operation of the open loop is due.
+    next: Nanos,
     window: u64,
     amount: Amount,
     started: u64,
 }
 
 impl Schedule {
-    /// The share of thread `thread` of `threads`. Together the threads start `rate`, evenly interleaved.
-    pub fn new(
-        start: Nanos,
-        rate: Rate,
-        window: u64,
-        amount: Amount,
-        (thread, threads): (usize, usize),
-    ) -> Self {
-        let (start, step) = match rate {
-            Rate::Max => (start, None),
-            Rate::PerSecond(rate) => {
-                let all = SECOND as f64 / rate;
-                (start + (all * thread as f64) as Nanos, Some(all * threads as f64))
-            }
+    /// The share of thread `thread` of `threads`. Together the threads start operations at the rate; evenly, they are
+    /// interleaved. `seed` makes the same random times again.
+    pub fn new(start: Nanos, pace: Pace, (thread, threads): (usize, usize), seed: u64) -> Self {
+        let step = match pace.rate {
+            Rate::Max => None,
+            Rate::PerSecond(rate) => Some(SECOND as f64 / rate * threads as f64),
         };
-        let window = (window / threads as u64).max(1);
-        Self { start, step, window, amount, started: 0 }
+        let first = start + (step.unwrap_or(0.0) / threads as f64 * thread as f64) as Nanos;
+        let is_random = pace.arrivals == Arrivals::Poisson && step.is_some();
+        let dice = is_random.then(|| mix(start ^ mix(seed ^ mix(thread as u64))));
+        let window = (pace.window / threads as u64).max(1);
+        let mut schedule =
+            Self { start, first, step, dice, next: first, window, amount: pace.amount, started: 0 };
+        if is_random {
+            schedule.next = start + schedule.chance();
+        }
+        schedule
     }
 
     /// Starts the next operation if it is due: its number and the time it was meant for. `unfinished` counts the
@@ -86,7 +116,7 @@ impl Schedule {
             return None;
         }
         let intended = match self.step {
-            Some(_) => self.intended(self.started),
+            Some(_) => self.next,
             None if unfinished < self.window => now,
             None => return None,
         };
@@ -95,6 +125,12 @@ impl Schedule {
         }
         let number = self.started;
         self.started += 1;
+        self.next = match (self.step, self.dice) {
+            (Some(_), Some(_)) => self.next + self.chance(),
+            // From the number, not from the one before, so that no error adds up.
+            (Some(step), None) => self.first + (step * self.started as f64) as Nanos,
+            (None, _) => self.next,
+        };
         Some((number, intended))
     }
 
@@ -103,7 +139,7 @@ impl Schedule {
         match (self.amount, self.step) {
             (Amount::Count(count), _) => self.started >= count,
             // In the open loop every operation whose time lies in the phase is owed, also when it is late.
-            (Amount::Time(_), Some(_)) => self.intended(self.started) >= self.end(),
+            (Amount::Time(time), Some(_)) => self.next >= self.first + time,
             (Amount::Time(_), None) => now >= self.end(),
         }
     }
@@ -117,14 +153,18 @@ impl Schedule {
     pub fn next_at(&self, now: Nanos) -> Nanos {
         match self.step {
             _ if self.is_over(now) => Nanos::MAX,
-            Some(_) => self.intended(self.started),
+            Some(_) => self.next,
             None => self.end(),
         }
     }
 
-    /// The time that operation `number` of the open loop is meant for.
-    fn intended(&self, number: u64) -> Nanos {
-        self.start + (self.step.unwrap_or(0.0) * number as f64) as Nanos
+    /// A random distance of two operations of a Poisson process.
+    fn chance(&mut self) -> Nanos {
+        let dice = self.dice.unwrap_or(0).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.dice = Some(dice);
+        // Never 0, for its logarithm is taken.
+        let chance = ((mix(dice) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        (-chance.ln() * self.step.unwrap_or(0.0)) as Nanos
     }
 
     /// When a timed schedule ends.
@@ -140,9 +180,33 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn even(rate: f64, amount: Amount) -> Pace {
+        Pace { rate: Rate::PerSecond(rate), arrivals: Arrivals::Even, window: 1, amount }
+    }
+
+    #[test]
+    fn random_arrivals_keep_the_rate_and_scatter_as_of_independent_phones() {
+        let mut times = Vec::new();
+        for thread in 0..2 {
+            let pace = Pace { arrivals: Arrivals::Poisson, ..even(1e4, Amount::Time(10 * SECOND)) };
+            let mut schedule = Schedule::new(7, pace, (thread, 2), 5);
+            while let Some((_, at)) = schedule.take(Nanos::MAX / 2, 0) {
+                times.push(at);
+            }
+        }
+        times.sort_unstable();
+        let count = times.len() as f64;
+        assert!((count - 1e5).abs() < 1_600.0, "five times the square root of the mean: {count}");
+        // Distances scatter as much as their mean.
+        let distances: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let mean = distances.iter().sum::<f64>() / count;
+        let scatter = (distances.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / count).sqrt();
+        assert!((0.97..1.03).contains(&(scatter / mean)), "{scatter} around {mean}");
+    }
+
     #[test]
     fn the_open_loop_keeps_intended_times_when_it_is_late() {
-        let mut schedule = Schedule::new(100, Rate::PerSecond(1e6), 1, Amount::Count(5), (0, 1));
+        let mut schedule = Schedule::new(100, even(1e6, Amount::Count(5)), (0, 1), 0);
         assert_eq!(schedule.take(99, 0), None);
         assert_eq!(schedule.next_at(99), 100);
         assert_eq!(schedule.take(100, 0), Some((0, 100)));
@@ -161,7 +225,7 @@ mod tests {
     fn threads_interleave_to_the_whole_rate() {
         let mut times = Vec::new();
         for thread in 0..3 {
-            let mut schedule = Schedule::new(0, Rate::PerSecond(1e6), 1, Amount::Time(9_000), (thread, 3));
+            let mut schedule = Schedule::new(0, even(1e6, Amount::Time(9_000)), (thread, 3), 0);
             while let Some((_, at)) = schedule.take(Nanos::MAX, 0) {
                 times.push(at);
             }
@@ -173,7 +237,8 @@ mod tests {
 
     #[test]
     fn the_closed_loop_keeps_the_window_full_and_no_more() {
-        let mut schedule = Schedule::new(0, Rate::Max, 2, Amount::Time(1_000), (0, 1));
+        let pace = Pace { rate: Rate::Max, window: 2, ..even(1.0, Amount::Time(1_000)) };
+        let mut schedule = Schedule::new(0, pace, (0, 1), 0);
         assert_eq!(schedule.take(10, 0), Some((0, 10)));
         assert_eq!(schedule.take(10, 1), Some((1, 10)));
         assert_eq!(schedule.take(10, 2), None);

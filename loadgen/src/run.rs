@@ -57,8 +57,7 @@ fn run_profile(
         !profile.needs_server() || server_command.is_some() || common.server_pid.is_some(),
         "profile {name} needs --server-pid or --server-command"
     );
-    let shape =
-        scenario::Common { window: common.window.into(), settle: nanos(common.settle), keep: common.keep };
+    let shape = shape(common);
     let contacts_seed = common.seed.unwrap_or(1);
     let plan = profile.plan(&name, &shape, size, contacts_seed).with_context(|| format!("profile {name}"))?;
     profile.check_expiry(&plan, plan.expires.unwrap_or(common.expires))?;
@@ -93,6 +92,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
         target: common.target,
         style: Style {
             domain: domain.into(),
+            package: plan.package.clone().into(),
             salt: Salt(mix(seed)),
             users: plan.users,
             wall_start_secs: wall.as_secs(),
@@ -101,7 +101,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
         stage: AtomicUsize::new(0),
         stage_start: AtomicU64::new(0),
         boards: (0..plan.presentities).map(|_| Board::default()).collect(),
-        posts: (0..threads).map(|_| Post::default()).collect(),
+        posts: (0..threads).map(|_| Post::new(plan.presentities)).collect(),
         plan,
     };
     thread::scope(|scope| {
@@ -114,7 +114,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    engine::run(shared, thread, Sockets::open(share, source)?)
+                    engine::run(shared, thread, Sockets::open(share, source, common.behind_proxy)?)
                 })
             })
             .collect::<Result<_, _>>()
@@ -134,10 +134,19 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
     })
 }
 
+/// What the command line says to all plans.
+fn shape(flags: &Common) -> scenario::Common {
+    scenario::Common {
+        window: flags.window.into(),
+        settle: nanos(flags.settle),
+        keep: flags.keep,
+        arrivals: flags.arrivals,
+    }
+}
+
 /// The plan of a command.
 fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
-    let common =
-        scenario::Common { window: flags.window.into(), settle: nanos(flags.settle), keep: flags.keep };
+    let common = shape(flags);
     let total = |audience: &Audience| {
         ensure!(
             audience.presentities.checked_mul(audience.watchers).is_some(),
@@ -303,7 +312,10 @@ impl<'s> Conductor<'s> {
             if self.series.is_due(now) {
                 self.take_point(now, counts);
             }
-            if (Counts { unfinished: 0, ..counts }) != (Counts { unfinished: 0, ..last.1 }) {
+            // Who was told to come again later is not stuck.
+            if counts.resting > 0
+                || (Counts { unfinished: 0, ..counts }) != (Counts { unfinished: 0, ..last.1 })
+            {
                 last = (now, counts);
             } else if now - last.0 > STALL_MAX {
                 break true;

@@ -35,8 +35,8 @@ pub struct Shared {
 /// What watchers of all threads know of a presentity.
 #[derive(Debug, Default)]
 pub struct Board {
-    /// Number of the newest state in the upper half, how many watchers were told it in the lower.
-    told: AtomicU64,
+    /// Number of the newest state, answered or not.
+    pub newest: AtomicU32,
     /// The last state that the server accepted.
     pub accepted: AtomicU32,
     /// A newer state that the server may have; 0 if there is none.
@@ -52,6 +52,9 @@ pub struct Post {
     pub counters: Counters,
     /// The last phase that it has finished.
     pub finished: AtomicUsize,
+    /// How many of its watchers were told of a state of each presentity: the state's number in the upper half, how
+    /// many in the lower. Only this thread writes there, so that threads do not wait for each other.
+    pub told: Box<[AtomicU64]>,
     /// Nanoseconds that it had nothing to do.
     pub idle: AtomicU64,
     /// Datagrams that the kernel dropped at its sockets.
@@ -59,27 +62,6 @@ pub struct Post {
 }
 
 impl Board {
-    /// A new state is on its way.
-    pub fn publish(&self, state: u32) {
-        self.told.store(u64::from(state) << 32, Ordering::Relaxed);
-    }
-
-    /// One more watcher was told `state`.
-    pub fn tell(&self, state: u32) {
-        let mut told = self.told.load(Ordering::Relaxed);
-        while told >> 32 == u64::from(state) {
-            match self.told.compare_exchange_weak(told, told + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => told = now,
-            }
-        }
-    }
-
-    /// Whether all watchers were told the newest state.
-    pub fn all_told(&self) -> bool {
-        self.told.load(Ordering::Relaxed) as u32 >= self.watching.load(Ordering::Relaxed)
-    }
-
     /// The accepted state, and one that may have been.
     pub fn settled(&self) -> (u32, Option<u32>) {
         let unsure = self.unsure.load(Ordering::Relaxed);
@@ -87,7 +69,35 @@ impl Board {
     }
 }
 
+impl Post {
+    /// Of a thread whose watchers watch some of so many presentities.
+    pub fn new(presentities: u32) -> Self {
+        Self { told: (0..presentities).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// One more watcher of this thread was told `state`.
+    pub fn tell(&self, presentity: u32, state: u32) {
+        let told = &self.told[presentity as usize];
+        let before = told.load(Ordering::Relaxed);
+        let first = u64::from(state) << 32;
+        if before < first {
+            told.store(first | 1, Ordering::Relaxed);
+        } else if before >> 32 == u64::from(state) {
+            told.store(before + 1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Shared {
+    /// Whether all watchers of a presentity were told its newest state.
+    pub fn all_told(&self, presentity: u32) -> bool {
+        let board = &self.boards[presentity as usize];
+        let newest = board.newest.load(Ordering::Relaxed);
+        let told = self.posts.iter().map(|post| post.told[presentity as usize].load(Ordering::Relaxed));
+        let told = told.filter(|told| told >> 32 == u64::from(newest)).map(|told| told & 0xffff_ffff);
+        told.sum::<u64>() >= u64::from(board.watching.load(Ordering::Relaxed))
+    }
+
     /// What all threads have counted so far.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
@@ -108,16 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_board_counts_only_those_told_of_the_newest_state() {
-        let board = Board::default();
-        board.watching.store(2, Ordering::Relaxed);
-        board.publish(4);
-        board.tell(4);
-        board.publish(5);
-        board.tell(4);
-        board.tell(5);
-        assert!(!board.all_told());
-        board.tell(5);
-        assert!(board.all_told());
+    fn only_those_told_of_the_newest_state_count() {
+        let post = Post::new(3);
+        let told = || post.told[1].load(Ordering::Relaxed);
+        post.tell(1, 4);
+        post.tell(1, 4);
+        assert_eq!(told(), 4 << 32 | 2);
+        post.tell(1, 5);
+        post.tell(1, 4);
+        assert_eq!(told(), 5 << 32 | 1);
     }
 }

@@ -69,6 +69,8 @@ counters! {
     published,
     /// Requests answered with a final error that was not recovered from.
     refused,
+    /// Requests refused for a while (500 or 503 with Retry-After), and sent anew after it.
+    deferred,
     /// Requests given up by Timer F.
     timed_out,
     /// 423 answers, recovered from by asking for Min-Expires.
@@ -115,6 +117,8 @@ counters! {
     queued,
     /// Operations of the running phase that are not finished.
     unfinished,
+    /// Phones that were refused for a while and have not come again.
+    resting,
     /// NOTIFYs that a deaf phone left unanswered.
     ignored,
     /// Datagrams, of both directions, that the generator's own bad network lost.

@@ -2,46 +2,64 @@
 
 use std::net::SocketAddr;
 
-/// The other side of a dialog (RFC 3261 §12).
+/// The other side of a dialog (RFC 3261 §12), in one piece of memory: there may be a million of them.
 #[derive(Debug)]
 pub struct Dialog {
-    /// Tag of the other side.
-    pub remote_tag: Box<[u8]>,
-    /// The remote target.
-    pub target: Vec<u8>,
-    /// Complete Route header lines.
-    pub routes: Box<[u8]>,
-    /// Where requests go; none for the configured server.
-    pub next_hop: Option<SocketAddr>,
+    /// The tag of the other side, the remote target, and complete Route header lines. All come from one datagram, so
+    /// their lengths fit 16 bits.
+    text: Box<[u8]>,
+    tag_len: u16,
+    target_len: u16,
 }
 
 impl Dialog {
     /// A dialog whose route set is `routes` in that order.
     pub fn new<'a>(remote_tag: &[u8], target: &[u8], routes: impl Iterator<Item = &'a &'a [u8]>) -> Self {
         let mut lines = Vec::new();
-        let mut next_hop = None;
         for route in routes {
-            next_hop = next_hop.or_else(|| next_hop_of(route));
-            lines.extend_from_slice(b"Route: ");
-            lines.extend_from_slice(route);
-            lines.extend_from_slice(b"\r\n");
+            for part in [b"Route: ", *route, b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
         }
+        Self::of(remote_tag, target, &lines)
+    }
+
+    fn of(remote_tag: &[u8], target: &[u8], routes: &[u8]) -> Self {
         Self {
-            remote_tag: remote_tag.into(),
-            next_hop: if lines.is_empty() { next_hop_of(target) } else { next_hop },
-            target: target.to_vec(),
-            routes: lines.into(),
+            text: [remote_tag, target, routes].concat().into(),
+            tag_len: remote_tag.len() as u16,
+            target_len: target.len() as u16,
+        }
+    }
+
+    /// Tag of the other side.
+    pub fn remote_tag(&self) -> &[u8] {
+        &self.text[..self.tag_len.into()]
+    }
+
+    /// The remote target.
+    pub fn target(&self) -> &[u8] {
+        let start = usize::from(self.tag_len);
+        &self.text[start..start + usize::from(self.target_len)]
+    }
+
+    /// Complete Route header lines.
+    pub fn routes(&self) -> &[u8] {
+        &self.text[usize::from(self.tag_len) + usize::from(self.target_len)..]
+    }
+
+    /// Where requests go; none for the configured server.
+    pub fn next_hop(&self) -> Option<SocketAddr> {
+        match self.routes() {
+            [] => next_hop_of(self.target()),
+            routes => routes.split(|&b| b == b'\n').find_map(next_hop_of),
         }
     }
 
     /// Target refresh (RFC 3261 §12.2.1.2).
     pub fn refresh_target(&mut self, target: &[u8]) {
-        if self.target != target {
-            self.target.clear();
-            self.target.extend_from_slice(target);
-            if self.routes.is_empty() {
-                self.next_hop = next_hop_of(target);
-            }
+        if self.target() != target {
+            *self = Self::of(self.remote_tag(), target, self.routes());
         }
     }
 }
@@ -62,6 +80,18 @@ fn next_hop_of(uri: &[u8]) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_refreshed_and_the_rest_stays() {
+        let routes: [&[u8]; 2] = [b"<sip:proxy;lr>", b"<sip:10.0.0.2:5064;lr>"];
+        let mut dialog = Dialog::new(b"tag", b"sip:10.0.0.9", routes.iter());
+        dialog.refresh_target(b"sip:10.0.0.77:99");
+        assert_eq!((dialog.remote_tag(), dialog.target()), (&b"tag"[..], &b"sip:10.0.0.77:99"[..]));
+        assert_eq!(dialog.routes(), b"Route: <sip:proxy;lr>\r\nRoute: <sip:10.0.0.2:5064;lr>\r\n");
+        assert_eq!(dialog.next_hop(), Some("10.0.0.2:5064".parse().unwrap()));
+        let direct = Dialog::new(b"", b"sip:10.0.0.9", [].iter());
+        assert_eq!(direct.next_hop(), Some("10.0.0.9:5060".parse().unwrap()));
+    }
 
     #[test]
     fn next_hops_are_read_from_addresses_only() {

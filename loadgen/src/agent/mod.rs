@@ -10,6 +10,7 @@
 //! | subscribing | 423 | again, asking for Min-Expires |
 //! | in a dialog | 481 to SUBSCRIBE | again in a new dialog; to its end: done |
 //! | any | NOTIFY `terminated` | ended |
+//! | any | 500 or 503 with Retry-After | rests as long, then again |
 //! | any | Timer F or N, other error | request given up |
 
 mod dialog;
@@ -17,6 +18,8 @@ mod presentity;
 pub use presentity::Presentity;
 mod registrant;
 pub use registrant::Registrant;
+mod request;
+pub use request::Requests;
 mod watcher;
 pub use watcher::Watcher;
 
@@ -66,25 +69,6 @@ impl Op {
     }
 }
 
-/// A request that is not finished.
-#[derive(Clone, Copy, Debug)]
-pub struct Transaction {
-    /// Its sequence number.
-    pub cseq: u32,
-    /// What it is for.
-    pub op: Op,
-    /// When it was meant to be sent first.
-    pub intended: Nanos,
-    /// Whether it is sent in a dialog.
-    pub in_dialog: bool,
-    /// Whether its final answer has come.
-    pub answered: bool,
-    /// Whether the NOTIFY that it asks for has come.
-    pub notified: bool,
-    /// How often the operation was begun again after a recoverable refusal.
-    pub attempts: u8,
-}
-
 /// The parts of an answer that agents look at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answer<'a> {
@@ -100,6 +84,8 @@ pub struct Answer<'a> {
     pub routes: &'a [&'a [u8]],
     /// Min-Expires.
     pub min_expires: Option<u32>,
+    /// Retry-After, in seconds.
+    pub retry_after: Option<u32>,
     /// SIP-ETag.
     pub entity_tag: Option<&'a [u8]>,
 }
@@ -113,7 +99,9 @@ pub struct Told<'a> {
     pub cseq: u32,
     /// Fingerprint of the topmost branch.
     pub branch: u32,
-    /// Whether the tag of To is ours.
+    /// Tag of To.
+    pub local_tag: Option<&'a [u8]>,
+    /// Whether it is ours.
     pub local_tag_fits: bool,
     /// Tag of From.
     pub remote_tag: Option<&'a [u8]>,
@@ -142,6 +130,8 @@ pub enum Reaction {
     Outrun,
     /// The same operation has to be started again, for this reason.
     Again(Cause),
+    /// The same operation has to be started again after so many seconds.
+    Later(u32),
     /// The request failed with this status.
     Refused(u16),
 }
@@ -172,11 +162,6 @@ pub struct NotifyReaction {
     pub ended_by_server: bool,
 }
 
-/// How often an operation is begun again before it counts as refused.
-const ATTEMPTS_MAX: u8 = 3;
-/// Longest interval that we accept to ask for after a 423, in seconds.
-const EXPIRES_MAX: u32 = 7 * 86_400;
-
 /// What the tests of all agents need.
 #[cfg(test)]
 mod support {
@@ -186,7 +171,8 @@ mod support {
 
     /// A style.
     pub fn style() -> Style {
-        Style { domain: "example.com".into(), salt: Salt(1), users: false, wall_start_secs: 0 }
+        let package = "presence".into();
+        Style { domain: "example.com".into(), package, salt: Salt(1), users: false, wall_start_secs: 0 }
     }
 
     /// An answer of a server.

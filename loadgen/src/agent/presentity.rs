@@ -1,6 +1,7 @@
 //! A phone that publishes.
 
-use super::{ATTEMPTS_MAX, Answer, Cause, EXPIRES_MAX, Op, Reaction, Transaction};
+use super::request::ATTEMPTS_MAX;
+use super::{Answer, Cause, Op, Reaction, Requests};
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind};
 use crate::message::{self, Request, State, Style};
@@ -8,15 +9,13 @@ use crate::message::{self, Request, State, Style};
 /// A phone that publishes its state.
 #[derive(Debug)]
 pub struct Presentity {
-    /// The request that runs.
-    pub running: Option<Transaction>,
-    cseq: u32,
-    expires: u32,
+    /// Its requests.
+    pub requests: Requests,
     entity_tag: Vec<u8>,
     state: u32,
     accepted: u32,
     unsure: Option<u32>,
-    /// Two PUBLISHes under way at once, of which `running` is the first.
+    /// Two PUBLISHes under way at once, of which the running request is the first.
     race: Option<Box<Pair>>,
 }
 
@@ -37,9 +36,7 @@ impl Presentity {
     /// A phone that will ask for `expires` seconds.
     pub fn new(expires: u32) -> Self {
         Self {
-            running: None,
-            cseq: 19,
-            expires,
+            requests: Requests::new(expires),
             entity_tag: Vec::new(),
             state: 0,
             accepted: 0,
@@ -54,13 +51,13 @@ impl Presentity {
             return false;
         }
         self.state += u32::from(op != Op::Unpublish);
-        self.begin(op, intended, 0);
+        self.requests.begin(op, intended, false);
         // Without a tag there is nothing to race for.
         if op == Op::Race && !self.entity_tag.is_empty() {
             self.state += 1;
-            self.cseq += 1;
+            let second = self.requests.next_cseq();
             self.race = Some(Box::new(Pair {
-                cseqs: [self.cseq - 1, self.cseq],
+                cseqs: [second - 1, second],
                 tag: self.entity_tag.as_slice().into(),
                 answered: [false; 2],
                 taken: [false; 2],
@@ -71,29 +68,14 @@ impl Presentity {
 
     /// Begins the running operation again, with the same state.
     pub fn start_again(&mut self) {
-        if let Some(Transaction { op, intended, attempts, .. }) = self.running {
-            self.begin(op, intended, attempts + 1);
-        }
-    }
-
-    fn begin(&mut self, op: Op, intended: Nanos, attempts: u8) {
-        self.cseq += 1;
-        self.running = Some(Transaction {
-            cseq: self.cseq,
-            op,
-            intended,
-            in_dialog: false,
-            answered: false,
-            notified: false,
-            attempts,
-        });
+        self.requests.begin_again(false);
     }
 
     /// Sequence numbers of the requests that are not answered.
     pub fn unanswered(&self) -> impl Iterator<Item = u32> {
-        let (cseqs, answered) = match (&self.race, self.running) {
+        let (cseqs, answered) = match (&self.race, self.requests.running) {
             (Some(pair), _) => (pair.cseqs, pair.answered),
-            (None, Some(running)) => ([running.cseq; 2], [false, true]),
+            (None, Some(running)) => ([running.cseq; 2], [running.rests, true]),
             (None, None) => ([0; 2], [true; 2]),
         };
         cseqs.into_iter().zip(answered).filter(|(_, answered)| !answered).map(|(cseq, _)| cseq)
@@ -109,14 +91,14 @@ impl Presentity {
         index: u32,
         local: &str,
     ) {
-        let Some(transaction) = self.running else { return };
+        let Some(transaction) = self.requests.running else { return };
         let (tag, number) = match &self.race {
             Some(pair) => (&*pair.tag, self.state - u32::from(cseq == pair.cseqs[0])),
             None => (&*self.entity_tag, self.state),
         };
         let removes = transaction.op == Op::Unpublish;
         let from = Ident { kind: Kind::Presentity, index, generation: 0 };
-        let expires = if removes { 0 } else { self.expires };
+        let expires = self.requests.expires();
         let request = Request { from, name: index, local, cseq, expires };
         let tag = (!tag.is_empty()).then_some(tag);
         let state = State { presentity: index, number, intended: transaction.intended };
@@ -128,39 +110,38 @@ impl Presentity {
         if self.race.is_some() {
             return self.on_race(answer);
         }
-        let Some(transaction) = self.running.filter(|running| running.cseq == answer.cseq) else {
-            return Reaction::Stray;
-        };
+        let Some(transaction) = self.requests.answered_by(answer) else { return Reaction::Stray };
+        if answer.status < 200 {
+            return Reaction::Provisional;
+        }
+        if self.requests.lengthen(answer) {
+            return Reaction::Again(Cause::TooBrief);
+        }
+        if let Some(seconds) = self.requests.defer(answer) {
+            return Reaction::Later(seconds);
+        }
+        let publishes = transaction.op != Op::Unpublish;
+        if answer.status == 412 && publishes && transaction.attempts < ATTEMPTS_MAX {
+            self.entity_tag.clear();
+            return Reaction::Again(Cause::TagUnknown);
+        }
+        self.requests.running = None;
         match answer.status {
-            ..200 => Reaction::Provisional,
-            200..300 => {
-                self.running = None;
+            ..300 => {
                 self.entity_tag.clear();
-                if transaction.op != Op::Unpublish {
+                if publishes {
                     self.entity_tag.extend_from_slice(answer.entity_tag.unwrap_or_default());
                     self.accepted = self.state;
                     self.unsure = None;
                 }
                 Reaction::Accepted
             }
-            412 if transaction.op == Op::Unpublish => {
-                self.running = None;
+            412 if !publishes => {
                 self.entity_tag.clear();
                 Reaction::Accepted
             }
-            412 if transaction.attempts < ATTEMPTS_MAX => {
-                self.entity_tag.clear();
-                Reaction::Again(Cause::TagUnknown)
-            }
-            423 if transaction.attempts < ATTEMPTS_MAX
-                && answer.min_expires.is_some_and(|least| least > self.expires && least <= EXPIRES_MAX) =>
-            {
-                self.expires = answer.min_expires.unwrap_or(self.expires);
-                Reaction::Again(Cause::TooBrief)
-            }
             status => {
-                self.running = None;
-                if status >= 500 && transaction.op != Op::Unpublish {
+                if status >= 500 && publishes {
                     self.unsure = Some(self.state);
                 }
                 Reaction::Refused(status)
@@ -198,12 +179,12 @@ impl Presentity {
         } else if taken == [true; 2] {
             // Two requests for one tag cannot both have found it.
             self.race = None;
-            self.running = None;
+            self.requests.running = None;
             reaction = Reaction::Refused(answer.status);
         } else if answered == [true; 2] {
             self.race = None;
             match taken {
-                [_, true] => self.running = None,
+                [_, true] => self.requests.running = None,
                 [true, false] => reaction = Reaction::Again(Cause::TagUnknown),
                 [false, false] => {
                     self.entity_tag.clear();
@@ -222,7 +203,7 @@ impl Presentity {
     /// Timer F: nobody knows whether the server has the state.
     pub fn give_up(&mut self) {
         self.race = None;
-        if self.running.take().is_some_and(|running| running.op != Op::Unpublish) {
+        if self.requests.running.take().is_some_and(|running| running.op != Op::Unpublish) {
             self.unsure = Some(self.state);
         }
     }
@@ -317,17 +298,17 @@ mod tests {
         let again = text(&presentity, 23);
         assert!(again.contains("SIP-If-Match: e2\r\n") && again.contains("-00000003-"), "{again}");
         presentity.on_answer(&Answer { entity_tag: Some(b"e3"), ..answer(200, 23) });
-        assert_eq!((presentity.settled(), presentity.running.is_none()), ((3, None), true));
+        assert_eq!((presentity.settled(), presentity.requests.running.is_none()), ((3, None), true));
     }
 
     #[test]
     fn the_newer_state_may_win_the_race() {
         let mut presentity = racing();
         assert_eq!(presentity.on_answer(&answer(412, 21)), Reaction::Outrun);
-        assert!(presentity.running.is_some());
+        assert!(presentity.requests.running.is_some());
         let taken = Answer { entity_tag: Some(b"e2"), ..answer(200, 22) };
         assert_eq!(presentity.on_answer(&taken), Reaction::Accepted);
-        assert_eq!((presentity.settled(), presentity.running.is_none()), ((3, None), true));
+        assert_eq!((presentity.settled(), presentity.requests.running.is_none()), ((3, None), true));
     }
 
     #[test]
@@ -335,6 +316,6 @@ mod tests {
         let mut presentity = racing();
         presentity.on_answer(&answer(200, 21));
         assert_eq!(presentity.on_answer(&answer(200, 22)), Reaction::Refused(200));
-        assert!(presentity.running.is_none());
+        assert!(presentity.requests.running.is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! A phone that registers.
 
-use super::{ATTEMPTS_MAX, Answer, Cause, EXPIRES_MAX, Op, Reaction, Transaction};
+use super::{Answer, Cause, Op, Reaction, Requests};
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind};
 use crate::message::{self, Request, Style};
@@ -8,17 +8,15 @@ use crate::message::{self, Request, Style};
 /// A phone that registers.
 #[derive(Debug)]
 pub struct Registrant {
-    /// The request that runs.
-    pub running: Option<Transaction>,
-    cseq: u32,
-    expires: u32,
+    /// Its requests.
+    pub requests: Requests,
     bound: bool,
 }
 
 impl Registrant {
     /// A phone that will ask for `expires` seconds.
     pub fn new(expires: u32) -> Self {
-        Self { running: None, cseq: 19, expires, bound: false }
+        Self { requests: Requests::new(expires), bound: false }
     }
 
     /// Begins `op`. False if there is nothing to do.
@@ -26,60 +24,42 @@ impl Registrant {
         if op == Op::Unregister && !self.bound {
             return false;
         }
-        self.begin(op, intended, 0);
+        self.requests.begin(op, intended, false);
         true
     }
 
     /// Begins the running operation again.
     pub fn start_again(&mut self) {
-        if let Some(Transaction { op, intended, attempts, .. }) = self.running {
-            self.begin(op, intended, attempts + 1);
-        }
-    }
-
-    fn begin(&mut self, op: Op, intended: Nanos, attempts: u8) {
-        self.cseq += 1;
-        self.running = Some(Transaction {
-            cseq: self.cseq,
-            op,
-            intended,
-            in_dialog: false,
-            answered: false,
-            notified: false,
-            attempts,
-        });
+        self.requests.begin_again(false);
     }
 
     /// Writes the running request.
     pub fn write(&self, out: &mut Vec<u8>, style: &Style, index: u32, local: &str) {
-        let Some(transaction) = self.running else { return };
+        let Some(running) = self.requests.running else { return };
         let from = Ident { kind: Kind::Registrant, index, generation: 0 };
-        let expires = if transaction.op == Op::Unregister { 0 } else { self.expires };
-        message::register(out, style, Request { from, name: index, local, cseq: transaction.cseq, expires });
+        let expires = self.requests.expires();
+        message::register(out, style, Request { from, name: index, local, cseq: running.cseq, expires });
     }
 
     /// Takes an answer to a REGISTER.
     pub fn on_answer(&mut self, answer: &Answer<'_>) -> Reaction {
-        let Some(transaction) = self.running.filter(|running| running.cseq == answer.cseq) else {
-            return Reaction::Stray;
-        };
+        let Some(running) = self.requests.answered_by(answer) else { return Reaction::Stray };
+        if answer.status < 200 {
+            return Reaction::Provisional;
+        }
+        if self.requests.lengthen(answer) {
+            return Reaction::Again(Cause::TooBrief);
+        }
+        if let Some(seconds) = self.requests.defer(answer) {
+            return Reaction::Later(seconds);
+        }
+        self.requests.running = None;
         match answer.status {
-            ..200 => Reaction::Provisional,
-            200..300 => {
-                self.running = None;
-                self.bound = transaction.op == Op::Register;
+            ..300 => {
+                self.bound = running.op == Op::Register;
                 Reaction::Accepted
             }
-            423 if transaction.attempts < ATTEMPTS_MAX
-                && answer.min_expires.is_some_and(|least| least > self.expires && least <= EXPIRES_MAX) =>
-            {
-                self.expires = answer.min_expires.unwrap_or(self.expires);
-                Reaction::Again(Cause::TooBrief)
-            }
-            status => {
-                self.running = None;
-                Reaction::Refused(status)
-            }
+            status => Reaction::Refused(status),
         }
     }
 
@@ -90,7 +70,7 @@ impl Registrant {
 
     /// Timer F.
     pub fn give_up(&mut self) {
-        self.running = None;
+        self.requests.running = None;
     }
 }
 

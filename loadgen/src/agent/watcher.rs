@@ -1,7 +1,8 @@
 //! A phone that subscribes.
 
 use super::dialog::Dialog;
-use super::{ATTEMPTS_MAX, Answer, Cause, EXPIRES_MAX, NotifyReaction, Op, Reaction, Told, Transaction};
+use super::request::ATTEMPTS_MAX;
+use super::{Answer, Cause, NotifyReaction, Op, Reaction, Requests, Told};
 use crate::audit::{Notice, Verdict, Watch};
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind};
@@ -15,17 +16,15 @@ pub struct Watcher {
     pub presentity: u32,
     /// Number in its own address.
     name: u32,
-    /// The request that runs.
-    pub running: Option<Transaction>,
+    /// Its requests.
+    pub requests: Requests,
     /// What it was told.
     pub watch: Watch,
     generation: u8,
-    cseq: u32,
-    expires: u32,
     active: bool,
     /// SUBSCRIBEs whose NOTIFY has not come.
     owed: u8,
-    dialog: Option<Box<Dialog>>,
+    dialog: Option<Dialog>,
 }
 
 impl Watcher {
@@ -34,11 +33,9 @@ impl Watcher {
         Self {
             presentity,
             name,
-            running: None,
+            requests: Requests::new(expires),
             watch: Watch::default(),
             generation: 0,
-            cseq: 19,
-            expires,
             active: false,
             owed: 0,
             dialog: None,
@@ -53,100 +50,85 @@ impl Watcher {
         if op == Op::Poll {
             self.forget_dialog();
         }
-        self.begin(op, intended, 0);
+        self.requests.begin(op, intended, self.dialog.is_some());
+        self.owed = self.owed.saturating_add(1);
         true
     }
 
     /// Begins the running operation again.
     pub fn start_again(&mut self) {
-        if let Some(Transaction { op, intended, attempts, .. }) = self.running {
-            self.begin(op, intended, attempts + 1);
+        if self.requests.begin_again(self.dialog.is_some()) {
+            self.owed = self.owed.saturating_add(1);
         }
-    }
-
-    fn begin(&mut self, op: Op, intended: Nanos, attempts: u8) {
-        self.cseq += 1;
-        self.owed = self.owed.saturating_add(1);
-        self.running = Some(Transaction {
-            cseq: self.cseq,
-            op,
-            intended,
-            in_dialog: self.dialog.is_some(),
-            answered: false,
-            notified: false,
-            attempts,
-        });
     }
 
     /// Writes the running request.
     pub fn write(&self, out: &mut Vec<u8>, style: &Style, index: u32, local: &str) {
-        let Some(transaction) = self.running else { return };
+        let Some(transaction) = self.requests.running else { return };
         let from = self.ident(index);
-        let expires = if transaction.op != Op::Subscribe { 0 } else { self.expires };
+        let expires = self.requests.expires();
         let request = Request { from, name: self.name, local, cseq: transaction.cseq, expires };
         let inside = self.dialog.as_ref().filter(|_| transaction.in_dialog).map(|dialog| Inside {
-            target: &dialog.target,
-            remote_tag: &dialog.remote_tag,
-            routes: &dialog.routes,
+            target: dialog.target(),
+            remote_tag: dialog.remote_tag(),
+            routes: dialog.routes(),
         });
         message::subscribe(out, style, request, self.presentity, inside);
     }
 
     /// Takes an answer to a SUBSCRIBE.
     pub fn on_answer(&mut self, answer: &Answer<'_>) -> Reaction {
-        let Some(transaction) = self.running.as_mut().filter(|running| running.cseq == answer.cseq) else {
-            return Reaction::Stray;
-        };
-        if transaction.answered {
-            return Reaction::Stray;
-        }
+        let Some(transaction) = self.requests.answered_by(answer) else { return Reaction::Stray };
         let op = transaction.op;
-        match answer.status {
-            ..200 => Reaction::Provisional,
-            200..300 => {
-                transaction.answered = true;
-                if transaction.notified || op == Op::Unsubscribe {
-                    self.running = None;
-                }
-                self.active = op == Op::Subscribe;
-                match (&mut self.dialog, answer.remote_tag, answer.contact) {
-                    (Some(dialog), Some(tag), Some(target)) if *dialog.remote_tag == *tag => {
-                        dialog.refresh_target(target);
-                    }
-                    (dialog @ None, Some(tag), Some(target)) => {
-                        // RFC 3261 §12.1.2: "The route set MUST be set to the list of URIs in the Record-Route header
-                        // field from the response, taken in reverse order".
-                        *dialog = Some(Box::new(Dialog::new(tag, target, answer.routes.iter().rev())));
-                    }
-                    _ => {}
-                }
-                Reaction::Accepted
+        if answer.status < 200 {
+            return Reaction::Provisional;
+        }
+        if (200..300).contains(&answer.status) {
+            self.accept(answer, op);
+            return Reaction::Accepted;
+        }
+        // Nothing is owed for a SUBSCRIBE that was refused.
+        self.owed = self.owed.saturating_sub(1);
+        if self.requests.lengthen(answer) {
+            return Reaction::Again(Cause::TooBrief);
+        }
+        if let Some(seconds) = self.requests.defer(answer) {
+            return Reaction::Later(seconds);
+        }
+        let is_forgotten = answer.status == 481 && transaction.in_dialog;
+        if is_forgotten {
+            self.forget_dialog();
+            if op != Op::Unsubscribe && transaction.attempts < ATTEMPTS_MAX {
+                return Reaction::Again(Cause::DialogUnknown);
             }
-            423 if transaction.attempts < ATTEMPTS_MAX
-                && answer.min_expires.is_some_and(|least| least > self.expires && least <= EXPIRES_MAX) =>
-            {
-                self.expires = answer.min_expires.unwrap_or(self.expires);
-                self.owed = self.owed.saturating_sub(1);
-                Reaction::Again(Cause::TooBrief)
+        }
+        self.requests.running = None;
+        if is_forgotten && op == Op::Unsubscribe {
+            Reaction::Accepted
+        } else {
+            Reaction::Refused(answer.status)
+        }
+    }
+
+    /// Takes a 2xx to the running request.
+    fn accept(&mut self, answer: &Answer<'_>, op: Op) {
+        if let Some(running) = &mut self.requests.running {
+            running.answered = true;
+            if running.notified || op == Op::Unsubscribe {
+                self.requests.running = None;
             }
-            481 if transaction.in_dialog => {
-                let attempts = transaction.attempts;
-                self.forget_dialog();
-                if op == Op::Unsubscribe {
-                    self.running = None;
-                    Reaction::Accepted
-                } else if attempts < ATTEMPTS_MAX {
-                    Reaction::Again(Cause::DialogUnknown)
-                } else {
-                    self.running = None;
-                    Reaction::Refused(481)
-                }
+        }
+        self.active = op == Op::Subscribe;
+        match (&mut self.dialog, answer.remote_tag, answer.contact) {
+            (Some(dialog), Some(tag), Some(target)) if dialog.remote_tag() == tag => {
+                dialog.refresh_target(target);
             }
-            status => {
-                self.running = None;
-                self.owed = self.owed.saturating_sub(1);
-                Reaction::Refused(status)
+            (dialog @ None, Some(tag), Some(target)) => {
+                // RFC 3261 §12.1.2: "The route set MUST be set to the list of URIs in the Record-Route header
+                // field from the response, taken in reverse order".
+                *dialog = Some(Dialog::new(tag, target, answer.routes.iter().rev()));
             }
+            _ => {}
         }
     }
 
@@ -160,10 +142,10 @@ impl Watcher {
             ended_by_server: false,
         };
         let (Some(remote_tag), true) = (told.remote_tag, told.local_tag_fits) else { return reaction };
-        let subscribing = self.running.is_some_and(|running| running.op != Op::Unsubscribe);
+        let subscribing = self.requests.running.is_some_and(|running| running.op != Op::Unsubscribe);
         match &mut self.dialog {
             _ if told.generation != self.generation => return reaction,
-            Some(dialog) if *dialog.remote_tag != *remote_tag => return reaction,
+            Some(dialog) if dialog.remote_tag() != remote_tag => return reaction,
             None if !subscribing => return reaction,
             _ if !told.event_fits => return NotifyReaction { status: 489, ..reaction },
             _ if told.terminated.is_none() => return NotifyReaction { status: 400, ..reaction },
@@ -174,7 +156,7 @@ impl Watcher {
             }
             dialog @ None => {
                 let Some(target) = told.contact else { return NotifyReaction { status: 400, ..reaction } };
-                *dialog = Some(Box::new(Dialog::new(remote_tag, target, told.routes.iter())));
+                *dialog = Some(Dialog::new(remote_tag, target, told.routes.iter()));
             }
         }
         let terminated = told.terminated == Some(true);
@@ -197,7 +179,8 @@ impl Watcher {
             Verdict::Repeated => self.owed -= 1,
             _ => {}
         }
-        if let Some(running) = self.running.as_mut().filter(|running| running.op != Op::Unsubscribe) {
+        if let Some(running) = self.requests.running.as_mut().filter(|running| running.op != Op::Unsubscribe)
+        {
             if !running.notified {
                 reaction.first_since = Some(running.intended);
                 running.notified = true;
@@ -206,11 +189,12 @@ impl Watcher {
                 }
             }
             if running.answered {
-                self.running = None;
+                self.requests.running = None;
             }
         }
         if terminated && self.active {
-            reaction.ended_by_server = !self.running.is_some_and(|running| running.op == Op::Unsubscribe);
+            let unsubscribes = self.requests.running.is_some_and(|running| running.op == Op::Unsubscribe);
+            reaction.ended_by_server = !unsubscribes;
             self.active = false;
         }
         reaction
@@ -218,7 +202,7 @@ impl Watcher {
 
     /// Timer F, or Timer N (RFC 6665 §4.1.2.4): the running request is given up.
     pub fn give_up(&mut self) {
-        if self.running.take().is_some_and(|running| !running.notified) {
+        if self.requests.running.take().is_some_and(|running| !running.notified) {
             self.owed = self.owed.saturating_sub(1);
         }
     }
@@ -230,8 +214,8 @@ impl Watcher {
 
     /// Where its requests go; none for the configured server.
     pub fn next_hop(&self) -> Option<SocketAddr> {
-        let in_dialog = self.running.is_some_and(|running| running.in_dialog);
-        self.dialog.as_ref().filter(|_| in_dialog)?.next_hop
+        let in_dialog = self.requests.running.is_some_and(|running| running.in_dialog);
+        self.dialog.as_ref().filter(|_| in_dialog)?.next_hop()
     }
 
     /// Its present name.
@@ -281,9 +265,9 @@ mod tests {
         assert!(text(&watcher).starts_with("SUBSCRIBE sip:p0000000@example.com"));
         let routes: [&[u8]; 2] = [b"<sip:10.0.0.1;lr>", b"<sip:10.0.0.2:5064;lr>"];
         assert_eq!(watcher.on_answer(&Answer { routes: &routes, ..answer(200, 20) }), Reaction::Accepted);
-        assert!(watcher.is_active() && watcher.running.is_some());
+        assert!(watcher.is_active() && watcher.requests.running.is_some());
         assert_eq!(watcher.on_notify(&told(1, 0)).first_since, Some(5));
-        assert!(watcher.running.is_none());
+        assert!(watcher.requests.running.is_none());
         watcher.start(Op::Subscribe, 9);
         let text = text(&watcher);
         assert!(text.starts_with("SUBSCRIBE sip:10.0.0.9:5071 SIP/2.0"), "{text}");
@@ -301,7 +285,7 @@ mod tests {
         assert_eq!(text(&watcher), initial, "a retransmission is the same request");
         assert!(!watcher.is_active());
         assert_eq!(watcher.on_answer(&answer(200, 20)), Reaction::Accepted);
-        assert!(watcher.is_active() && watcher.running.is_none());
+        assert!(watcher.is_active() && watcher.requests.running.is_none());
         assert_eq!(watcher.on_answer(&answer(200, 20)), Reaction::Stray);
     }
 
@@ -329,7 +313,7 @@ mod tests {
         assert!(text(&watcher).contains("CSeq: 21 SUBSCRIBE") && text(&watcher).contains("Expires: 900\r\n"));
         // A server that asks for the same again is not believed.
         assert_eq!(watcher.on_answer(&Answer { cseq: 21, ..brief }), Reaction::Refused(423));
-        assert!(watcher.running.is_none());
+        assert!(watcher.requests.running.is_none());
     }
 
     #[test]
@@ -383,12 +367,12 @@ mod tests {
         for generation in 1..3 {
             watcher.start(Op::Poll, 7);
             assert!(text(&watcher).contains("Expires: 0\r\n"));
-            let cseq = watcher.running.unwrap().cseq;
+            let cseq = watcher.requests.running.unwrap().cseq;
             assert_eq!(watcher.on_answer(&answer(200, cseq)), Reaction::Accepted);
             let last = Told { generation, terminated: Some(true), ..told(1, 4) };
             let reaction = watcher.on_notify(&last);
             assert_eq!((reaction.status, reaction.first_since), (200, Some(7)));
-            assert!(!reaction.ended_by_server && !watcher.is_active() && watcher.running.is_none());
+            assert!(!reaction.ended_by_server && !watcher.is_active() && watcher.requests.running.is_none());
         }
     }
 

@@ -1,6 +1,6 @@
 //! `fanout`: NOTIFYs per second, and how long a state change takes to its watchers.
 
-use super::{ALL, Common, Finish, PerAgent, Phase, Plan, Work};
+use super::{Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::Nanos;
 use crate::pace::Rate;
@@ -15,14 +15,8 @@ const NOTIFIES_MAX: u64 = 1_024;
 pub fn fanout(common: &Common, presentities: u32, watchers: u32, rate: Rate, duration: Nanos) -> Plan {
     let window = common.window.min(NOTIFIES_MAX / u64::from(watchers)).max(1);
     let (subscribe_window, common) = (common.window, &Common { window, ..*common });
-    let work = Work {
-        op: Op::Publish,
-        rate,
-        window,
-        amount: PerAgent::For(duration),
-        finish: Finish::Told,
-        agents: ALL,
-    };
+    let work =
+        Work { amount: PerAgent::For(duration), finish: Finish::Told, ..common.work(Op::Publish, rate) };
     let mut phases = vec![
         Common { window: subscribe_window, ..*common }.sweep("subscribe", Op::Subscribe, Finish::Answered),
         common.sweep("first PUBLISH", Op::Publish, Finish::Told),

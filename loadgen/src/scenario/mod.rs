@@ -17,7 +17,7 @@ use crate::agent::Op;
 use crate::clock::{Nanos, SECOND};
 use crate::expect::Expect;
 use crate::link::Link;
-use crate::pace::{Amount, Rate};
+use crate::pace::{Amount, Arrivals, Rate};
 use crate::report::Latencies;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -43,6 +43,8 @@ pub struct Plan {
     pub deaf: Range<u32>,
     /// Presentities whose latencies are measured by themselves.
     pub apart: Range<u32>,
+    /// The event package that is published and watched.
+    pub package: Cow<'static, str>,
     /// Seconds to ask for in Expires, where the plan decides.
     pub expires: Option<u32>,
     /// The network between the phones and the server.
@@ -77,6 +79,7 @@ impl Plan {
             audited: u32::MAX,
             deaf: 0..0,
             apart: 0..0,
+            package: PRESENCE.into(),
             expires: None,
             link: Link::default(),
             expects: Vec::new(),
@@ -137,6 +140,8 @@ pub struct Work {
     pub op: Op,
     /// How fast.
     pub rate: Rate,
+    /// How they lie in time at a rate.
+    pub arrivals: Arrivals,
     /// Most unfinished operations at [`Rate::Max`], over all threads.
     pub window: u64,
     /// How many.
@@ -146,6 +151,9 @@ pub struct Work {
     /// Which agents of the kind, as far as there are any.
     pub agents: Range<u32>,
 }
+
+/// The event package of RFC 3856.
+pub const PRESENCE: &str = "presence";
 
 /// All agents of a kind.
 pub const ALL: Range<u32> = 0..u32::MAX;
@@ -187,14 +195,21 @@ pub struct Common {
     pub settle: Nanos,
     /// Leave subscriptions, publications and bindings behind.
     pub keep: bool,
+    /// How operations lie in time at a rate.
+    pub arrivals: Arrivals,
 }
 
 impl Common {
+    /// An operation of all agents, once each.
+    fn work(&self, op: Op, rate: Rate) -> Work {
+        let Self { window, arrivals, .. } = *self;
+        let (amount, finish) = (PerAgent::Once, Finish::Answered);
+        Work { op, rate, arrivals, window, amount, finish, agents: ALL }
+    }
+
     /// As fast as possible, once for each agent.
     fn sweep(&self, name: &'static str, op: Op, finish: Finish) -> Phase {
-        let work =
-            Work { op, rate: Rate::Max, window: self.window, amount: PerAgent::Once, finish, agents: ALL };
-        Phase::new(name, vec![work])
+        Phase::new(name, vec![Work { finish, ..self.work(op, Rate::Max) }])
     }
 
     /// Waits until every watcher shows the newest document.

@@ -1,7 +1,7 @@
 //! Profiles: runs described by files that a user can copy and change.
 
 use super::contacts::Contacts;
-use super::{Common, Contact, Ends, Finish, PerAgent, Phase, Plan, Work};
+use super::{Common, Contact, Ends, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::{Nanos, nanos};
 use crate::expect::Expect;
@@ -387,7 +387,7 @@ impl PhaseText {
                 OpText::Poll => Op::Poll,
                 OpText::Race => Op::Race,
             };
-            works.push(Work { op, rate, window: common.window, amount, finish: Finish::Answered, agents });
+            works.push(Work { amount, agents, ..common.work(op, rate) });
         }
         let ends = self.settle.map_or(Ends::Done, |settle| Ends::Settled(nanos(settle.0)));
         ensure!(!works.is_empty() || self.settle.is_some(), "phase `{}` has nothing to do", self.name);
@@ -424,8 +424,9 @@ fn scaled(count: u32, scale: f64) -> u32 {
 mod tests {
     use super::*;
     use crate::clock::SECOND;
+    use crate::pace::Arrivals;
 
-    const COMMON: Common = Common { window: 8, settle: SECOND, keep: false };
+    const COMMON: Common = Common { window: 8, settle: SECOND, keep: false, arrivals: Arrivals::Even };
     const AS_IS: Size = Size { scale: 1.0, stretch: 1.0 };
 
     fn plan(text: &str, size: Size) -> anyhow::Result<Plan> {

@@ -1,6 +1,6 @@
 //! `publish`: publications per second without anybody watching.
 
-use super::{ALL, Common, Finish, PerAgent, Phase, Plan, Work};
+use super::{Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::Nanos;
 use crate::pace::Rate;
@@ -8,14 +8,7 @@ use crate::report::Latencies;
 
 /// All `presentities` publish once; then they change their states for `duration`.
 pub fn publish(common: &Common, presentities: u32, rate: Rate, duration: Nanos) -> Plan {
-    let work = Work {
-        op: Op::Publish,
-        rate,
-        window: common.window,
-        amount: PerAgent::For(duration),
-        finish: Finish::Answered,
-        agents: ALL,
-    };
+    let work = Work { amount: PerAgent::For(duration), ..common.work(Op::Publish, rate) };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
         Phase { measured: true, ..Phase::new("publish", vec![work]) },

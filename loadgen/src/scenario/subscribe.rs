@@ -1,6 +1,6 @@
 //! `subscribe`: subscriptions per second, each with its 200 and its first NOTIFY.
 
-use super::{ALL, Common, Finish, PerAgent, Phase, Plan, Work};
+use super::{Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::Nanos;
 use crate::pace::Rate;
@@ -16,14 +16,7 @@ pub fn subscribe(
     duration: Option<Nanos>,
 ) -> Plan {
     let amount = duration.map_or(PerAgent::Once, PerAgent::For);
-    let work = Work {
-        op: Op::Subscribe,
-        rate,
-        window: common.window,
-        amount,
-        finish: Finish::Answered,
-        agents: ALL,
-    };
+    let work = Work { amount, ..common.work(Op::Subscribe, rate) };
     let mut phases = vec![
         common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
         Phase { measured: true, ..Phase::new("subscribe", vec![work]) },

@@ -1,16 +1,16 @@
 //! What the agents make of a datagram.
 
-use crate::agent::{Answer, Op, Reaction, Told};
+use super::Crowd;
+use crate::agent::{Answer, Cause, Op, Reaction, Told};
 use crate::audit::Verdict;
-use crate::clock::Nanos;
-use crate::crowd::Crowd;
+use crate::clock::{Nanos, SECOND};
 use crate::ident::{Kind, fingerprint};
 use crate::message::{self, USER_AGENT};
 use crate::mmsg::Datagram;
 use crate::net::Outlet;
 use crate::stats::record;
+use crate::told::Plain;
 use comsipl_core::msg::{self, HeaderName, Message, Method};
-use memchr::memmem::Finder;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +23,16 @@ impl Crowd<'_> {
         let counters = self.counters();
         counters.bytes_received.add(datagram.bytes.len() as u64);
         counters.truncated.add(u64::from(datagram.truncated));
+        let plain = Plain::read(datagram.bytes);
+        let status = plain.as_ref().map(|plain| self.on_plain(plain, at));
+        match (status, &plain) {
+            (Some(None), _) => return,
+            (Some(Some(200)), Some(plain)) => {
+                let received = self.received.from(datagram.source);
+                return outlet.send(datagram.source, |out| plain.accept(out, received, ANSWER_END));
+            }
+            _ => {}
+        }
         let Ok(message) = msg::parse(datagram.bytes) else {
             counters.malformed.add(1);
             return;
@@ -30,7 +40,8 @@ impl Crowd<'_> {
         match (message.status(), message.method()) {
             (Some(status), _) => self.on_answer(&message, status, at),
             (_, Some(Method::Notify)) => {
-                if let Some(status) = self.on_notify(&message, at) {
+                let status = status.unwrap_or_else(|| self.on_general(&message, at));
+                if let Some(status) = status {
                     answer(outlet, &message, status, datagram.source);
                 }
             }
@@ -48,11 +59,7 @@ impl Crowd<'_> {
         let cseq = message.cseq();
         // RFC 3261 §17.1.3: a response belongs to a transaction by the branch of its top Via and the method of CSeq.
         let Some((ident, local, running)) = self.agent(message.call_id()).and_then(|(ident, local)| {
-            let running = match ident.kind {
-                Kind::Watcher => self.watchers[local].running,
-                Kind::Presentity => self.presentities[local].running,
-                Kind::Registrant => self.registrants[local].running,
-            };
+            let running = self.requests(ident.kind, local).running;
             let branch = self.shared.style.salt.branch(ident, cseq.number);
             running
                 .filter(|running| {
@@ -74,6 +81,7 @@ impl Crowd<'_> {
             contact: contact.and_then(|contact| contact.uri()),
             routes: &routes[..routes_len],
             min_expires: message.min_expires(),
+            retry_after: message.retry_after(),
             entity_tag: message.entity_tag(),
         };
         let reaction = match ident.kind {
@@ -110,17 +118,14 @@ impl Crowd<'_> {
             }
             Reaction::Again(cause) => {
                 match cause {
-                    crate::agent::Cause::TooBrief => counters.too_brief.add(1),
-                    crate::agent::Cause::TagUnknown => counters.tag_unknown.add(1),
-                    crate::agent::Cause::DialogUnknown => counters.dialog_unknown.add(1),
+                    Cause::TooBrief => counters.too_brief.add(1),
+                    Cause::TagUnknown => counters.tag_unknown.add(1),
+                    Cause::DialogUnknown => counters.dialog_unknown.add(1),
                 }
-                match ident.kind {
-                    Kind::Watcher => self.watchers[local].start_again(),
-                    Kind::Presentity => self.presentities[local].start_again(),
-                    Kind::Registrant => self.registrants[local].start_again(),
-                }
-                self.send_new(ident.kind, local, false);
-                return;
+                return self.start_again(ident.kind, local);
+            }
+            Reaction::Later(seconds) => {
+                return self.rest(ident.kind, local, at + u64::from(seconds) * SECOND);
             }
             Reaction::Outrun => counters.tag_unknown.add(1),
             Reaction::Refused(_) => counters.refused.add(1),
@@ -130,11 +135,44 @@ impl Crowd<'_> {
         }
     }
 
-    /// Takes a NOTIFY; the status to answer it with, if the phone answers at all.
-    fn on_notify(&mut self, message: &Message<'_>, at: Nanos) -> Option<u16> {
+    /// Takes a NOTIFY in the plain form; the status to answer it with, if the phone answers at all.
+    fn on_plain(&mut self, plain: &Plain<'_>, at: Nanos) -> Option<u16> {
+        let told = Told {
+            cseq: plain.cseq,
+            branch: fingerprint(plain.branch),
+            local_tag: Some(plain.to_tag),
+            remote_tag: Some(plain.from_tag),
+            contact: Some(plain.contact),
+            event_fits: plain.event == self.shared.style.package.as_bytes(),
+            terminated: Some(plain.terminated),
+            ..Told::default()
+        };
+        self.on_notify(plain.call_id, plain.body, told, at)
+    }
+
+    /// Takes a NOTIFY in any form.
+    fn on_general(&mut self, message: &Message<'_>, at: Nanos) -> Option<u16> {
+        let (routes, routes_len) = routes(message);
+        let contact = message.contacts().next().and_then(Result::ok);
+        let told = Told {
+            cseq: message.cseq().number,
+            branch: message.via().branch().map_or(0, fingerprint),
+            local_tag: message.to().tag(),
+            remote_tag: message.from().tag(),
+            contact: contact.and_then(|contact| contact.uri()),
+            routes: &routes[..routes_len],
+            event_fits: message.event().is_some_and(|event| event.is(&self.shared.style.package)),
+            terminated: message.subscription_state().map(|state| state.is("terminated")),
+            ..Told::default()
+        };
+        self.on_notify(message.call_id(), message.body(), told, at)
+    }
+
+    /// Takes a NOTIFY, of which `told` says all but what follows from its Call-ID and body.
+    fn on_notify(&mut self, call_id: &[u8], body: &[u8], mut told: Told<'_>, at: Nanos) -> Option<u16> {
         let counters = self.counters();
         self.last_notify = at;
-        let agent = self.agent(message.call_id()).filter(|(ident, _)| ident.kind == Kind::Watcher);
+        let agent = self.agent(call_id).filter(|(ident, _)| ident.kind == Kind::Watcher);
         let Some((ident, local)) = agent else {
             counters.unknown_dialog.add(1);
             return Some(481);
@@ -143,30 +181,19 @@ impl Crowd<'_> {
         let is_deaf = self.shared.plan.deaf.contains(&ident.index);
         if is_deaf {
             counters.ignored.add(1);
-            self.watchers[local].running?;
+            self.watchers[local].requests.running?;
         }
         let watcher = &self.watchers[local];
-        let mut state = message::find_state(message.body(), &Finder::new(&self.mark));
+        let mut state = message::find_state(body, &self.finder);
         if state.is_some_and(|state| state.presentity != watcher.presentity) {
             counters.wrong_document.add(1);
             state = None;
         }
-        let (routes, routes_len) = routes(message);
-        let contact = message.contacts().next().and_then(Result::ok);
-        let told = Told {
-            generation: ident.generation,
-            cseq: message.cseq().number,
-            branch: message.via().branch().map_or(0, fingerprint),
-            local_tag_fits: message.to().tag() == Some(&self.shared.style.salt.tag(ident)),
-            remote_tag: message.from().tag(),
-            contact: contact.and_then(|contact| contact.uri()),
-            routes: &routes[..routes_len],
-            event_fits: message.event().is_some_and(|event| event.is("presence")),
-            terminated: message.subscription_state().map(|state| state.is("terminated")),
-            state: state.map_or(0, |state| state.number),
-        };
+        told.generation = ident.generation;
+        told.local_tag_fits = told.local_tag == Some(&self.shared.style.salt.tag(ident));
+        told.state = state.map_or(0, |state| state.number);
         let was_active = watcher.is_active();
-        let running = watcher.running;
+        let running = watcher.requests.running;
         let watcher = &mut self.watchers[local];
         let reaction = watcher.on_notify(&told);
         let presentity = watcher.presentity;
@@ -192,7 +219,7 @@ impl Crowd<'_> {
         }
         if let (Verdict::Fresh, Some(state)) = (verdict, state) {
             if self.is_audited(local) {
-                self.shared.boards[presentity as usize].tell(state.number);
+                self.post().tell(presentity, state.number);
             }
             let is_apart = self.shared.plan.apart.contains(&presentity);
             // The first NOTIFY of a subscription tells what was published long before.
@@ -207,14 +234,14 @@ impl Crowd<'_> {
         {
             record(&mut timings.subscribe_notify, intended, at);
         }
-        if let (Some(running), None) = (running, self.watchers[local].running) {
+        if let (Some(running), None) = (running, self.watchers[local].requests.running) {
             self.finished(running.op, local);
         }
         (!is_deaf).then_some(reaction.status)
     }
 
     /// Counts a subscription that has begun or ended.
-    pub(crate) fn note_activity(&self, local: usize, was_active: bool) {
+    pub(super) fn note_activity(&self, local: usize, was_active: bool) {
         let watcher = &self.watchers[local];
         let watching = &self.shared.boards[watcher.presentity as usize].watching;
         match (was_active, watcher.is_active()) {
@@ -234,6 +261,10 @@ impl Crowd<'_> {
         }
     }
 }
+
+/// The end of every answer.
+const ANSWER_END: &[u8] =
+    concat!("\r\nUser-Agent: ", crate::message::user_agent!(), "\r\nContent-Length: 0\r\n\r\n").as_bytes();
 
 /// Answers a request. A 2xx repeats Record-Route, since a NOTIFY may make the dialog (RFC 3261 §12.1.1).
 fn answer(outlet: &mut Outlet<'_>, request: &Message<'_>, status: u16, source: SocketAddr) {

@@ -1,0 +1,128 @@
+//! What the agents of a thread want sent: first, again, and at last given up.
+
+use super::Crowd;
+use crate::clock::Nanos;
+use crate::ident::{Ident, Kind};
+use crate::net::Sockets;
+use crate::retransmit::Due;
+
+/// Most fired timers of a turn.
+const TIMERS_MAX: usize = 256;
+
+/// A request that an agent wants sent.
+pub(super) struct Outgoing {
+    kind: Kind,
+    local: usize,
+    /// Its sequence number.
+    cseq: u32,
+    /// Whether its lateness is the generator's.
+    first: bool,
+}
+
+impl Crowd<'_> {
+    /// Lists the running request of an agent, which is new, for sending. `first` if its lateness is the
+    /// generator's: not when it repeats its operation or waited for its turn.
+    pub(super) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
+        if let Some((ident, cseq)) = self.running(kind, local) {
+            self.send_one(kind, local, (ident, cseq), first);
+            let second = self.presentities.get(local).filter(|_| kind == Kind::Presentity);
+            let second = second.and_then(|presentity| presentity.unanswered().find(|&other| other != cseq));
+            if let Some(second) = second {
+                self.send_one(kind, local, (ident, second), first);
+            }
+        }
+    }
+
+    fn send_one(&mut self, kind: Kind, local: usize, name: (Ident, u32), first: bool) {
+        self.counters().requests_sent.add(1);
+        self.retransmit.arm(self.shared.clock.now(), name);
+        self.outbox.push(Outgoing { kind, local, cseq: name.1, first });
+    }
+
+    /// Retransmits and gives up what is due, a bounded number; how many.
+    pub fn fire_timers(&mut self, now: Nanos) -> usize {
+        for fired in 0..TIMERS_MAX {
+            let Self { watchers, presentities, registrants, retransmit, thread, shared, .. } = self;
+            let threads = shared.posts.len();
+            let due = retransmit.take(now, |(ident, cseq)| {
+                let local = (ident.index as usize - *thread) / threads;
+                let running = match ident.kind {
+                    Kind::Watcher => watchers[local].requests.running,
+                    Kind::Presentity => {
+                        return presentities[local].unanswered().any(|unanswered| unanswered == cseq);
+                    }
+                    Kind::Registrant => registrants[local].requests.running,
+                };
+                running.is_some_and(|running| running.cseq == cseq && !running.rests)
+            });
+            match due {
+                None => return fired,
+                Some(Due::Again((Ident { kind, index, .. }, cseq))) => {
+                    let local = self.local(index);
+                    // A watcher's transaction lives on after its 200 until the NOTIFY has come.
+                    let answered = kind == Kind::Watcher
+                        && self.watchers[local].requests.running.is_some_and(|running| running.answered);
+                    if !answered {
+                        self.counters().retransmissions_sent.add(1);
+                        self.outbox.push(Outgoing { kind, local, cseq, first: false });
+                    }
+                }
+                Some(Due::TimedOut((ident, _))) => self.time_out(ident.kind, self.local(ident.index)),
+            }
+        }
+        TIMERS_MAX
+    }
+
+    fn time_out(&mut self, kind: Kind, local: usize) {
+        let running = self.requests(kind, local).running;
+        match kind {
+            Kind::Watcher => self.watchers[local].give_up(),
+            Kind::Presentity => {
+                self.presentities[local].give_up();
+                self.post_state(local);
+            }
+            Kind::Registrant => self.registrants[local].give_up(),
+        }
+        self.counters().timed_out.add(1);
+        if let Some(running) = running {
+            self.finished(running.op, local);
+        }
+    }
+
+    /// Writes what the agents want sent into the queues of the sockets.
+    pub fn write_out(&mut self, sockets: &mut Sockets) {
+        let Self { watchers, presentities, registrants, outbox, leaving, shared, scratch, thread, .. } = self;
+        let (style, target) = (&shared.style, shared.target);
+        for Outgoing { kind, local, cseq, first } in outbox.drain(..) {
+            let index = (local * shared.posts.len() + *thread) as u32;
+            let socket = sockets.of_agent(local);
+            let running = match kind {
+                Kind::Watcher => {
+                    let watcher = &watchers[local];
+                    // A run against loopback stays there, whatever the server's Contact says.
+                    let hop =
+                        watcher.next_hop().filter(|hop| hop.ip().is_loopback() || !target.ip().is_loopback());
+                    sockets.send(socket, hop.unwrap_or(target), |out, local| {
+                        watcher.write(out, style, index, local);
+                    });
+                    watcher.requests.running
+                }
+                Kind::Presentity => {
+                    let presentity = &presentities[local];
+                    sockets.send(socket, target, |out, local| {
+                        presentity.write(cseq, out, scratch, style, index, local);
+                    });
+                    presentity.requests.running
+                }
+                Kind::Registrant => {
+                    let registrant = &registrants[local];
+                    sockets.send(socket, target, |out, local| registrant.write(out, style, index, local));
+                    registrant.requests.running
+                }
+            };
+            if let (true, Some(running)) = (first, running) {
+                leaving.push(running.intended);
+            }
+        }
+    }
+}
