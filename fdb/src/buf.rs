@@ -1,7 +1,49 @@
-//! A copied record.
+//! A record, in place or copied.
 
 use crate::kind::Kind;
 use crate::layout::{CHAIN_BYTES, FIXED_WORDS, INLINE_BYTES};
+
+/// A record: where it lies in the file ([`Partition::view`](crate::Partition::view)), or a copy of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'r> {
+    pub(crate) kind: Kind,
+    pub(crate) version: u64,
+    pub(crate) fixed: &'r [u64; FIXED_WORDS],
+    pub(crate) payload: &'r [u8],
+}
+
+impl<'r> Record<'r> {
+    /// What the record holds.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The record's sequence number; see [`RecordBuf::version`].
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The fixed words.
+    #[must_use]
+    pub const fn fixed(&self) -> &'r [u64; FIXED_WORDS] {
+        self.fixed
+    }
+
+    /// The payload.
+    #[must_use]
+    pub const fn payload(&self) -> &'r [u8] {
+        self.payload
+    }
+}
+
+impl<'r> From<&'r RecordBuf> for Record<'r> {
+    #[inline]
+    fn from(buf: &'r RecordBuf) -> Self {
+        buf.record()
+    }
+}
 
 /// A copied record. Reuse it between reads: once it has held the longest record it allocates no more.
 ///
@@ -23,6 +65,13 @@ impl RecordBuf {
         let mut buf = Self::default();
         buf.reserve(0);
         buf
+    }
+
+    /// The record.
+    #[must_use]
+    #[inline]
+    pub fn record(&self) -> Record<'_> {
+        Record { kind: self.kind, version: self.version, fixed: &self.fixed, payload: self.payload() }
     }
 
     /// What the record holds.

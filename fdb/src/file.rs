@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::buf::RecordBuf;
@@ -34,7 +35,7 @@ impl fmt::Display for RecordId {
 
 /// An open file, shared by all threads of the process. Reading takes no lock and never makes a writer wait.
 pub struct Fdb {
-    pub(crate) map: Map,
+    pub(crate) map: Arc<Map>,
     pub(crate) file: File,
     pub(crate) path: PathBuf,
     pub(crate) kind: FileKind,
@@ -197,12 +198,6 @@ impl Fdb {
     pub(crate) fn record(&self, partition: u8, slot: u32) -> Option<&[ReadWord; RECORD_WORDS]> {
         (slot / EXTENT_RECORDS < self.extents(partition))
             .then(|| self.map.words(record_offset(partition, slot)))
-    }
-
-    /// A record to load and store. The caller is its partition's writer and knows that its extent is in use.
-    #[inline]
-    pub(crate) fn record_cells(&self, partition: u8, slot: u32) -> &[AtomicU64; RECORD_WORDS] {
-        self.map.cells(record_offset(partition, slot))
     }
 }
 

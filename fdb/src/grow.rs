@@ -10,12 +10,14 @@ use rustix::io::Errno;
 use crate::error::Full;
 use crate::file::Fdb;
 use crate::layout::{EXTENT_BYTES, EXTENT_RECORDS, RECORD_BYTES, extent_offset};
+use crate::map::Pen;
 use crate::record::COMMIT;
 use crate::seqlock::{Load, Word};
 
-/// Reserves extent `extent` of `partition` on disk and in memory, all its slots free. The caller counts it afterwards.
-pub(crate) fn extent(file: &Fdb, partition: u8, extent: u32) -> Result<(), Full> {
-    let offset = extent_offset(partition, extent);
+/// Reserves extent `extent` of the pen's partition on disk and in memory, all its slots free. The caller counts it
+/// afterwards.
+pub(crate) fn extent(file: &Fdb, pen: &mut Pen, extent: u32) -> Result<(), Full> {
+    let offset = extent_offset(pen.partition(), extent);
     match reserve(&file.file, offset, EXTENT_BYTES) {
         // A file system without fallocate: written zeros are reserved as well. Nothing counts this extent yet.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -28,12 +30,11 @@ pub(crate) fn extent(file: &Fdb, partition: u8, extent: u32) -> Result<(), Full>
         }
         other => other.map_err(|errno| Full::Disk(errno.raw_os_error()))?,
     }
-    file.map
-        .populate_write(offset, EXTENT_BYTES)
+    pen.populate(extent)
         .map_err(|error| Full::Disk(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())))?;
     // After a power cut the disk may hold records of an extent whose count was never synced. They must not rise again.
     for slot in extent * EXTENT_RECORDS..(extent + 1) * EXTENT_RECORDS {
-        let record = file.record_cells(partition, slot);
+        let record = pen.cells(slot);
         if Load::get(&record[COMMIT]) != 0 {
             Word::set(&record[COMMIT], 0);
             AtomicU64::release();

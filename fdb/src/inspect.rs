@@ -155,7 +155,7 @@ impl VerifyReport {
                 Ok(()) => {
                     let kind = buf.kind();
                     self.records[usize::from(kind.code() - Kind::ALL[0].code())] += 1;
-                    if let Err(error) = AnyRecord::decode(buf) {
+                    if let Err(error) = AnyRecord::decode(buf.record()) {
                         self.undecodable += 1;
                         self.problem(id, ProblemKind::Undecodable(error));
                     }

@@ -53,7 +53,7 @@ pub mod schema;
 mod seqlock;
 mod superblock;
 
-pub use buf::RecordBuf;
+pub use buf::{Record, RecordBuf};
 pub use error::{Full, OpenError, OpenFault, ReadError};
 pub use file::{Fdb, PartitionUsage, RecordId, Usage};
 pub use index::Index;

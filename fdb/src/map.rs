@@ -1,7 +1,9 @@
 //! The mapping of a file, and the only `unsafe` code of the crate.
 //!
 //! Invariants:
-//!   * Mapped memory is only ever seen as words of `AtomicU64`: no `&[u8]`, no `&mut` into it exists.
+//!   * Mapped memory is seen as words of `AtomicU64`. The records of a partition may also be seen as plain words, through
+//!     the partition's [`Pen`] alone: storing takes the pen by `&mut`, so nobody stores while a plain view is borrowed. Others
+//!     may load meanwhile, atomically; loads do not race with loads. No `&mut` into the mapping exists.
 //!   * Words of a read-only mapping can be loaded, never stored.
 //!   * The mapping is as long as the file may ever become. Touching a page beyond the file's end raises SIGBUS, so
 //!     callers only name words of the superblock, of the partition headers and of extents that a header counts; these
@@ -11,24 +13,34 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::layout::WORD_BYTES;
+use crate::layout::{
+    DATA_START, EXTENT_BYTES, EXTENT_RECORDS, INLINE_BYTES, INLINE_START, PARTITIONS, RECORD_BYTES,
+    RECORD_WORDS, WORD_BYTES, extent_offset, record_offset,
+};
 use crate::seqlock::Load;
 
+// A view of bytes in place shows them in the order of the file only there.
+const _: () = assert!(cfg!(target_endian = "little"), "the format is little-endian, and read in place");
+
 /// A mapping of a whole file, present and future.
+#[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
     writable: bool,
 }
 
 impl Map {
-    /// Maps `length` bytes of `file`, which may be shorter, for reading and writing.
-    pub(crate) fn writable(file: &File, length: u64) -> io::Result<Self> {
+    /// Maps `length` bytes of `file`, which may be shorter, for reading and writing, and gives the pens of all partitions.
+    pub(crate) fn writable(file: &File, length: u64) -> io::Result<(Arc<Self>, Vec<Pen>)> {
         let raw = MmapOptions::new().len(bytes(length)?).map_raw(file)?;
-        Ok(Self { raw, writable: true })
+        let map = Arc::new(Self { raw, writable: true });
+        let pens = (0..PARTITIONS as u8).map(|partition| Pen { map: Arc::clone(&map), partition }).collect();
+        Ok((map, pens))
     }
 
     /// Maps `length` bytes of `file`, which may be shorter, for reading only.
@@ -50,12 +62,18 @@ impl Map {
         unsafe { &*start.cast::<[ReadWord; N]>() }
     }
 
-    /// `N` words at `offset` (bytes), to load and store.
+    /// `N` words at `offset` (bytes) in front of the records, to load and store.
     ///
     /// # Panics
-    /// If they are not inside the mapping, or the mapping is read-only.
+    /// If they are not in front of the records, or the mapping is read-only.
     #[inline]
     pub(crate) fn cells<const N: usize>(&self, offset: u64) -> &[AtomicU64; N] {
+        assert!(offset < DATA_START, "only a pen writes records");
+        self.cells_anywhere(offset)
+    }
+
+    #[inline]
+    fn cells_anywhere<const N: usize>(&self, offset: u64) -> &[AtomicU64; N] {
         assert!(self.writable, "a reader does not write");
         let start = self.start::<N>(offset);
         // SAFETY: `start` gives a pointer to `N * 8` bytes inside `self.raw`, aligned to 8, and the mapping lives as long
@@ -98,6 +116,94 @@ impl Map {
     }
 }
 
+/// The right to store into the records of one partition. There is one for each, made with the mapping.
+#[derive(Debug)]
+pub(crate) struct Pen {
+    map: Arc<Map>,
+    partition: u8,
+}
+
+impl Pen {
+    /// The partition that it writes.
+    #[inline]
+    pub(crate) const fn partition(&self) -> u8 {
+        self.partition
+    }
+
+    /// A record to load and store. The caller knows that its extent is in use (or about to be).
+    ///
+    /// # Panics
+    /// If it is not inside the mapping.
+    #[inline]
+    pub(crate) fn cells(&mut self, slot: u32) -> &[AtomicU64; RECORD_WORDS] {
+        self.map.cells_anywhere(record_offset(self.partition, slot))
+    }
+
+    /// A record in place, as plain words. The caller knows that its extent is in use.
+    ///
+    /// # Panics
+    /// If it is not inside the mapping.
+    #[inline]
+    pub(crate) fn words(&self, slot: u32) -> &[u64; RECORD_WORDS] {
+        let start = self.map.start::<RECORD_WORDS>(record_offset(self.partition, slot));
+        // SAFETY: `start` gives a pointer to the record's bytes inside the mapping, aligned to 8; the mapping lives as long
+        // as the reference (through `self.map`), and every bit pattern is a `u64`. The words do not change meanwhile:
+        // stores into records are made through the cells of this partition's only pen, which would borrow it mutably,
+        // and other processes are kept from writing by the lock on the file. Other threads load them atomically at most.
+        unsafe { &*start.cast::<[u64; RECORD_WORDS]>() }
+    }
+
+    /// Asks the processor to have a record in its cache soon. A slot that is not inside the mapping is left alone.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let offset = record_offset(self.partition, slot);
+        if offset + RECORD_BYTES as u64 <= self.map.raw.len() as u64 {
+            let start = self.map.start::<RECORD_WORDS>(offset);
+            for line in (0..RECORD_BYTES).step_by(LINE_BYTES) {
+                prefetch_line(start.wrapping_add(line));
+            }
+        }
+    }
+
+    /// Asks the kernel to have the pages of an extent present for writing, like [`Map::populate_write`].
+    pub(crate) fn populate(&self, extent: u32) -> io::Result<()> {
+        debug_assert_eq!(EXTENT_BYTES, u64::from(EXTENT_RECORDS) * RECORD_BYTES as u64);
+        self.map.populate_write(extent_offset(self.partition, extent), EXTENT_BYTES)
+    }
+}
+
+/// The inline payload of a head record, as bytes.
+#[inline]
+pub(crate) fn inline_bytes(record: &[u64; RECORD_WORDS]) -> &[u8; INLINE_BYTES] {
+    const { assert!(INLINE_BYTES == (RECORD_WORDS - INLINE_START) * WORD_BYTES) };
+    bytes_from::<INLINE_START, INLINE_BYTES>(record)
+}
+
+/// `N` bytes of a record, from its word `START` on.
+#[inline]
+pub(crate) fn bytes_from<const START: usize, const N: usize>(record: &[u64; RECORD_WORDS]) -> &[u8; N] {
+    const { assert!(START * WORD_BYTES + N <= RECORD_BYTES) };
+    let words = record[START..].as_ptr();
+    // SAFETY: `words` points to `RECORD_BYTES - START * 8` bytes that `record` borrows, of which `N` are used as the
+    // assertion says. Bytes have no alignment, and every bit pattern of a word is eight bytes.
+    unsafe { &*words.cast::<[u8; N]>() }
+}
+
+/// Bytes that a processor moves between memory and cache at a time.
+const LINE_BYTES: usize = 64;
+
+#[inline]
+fn prefetch_line(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch has no effect but on caches, whatever the address; every x86-64 processor has SSE.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
 /// A mapped word that is only loaded.
 #[repr(transparent)]
 pub(crate) struct ReadWord(AtomicU64);
@@ -132,7 +238,7 @@ mod tests {
     #[test]
     fn stores_reach_the_file_and_other_mappings() {
         let file = file();
-        let writer = Map::writable(&file, 4096).expect("mapped");
+        let (writer, _) = Map::writable(&file, 4096).expect("mapped");
         let reader = Map::read_only(&file, 4096).expect("mapped");
         Word::set(&writer.cells::<2>(8)[1], 42);
         assert_eq!(reader.words::<1>(16)[0].get(), 42);
@@ -143,7 +249,7 @@ mod tests {
 
     #[test]
     fn pages_beyond_the_end_are_told_without_a_signal() {
-        let map = Map::writable(&file(), 1 << 20).expect("a mapping may be longer than its file");
+        let (map, _) = Map::writable(&file(), 1 << 20).expect("a mapping may be longer than its file");
         assert!(map.populate_write(0, 4096).is_ok());
         assert!(map.populate_read(0, 4096).is_ok());
         assert!(map.populate_write(8192, 4096).is_err());
@@ -152,14 +258,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "outside the mapping")]
     fn words_outside_are_refused() {
-        let map = Map::writable(&file(), 4096).expect("mapped");
+        let (map, _) = Map::writable(&file(), 4096).expect("mapped");
         let _ = map.words::<2>(4088);
     }
 
     #[test]
     #[should_panic(expected = "outside the mapping")]
     fn an_offset_that_overflows_is_refused() {
-        let map = Map::writable(&file(), 4096).expect("mapped");
+        let (map, _) = Map::writable(&file(), 4096).expect("mapped");
         let _ = map.words::<2>(u64::MAX - 7);
     }
 
@@ -168,5 +274,32 @@ mod tests {
     fn a_read_only_mapping_gives_no_cells() {
         let map = Map::read_only(&file(), 4096).expect("mapped");
         let _ = map.cells::<1>(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "only a pen writes records")]
+    fn records_are_not_written_without_a_pen() {
+        let (map, _) = Map::writable(&file(), 1 << 20).expect("mapped");
+        let _ = map.cells::<1>(DATA_START);
+    }
+
+    #[test]
+    fn a_pen_sees_what_it_stored_and_others_do_too() {
+        let file = file();
+        file.set_len(DATA_START + EXTENT_BYTES * PARTITIONS as u64).expect("room for an extent of each");
+        let length = DATA_START + EXTENT_BYTES * PARTITIONS as u64;
+        let (map, mut pens) = Map::writable(&file, length).expect("mapped");
+        let pen = &mut pens[3];
+        assert_eq!(pen.partition(), 3);
+        for (n, cell) in (0u64..).zip(pen.cells(7)) {
+            Word::set(cell, 0x0101_0101_0101_0101 * n);
+        }
+        let words = pen.words(7);
+        assert_eq!(words[5], 0x0505_0505_0505_0505);
+        assert_eq!(inline_bytes(words)[..9], [16, 16, 16, 16, 16, 16, 16, 16, 17]);
+        assert_eq!(map.words::<RECORD_WORDS>(record_offset(3, 7))[5].get(), words[5]);
+        assert_eq!(pens[4].words(7), &[0; RECORD_WORDS]);
+        pens[3].prefetch(7);
+        pens[3].prefetch(u32::MAX);
     }
 }

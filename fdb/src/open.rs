@@ -4,9 +4,8 @@ use std::fs::{File, OpenOptions as FileOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -22,7 +21,7 @@ use crate::layout::{
     WORD_BYTES, checked_count, count_of, extent_offset, header, header_offset, length_needed, map_length,
     superblock as word,
 };
-use crate::map::Map;
+use crate::map::{Map, Pen};
 use crate::partition::Partition;
 use crate::recover::{Scan, scan};
 use crate::seqlock::Word;
@@ -135,7 +134,7 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
             }
         }
     }
-    let map = Map::writable(&file, map_length(extents_max)).map_err(io_fault("mapping"))?;
+    let (map, pens) = Map::writable(&file, map_length(extents_max)).map_err(io_fault("mapping"))?;
     map.populate_write(0, DATA_START).map_err(io_fault("reading"))?;
     let fdb = Arc::new(Fdb {
         map,
@@ -149,7 +148,7 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
     });
     let boots = state.superblock.boots.saturating_add(1);
     fdb.begin(&state, &extents, boots);
-    let scans = scan_all(&fdb, options.threads).map_err(io_fault("reading"))?;
+    let scans = scan_all(&fdb, pens, options.threads).map_err(io_fault("reading"))?;
     let mut recovery = Recovery {
         created,
         clean: state.superblock.clean,
@@ -159,12 +158,12 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
         ..Recovery::default()
     };
     let mut partitions = Vec::with_capacity(PARTITIONS);
-    for (number, scan) in scans.into_iter().enumerate() {
+    for (pen, scan) in scans {
         recovery.records += u64::from(scan.records);
         recovery.torn_dropped += scan.torn_dropped;
         recovery.redone += u64::from(scan.redone);
         recovery.orphans_freed += scan.orphans_freed;
-        partitions.push(Partition::new(Arc::clone(&fdb), number as u8, scan.free, scan.records));
+        partitions.push(Partition::new(Arc::clone(&fdb), pen, scan.free, scan.records));
     }
     recovery.elapsed = start.elapsed();
     Ok(Opened { file: fdb, partitions, recovery })
@@ -177,7 +176,7 @@ fn open_reader(path: &Path) -> Result<Arc<Fdb>, OpenFault> {
     let length = file.metadata().map_err(io_fault("reading the length"))?.len();
     state.check_length(length, &state.extents)?;
     let extents_max = state.extents.iter().copied().fold(state.superblock.extents_max, u32::max);
-    let map = Map::read_only(&file, map_length(extents_max)).map_err(io_fault("mapping"))?;
+    let map = Arc::new(Map::read_only(&file, map_length(extents_max)).map_err(io_fault("mapping"))?);
     Ok(Arc::new(Fdb {
         map,
         file,
@@ -329,20 +328,19 @@ fn create(file: &File, path: &Path, kind: FileKind, hash_key: Option<[u64; 2]>) 
     File::open(folder)?.sync_all()
 }
 
-/// Recovers all partitions, `threads` at a time.
-fn scan_all(file: &Fdb, threads: usize) -> io::Result<Vec<Scan>> {
+/// Recovers all partitions, `threads` at a time; gives them in the order of their numbers.
+fn scan_all(file: &Fdb, pens: Vec<Pen>, threads: usize) -> io::Result<Vec<(Pen, Scan)>> {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { cores() } else { threads }.min(PARTITIONS);
-    let next = AtomicUsize::new(0);
-    let work = || -> io::Result<Vec<(usize, Scan)>> {
+    let pens = Mutex::new(pens.into_iter());
+    let next = || pens.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> io::Result<Vec<(Pen, Scan)>> {
         let mut scans = Vec::new();
-        loop {
-            let partition = next.fetch_add(1, Ordering::Relaxed);
-            if partition >= PARTITIONS {
-                return Ok(scans);
-            }
-            scans.push((partition, scan(file, partition as u8)?));
+        while let Some(mut pen) = next() {
+            let scan = scan(file, &mut pen)?;
+            scans.push((pen, scan));
         }
+        Ok(scans)
     };
     let mut scans = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
@@ -352,8 +350,8 @@ fn scan_all(file: &Fdb, threads: usize) -> io::Result<Vec<Scan>> {
         }
         Ok::<_, io::Error>(scans)
     })?;
-    scans.sort_unstable_by_key(|(partition, _)| *partition);
-    Ok(scans.into_iter().map(|(_, scan)| scan).collect())
+    scans.sort_unstable_by_key(|(pen, _)| pen.partition());
+    Ok(scans)
 }
 
 /// The byte ranges of extents in use, neighbours joined.

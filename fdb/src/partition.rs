@@ -9,19 +9,18 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::buf::RecordBuf;
+use crate::buf::{Record, RecordBuf};
 use crate::error::{Full, ReadError};
-use crate::file::{Fdb, RecordId, key_of};
+use crate::file::{Fdb, key_of};
 use crate::gather::Gather;
 use crate::grow;
-use crate::kind::Kind;
+use crate::kind::{CHAIN, Kind};
 use crate::layout::{
     CHAIN_BYTES, EXTENT_RECORDS, FIXED_WORDS, INLINE_BYTES, INLINE_START, PAYLOAD_MAX, RECORD_HEADER_WORDS,
     RECORD_WORDS, chain_records, checked_count, header,
 };
-use crate::record::{
-    COMMIT, Commit, Head, HeadWords, Link, NO_SLOT, copy_header, is_free, stamp_of, store_payload, unpair,
-};
+use crate::map::{Pen, bytes_from, inline_bytes};
+use crate::record::{COMMIT, Commit, Head, Link, NO_SLOT, is_free, stamp_of, store_payload, unpair};
 use crate::redo;
 use crate::schema::Schema;
 use crate::seqlock::{Load, Word, write};
@@ -32,6 +31,7 @@ use crate::seqlock::{Load, Word, write};
 #[derive(Debug)]
 pub struct Partition {
     file: Arc<Fdb>,
+    pen: Pen,
     number: u8,
     /// Free slots in the extents in use; the last one is taken first.
     free: Vec<u32>,
@@ -43,10 +43,11 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(file: Arc<Fdb>, number: u8, free: Vec<u32>, records: u32) -> Self {
+    pub(crate) fn new(file: Arc<Fdb>, pen: Pen, free: Vec<u32>, records: u32) -> Self {
+        let number = pen.partition();
         let extents = file.extents(number);
         let partition =
-            Self { file, number, free, records, extents, links: Vec::new(), links_before: Vec::new() };
+            Self { file, pen, number, free, records, extents, links: Vec::new(), links_before: Vec::new() };
         partition.store_counts();
         partition
     }
@@ -86,7 +87,7 @@ impl Partition {
         let chain = chain_records(length);
         self.reserve(chain + 1)?;
         let slot = self.free.pop().expect("reserved above");
-        let sequence = self.cells(slot)[0].get().wrapping_add(2);
+        let sequence = self.pen.words(slot)[0].wrapping_add(2);
         let mut inline = [0; INLINE_BYTES];
         let mut gather = Gather::new(parts);
         let inline = gather.fill(&mut inline);
@@ -101,7 +102,7 @@ impl Partition {
             fixed: *fixed,
         };
         let words = head.pack(self.number, slot);
-        let record = self.cells(slot);
+        let record = self.pen.cells(slot);
         write(&record[0], || {
             store(&record[COMMIT + 1..], words[1..].iter().copied());
             store_payload(&record[INLINE_START..], inline);
@@ -155,8 +156,8 @@ impl Partition {
         let length = payload_length(parts)?;
         let chain = chain_records(length);
         self.reserve(chain)?;
-        self.collect_chain(&before);
-        let sequence = self.cells(slot)[0].get().wrapping_add(2);
+        self.collect_chain(slot, &before);
+        let sequence = self.pen.words(slot)[0].wrapping_add(2);
         let mut inline = [0; INLINE_BYTES];
         let mut gather = Gather::new(parts);
         let inline = gather.fill(&mut inline);
@@ -196,7 +197,7 @@ impl Partition {
     /// If `slot` holds no record.
     pub fn update_fixed(&mut self, slot: u32, fixed: &[u64; FIXED_WORDS]) {
         let before = self.head(slot);
-        let sequence = self.cells(slot)[0].get().wrapping_add(2);
+        let sequence = self.pen.words(slot)[0].wrapping_add(2);
         self.overwrite(slot, sequence, &Head { fixed: *fixed, ..before }, &[]);
         self.reindex(slot, &before, fixed);
     }
@@ -211,37 +212,82 @@ impl Partition {
             let known = self.file.index(self.number).remove(key_of(&before.fixed), slot);
             debug_assert!(known, "the index knows every indexed record");
         }
-        self.collect_chain(&before);
+        self.collect_chain(slot, &before);
         self.free_slot(slot);
         self.free_chain();
         self.records -= 1;
         self.store_counts();
     }
 
-    /// Copies a record into `buf`, like [`Fdb::read`]; never [`ReadError::Busy`] in the writer's own thread.
+    /// A record in place, for as long as nothing of this partition is written: without a copy, a lock and a checksum. Only
+    /// a payload with a chain is put together in `buf`.
+    ///
+    /// What this process wrote, or recovery checked, is not checked again; lengths and places are, so that whatever the
+    /// disk may do to a page, the view stays inside its records. To look at a record's checksum there is [`Fdb::read`].
     ///
     /// # Errors
-    /// [`ReadError::Missing`] and [`ReadError::Torn`].
-    pub fn read(&self, slot: u32, buf: &mut RecordBuf) -> Result<(), ReadError> {
-        self.file.read(RecordId { partition: self.number, slot }, buf)
+    /// [`ReadError::Missing`], and [`ReadError::Torn`] where the record's lengths or its chain are impossible.
+    #[inline]
+    pub fn view<'r>(&'r self, slot: u32, buf: &'r mut RecordBuf) -> Result<Record<'r>, ReadError> {
+        let words = self.words(slot).ok_or(ReadError::Missing)?;
+        let commit = Commit::unpack(words[COMMIT]);
+        let kind = Kind::of(commit.kind).ok_or(ReadError::Missing)?;
+        let (length, next) = unpair(words[2]);
+        if commit.count > 0 {
+            self.gather_chain(slot, length as usize, next, commit.count, buf)?;
+        }
+        let fixed =
+            words[RECORD_HEADER_WORDS..INLINE_START].try_into().expect("there are so many typed words");
+        let payload = if commit.count > 0 { buf.payload() } else { &inline_bytes(words)[..] };
+        let payload = payload.get(..length as usize).ok_or(ReadError::Torn)?;
+        Ok(Record { kind, version: words[0], fixed, payload })
     }
 
-    /// Kind and fixed words of a record, without its payload and without a checksum: cheap. `None`: `slot` holds no
-    /// record.
-    #[must_use]
-    pub fn fixed(&self, slot: u32) -> Option<(Kind, [u64; FIXED_WORDS])> {
-        if slot / EXTENT_RECORDS >= self.extents {
-            return None;
+    /// Copies a record into `buf`, for a caller that writes while it still needs it; else [`view`](Self::view) is
+    /// cheaper. After `Err`, `buf` holds nothing.
+    ///
+    /// # Errors
+    /// As for [`view`](Self::view).
+    pub fn read(&self, slot: u32, buf: &mut RecordBuf) -> Result<(), ReadError> {
+        buf.length = 0;
+        buf.reserve(0);
+        let words = self.words(slot).ok_or(ReadError::Missing)?;
+        let commit = Commit::unpack(words[COMMIT]);
+        let kind = Kind::of(commit.kind).ok_or(ReadError::Missing)?;
+        let (length, next) = unpair(words[2]);
+        if commit.count > 0 {
+            self.gather_chain(slot, length as usize, next, commit.count, buf)?;
+        } else {
+            let payload = inline_bytes(words).get(..length as usize).ok_or(ReadError::Torn)?;
+            buf.bytes[..payload.len()].copy_from_slice(payload);
+            buf.length = payload.len();
         }
-        let record = self.cells(slot);
-        let kind = Kind::of(Commit::unpack(record[COMMIT].get()).kind)?;
-        Some((kind, std::array::from_fn(|i| record[RECORD_HEADER_WORDS + i].get())))
+        buf.kind = kind;
+        buf.version = words[0];
+        buf.fixed.copy_from_slice(&words[RECORD_HEADER_WORDS..INLINE_START]);
+        Ok(())
+    }
+
+    /// Asks the processor to have a record in its cache soon, if there may be one in `slot`: for a caller that will need a
+    /// record after the one it works on.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        self.pen.prefetch(slot);
+    }
+
+    /// Kind and fixed words of a record, without its payload: cheap. `None`: `slot` holds no record.
+    #[must_use]
+    #[inline]
+    pub fn fixed(&self, slot: u32) -> Option<(Kind, [u64; FIXED_WORDS])> {
+        let words = self.words(slot)?;
+        let kind = Kind::of(Commit::unpack(words[COMMIT]).kind)?;
+        Some((kind, std::array::from_fn(|i| words[RECORD_HEADER_WORDS + i])))
     }
 
     /// All records: slot and kind, in the order of their slots. For rebuilding what the caller keeps in memory.
     pub fn heads(&self) -> impl Iterator<Item = (u32, Kind)> {
         (0..self.extents * EXTENT_RECORDS).filter_map(|slot| {
-            let kind = Kind::of(Commit::unpack(self.cells(slot)[COMMIT].get()).kind)?;
+            let kind = Kind::of(Commit::unpack(self.words(slot)?[COMMIT]).kind)?;
             Some((slot, kind))
         })
     }
@@ -250,7 +296,10 @@ impl Partition {
     #[must_use]
     pub fn find(&self, key: u128) -> Option<u32> {
         self.file.index(self.number).find(key, |slot| {
-            self.fixed(slot).is_some_and(|(kind, fixed)| kind.indexed() && key_of(&fixed) == key)
+            self.words(slot).is_some_and(|words| {
+                Kind::of(Commit::unpack(words[COMMIT]).kind).is_some_and(Kind::indexed)
+                    && key_of(&words[RECORD_HEADER_WORDS..]) == key
+            })
         })
     }
 
@@ -272,24 +321,53 @@ impl Partition {
         Word::set(&self.file.header_cells(self.number)[header::UNDELIVERED], unix_ms);
     }
 
+    /// A slot in place, if its extent is in use.
     #[inline]
-    fn cells(&self, slot: u32) -> &[AtomicU64; RECORD_WORDS] {
-        debug_assert!(slot / EXTENT_RECORDS < self.extents);
-        self.file.record_cells(self.number, slot)
+    fn words(&self, slot: u32) -> Option<&[u64; RECORD_WORDS]> {
+        (slot / EXTENT_RECORDS < self.extents).then(|| self.pen.words(slot))
+    }
+
+    /// Puts a payload of `length` bytes with `chain` chain records, the first of them in `next`, together in `buf`.
+    fn gather_chain(
+        &self,
+        slot: u32,
+        length: usize,
+        next: u32,
+        chain: u16,
+        buf: &mut RecordBuf,
+    ) -> Result<(), ReadError> {
+        buf.length = 0;
+        if length > PAYLOAD_MAX || chain_records(length) != usize::from(chain) {
+            return Err(ReadError::Torn);
+        }
+        let head = self.words(slot).ok_or(ReadError::Missing)?;
+        buf.reserve(usize::from(chain));
+        let (inline, mut rest) = buf.bytes[..length].split_at_mut(INLINE_BYTES);
+        inline.copy_from_slice(inline_bytes(head));
+        let mut next = next;
+        for _ in 0..chain {
+            let link = Self::own_link(&self.pen, self.extents, next, slot).ok_or(ReadError::Torn)?;
+            let part;
+            (part, rest) = rest.split_at_mut(rest.len().min(CHAIN_BYTES));
+            part.copy_from_slice(&bytes_from::<RECORD_HEADER_WORDS, CHAIN_BYTES>(link)[..part.len()]);
+            next = unpair(link[2]).1;
+        }
+        buf.length = length;
+        Ok(())
     }
 
     /// The head in `slot`, trusted: this thread wrote it, or recovery checked it.
     fn head(&self, slot: u32) -> Head {
-        let in_use = slot / EXTENT_RECORDS < self.extents;
-        assert!(in_use, "slot {slot} of partition {} is not in use", self.number);
-        let words: HeadWords = copy_header(self.cells(slot));
-        let commit = Commit::unpack(words[0]);
+        let Some(words) = self.words(slot) else {
+            panic!("slot {slot} of partition {} is not in use", self.number)
+        };
+        let commit = Commit::unpack(words[COMMIT]);
         let Some(kind) = Kind::of(commit.kind) else {
             panic!("slot {slot} of partition {} holds no record", self.number)
         };
-        let (length, next) = unpair(words[1]);
-        let (stamp, payload_crc) = unpair(words[2]);
-        let fixed = std::array::from_fn(|i| words[3 + i]);
+        let (length, next) = unpair(words[2]);
+        let (stamp, payload_crc) = unpair(words[3]);
+        let fixed = std::array::from_fn(|i| words[RECORD_HEADER_WORDS + i]);
         Head { kind, chain: commit.count, length, next, stamp, payload_crc, fixed }
     }
 
@@ -308,7 +386,7 @@ impl Partition {
     #[cold]
     fn grow(&mut self) -> Result<(), Full> {
         debug_assert!(self.extents < self.file.extents_max);
-        grow::extent(&self.file, self.number, self.extents)?;
+        grow::extent(&self.file, &mut self.pen, self.extents)?;
         let first = self.extents * EXTENT_RECORDS;
         self.extents += 1;
         AtomicU64::release(); // pairs with the acquire fence in `Fdb::extents`
@@ -342,7 +420,7 @@ impl Partition {
                 stamp,
             };
             let words = link.pack(self.number, slot, payload);
-            let record = self.file.record_cells(self.number, slot);
+            let record = self.pen.cells(slot);
             write(&record[0], || {
                 store(&record[COMMIT + 1..], words[1..].iter().copied());
                 store_payload(&record[RECORD_HEADER_WORDS..], payload);
@@ -358,7 +436,7 @@ impl Partition {
     fn overwrite(&mut self, slot: u32, sequence: u64, head: &Head, inline: &[u8]) {
         let words = head.pack(self.number, slot);
         redo::arm(self.file.header_cells(self.number), slot, sequence, &words, inline);
-        let record = self.cells(slot);
+        let record = self.pen.cells(slot);
         write(&record[0], || {
             store(&record[COMMIT..], words.iter().copied());
             store_payload(&record[INLINE_START..], inline);
@@ -366,14 +444,23 @@ impl Partition {
         debug_assert_eq!(record[0].get(), sequence);
     }
 
-    /// Notes the chain of `head` in `links_before`.
-    fn collect_chain(&mut self, head: &Head) {
+    /// Notes the chain of `head`, which is in `owner`, in `links_before`. What is not its own, on a page that the disk
+    /// spoiled, is left for the next recovery.
+    fn collect_chain(&mut self, owner: u32, head: &Head) {
         self.links_before.clear();
         let mut slot = head.next;
         for _ in 0..head.chain {
+            let Some(link) = Self::own_link(&self.pen, self.extents, slot, owner) else { return };
             self.links_before.push(slot);
-            slot = unpair(self.file.record_cells(self.number, slot)[2].get()).1;
+            slot = unpair(link[2]).1;
         }
+    }
+
+    /// The chain record in `slot`, if it is one of the head in `owner`.
+    #[inline]
+    fn own_link(pen: &Pen, extents: u32, slot: u32, owner: u32) -> Option<&[u64; RECORD_WORDS]> {
+        let link = (slot / EXTENT_RECORDS < extents).then(|| pen.words(slot))?;
+        (Commit::unpack(link[COMMIT]).kind == CHAIN && unpair(link[3]).0 == owner).then_some(link)
     }
 
     /// Frees the chain in `links_before`, last record first so that it is taken again in order.
@@ -384,7 +471,7 @@ impl Partition {
     }
 
     fn free_slot(&mut self, slot: u32) {
-        let record = self.cells(slot);
+        let record = self.pen.cells(slot);
         debug_assert!(!is_free(record[COMMIT].get()), "a slot is freed once");
         write(&record[0], || Word::set(&record[COMMIT], 0));
         self.free.push(slot);

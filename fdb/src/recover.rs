@@ -12,6 +12,7 @@ use crate::layout::{
     CHAIN_BYTES, EXTENT_BYTES, EXTENT_RECORDS, INLINE_BYTES, INLINE_START, RECORD_HEADER_WORDS, RECORD_WORDS,
     extent_offset,
 };
+use crate::map::Pen;
 use crate::record::{COMMIT, Commit, Head, HeadWords, Link, LinkWords, copy_header, copy_payload, unpair};
 use crate::redo;
 use crate::seqlock::{Load, Word};
@@ -36,17 +37,18 @@ enum Slot {
     Claimed,
 }
 
-/// Recovers `partition`. Nobody else writes it.
-pub(crate) fn scan(file: &Fdb, partition: u8) -> io::Result<Scan> {
+/// Recovers the pen's partition.
+pub(crate) fn scan(file: &Fdb, pen: &mut Pen) -> io::Result<Scan> {
+    let partition = pen.partition();
     let extents = file.extents(partition);
     let mut scan = Scan { free: Vec::new(), records: 0, torn_dropped: 0, redone: false, orphans_freed: 0 };
-    scan.redone = redo(file, partition, extents);
+    scan.redone = redo(file, pen, extents);
     let mut slots = Vec::with_capacity((extents * EXTENT_RECORDS) as usize);
     let mut chained = Vec::new();
     for extent in 0..extents {
         file.map.populate_read(extent_offset(partition, extent), EXTENT_BYTES)?;
         for slot in extent * EXTENT_RECORDS..(extent + 1) * EXTENT_RECORDS {
-            let record = file.record_cells(partition, slot);
+            let record = pen.cells(slot);
             let found = match Commit::unpack(record[COMMIT].get()).kind {
                 FREE => {
                     settle(record);
@@ -92,7 +94,7 @@ pub(crate) fn scan(file: &Fdb, partition: u8) -> io::Result<Scan> {
                 scan.keep(file, partition, slot, &head);
             }
             None => {
-                clear(file.record_cells(partition, slot));
+                clear(pen.cells(slot));
                 slots[slot as usize] = Slot::Free;
                 scan.torn_dropped += 1;
             }
@@ -100,7 +102,7 @@ pub(crate) fn scan(file: &Fdb, partition: u8) -> io::Result<Scan> {
     }
     for (slot, found) in slots.iter_mut().enumerate() {
         if *found == Slot::Link {
-            clear(file.record_cells(partition, slot as u32));
+            clear(pen.cells(slot as u32));
             *found = Slot::Free;
             scan.orphans_freed += 1;
         }
@@ -122,13 +124,14 @@ impl Scan {
 }
 
 /// Finishes the update that was interrupted, if one was.
-fn redo(file: &Fdb, partition: u8, extents: u32) -> bool {
+fn redo(file: &Fdb, pen: &mut Pen, extents: u32) -> bool {
+    let partition = pen.partition();
     let Some(image) = redo::load(file.header_cells(partition)) else { return false };
     let whole = Head::unpack(partition, image.slot, &image.head_words()).is_some();
     if image.slot / EXTENT_RECORDS >= extents || !image.words[0].is_multiple_of(2) || !whole {
         return false;
     }
-    let record = file.record_cells(partition, image.slot);
+    let record = pen.cells(image.slot);
     let sequence = record[0].get();
     // Killed in the middle of this very update. Or: of this very version, and the disk spoiled it.
     let interrupted = sequence.wrapping_add(1) == image.words[0];
@@ -151,7 +154,7 @@ fn head(partition: u8, slot: u32, record: &[AtomicU64; RECORD_WORDS]) -> Option<
 }
 
 /// The chain record in `record`, if it is whole.
-fn link(partition: u8, slot: u32, record: &[AtomicU64; RECORD_WORDS]) -> Option<Link> {
+fn link<W: Load>(partition: u8, slot: u32, record: &[W; RECORD_WORDS]) -> Option<Link> {
     let words: LinkWords = copy_header(record);
     let mut bytes = [0; CHAIN_BYTES];
     let payload = &mut bytes[..(unpair(words[1]).0 as usize).min(CHAIN_BYTES)];
@@ -167,7 +170,7 @@ fn claim(file: &Fdb, partition: u8, slot: u32, head: &Head, slots: &[Slot]) -> O
         if slots.get(next as usize) != Some(&Slot::Link) {
             return None;
         }
-        let link = link(partition, next, file.record_cells(partition, next))?;
+        let link = link(partition, next, file.record(partition, next)?)?;
         if !link.continues(head, slot, position) {
             return None;
         }

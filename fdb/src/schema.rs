@@ -1,6 +1,6 @@
 //! What the words and bytes of a record mean, one file per kind of record.
 //!
-//! Texts and documents are opaque byte strings here. Decoding borrows from the [`RecordBuf`]; neither direction
+//! Texts and documents are opaque byte strings here. Decoding borrows from the record; neither direction
 //! allocates.
 
 mod binding;
@@ -20,7 +20,7 @@ pub use publication::Publication;
 pub use subscription::{Subscription, USER_AGENT_MAX};
 pub use user::User;
 
-use crate::buf::RecordBuf;
+use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
@@ -44,7 +44,7 @@ pub trait Schema<'a>: Sized {
     ///
     /// # Errors
     /// [`DecodeError`]: the record is of another kind, or its words do not mean anything.
-    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError>;
+    fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError>;
 
     /// Unpacks the fixed words of a record of this kind; all texts and documents are empty. Together with
     /// [`fixed_words`](Self::fixed_words): changing a number without touching the texts.
@@ -142,13 +142,14 @@ impl<'a> AnyRecord<'a> {
     ///
     /// # Errors
     /// [`DecodeError`]: its words do not mean anything.
-    pub fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
-        Ok(match buf.kind() {
-            Kind::Subscription => Self::Subscription(Schema::decode(buf)?),
-            Kind::Presentity => Self::Presentity(Schema::decode(buf)?),
-            Kind::Publication => Self::Publication(Schema::decode(buf)?),
-            Kind::Binding => Self::Binding(Schema::decode(buf)?),
-            Kind::User => Self::User(Schema::decode(buf)?),
+    pub fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
+        let record = record.into();
+        Ok(match record.kind() {
+            Kind::Subscription => Self::Subscription(Schema::decode(record)?),
+            Kind::Presentity => Self::Presentity(Schema::decode(record)?),
+            Kind::Publication => Self::Publication(Schema::decode(record)?),
+            Kind::Binding => Self::Binding(Schema::decode(record)?),
+            Kind::User => Self::User(Schema::decode(record)?),
         })
     }
 }
@@ -175,7 +176,7 @@ fn unpack_key(words: &[u64]) -> u128 {
     crate::file::key_of(words)
 }
 
-fn expect(buf: &RecordBuf, expected: Kind) -> Result<(), DecodeError> {
-    let found = buf.kind();
+fn expect(record: &Record<'_>, expected: Kind) -> Result<(), DecodeError> {
+    let found = record.kind();
     if found == expected { Ok(()) } else { Err(DecodeError::Kind { found, expected }) }
 }

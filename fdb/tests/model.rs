@@ -92,6 +92,15 @@ fn compare(opened: &Opened, model: &Model) {
         let id = RecordId { partition: PARTITION as u8, slot };
         assert_eq!(opened.file.read(id, &mut buf), Ok(()));
         assert_eq!((buf.kind(), buf.fixed(), buf.payload()), (*kind, fixed, &payload[..]));
+        // The owner sees the same in place, and copies the same.
+        let version = buf.version();
+        let mut pieces = RecordBuf::default();
+        let view = partition.view(slot, &mut pieces).expect("there");
+        assert_eq!(view, buf.record());
+        let in_place = buf.payload().len() <= INLINE_BYTES;
+        assert_eq!(in_place, pieces.payload().is_empty() || buf.payload().is_empty());
+        partition.read(slot, &mut buf).expect("there");
+        assert_eq!((buf.version(), buf.fixed(), buf.payload()), (version, fixed, &payload[..]));
         assert_eq!(partition.fixed(slot), Some((*kind, *fixed)));
         if kind.indexed() {
             let slot = partition.find(key(fixed)).expect("indexed");

@@ -8,7 +8,7 @@ use comsipl_core::publication::EntityTag;
 use comsipl_core::token::{hex2, hex16};
 use comsipl_core::{AorKey, Flow, Transport, UnixMillis};
 use comsipl_fdb::schema::{self, Schema};
-use comsipl_fdb::{Full, Partition, RecordBuf};
+use comsipl_fdb::{Full, Partition, Record, RecordBuf};
 
 use crate::watched::BodyKind;
 
@@ -176,7 +176,20 @@ fn load_flow(flow: &schema::Flow) -> Flow {
     }
 }
 
-/// Copies the record in `slot` and reads it as a subscription; `None` if it cannot be read or holds something else.
+/// Reads the record in `slot` as a subscription, in place as long as nothing of the partition is written; `record` is for one
+/// that is in several pieces. `None` if it cannot be read or holds something else.
+#[must_use]
+#[inline]
+pub fn view_subscription<'r>(
+    partition: &'r Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredSubscription<'r>> {
+    subscription(partition.view(slot, record).ok()?)
+}
+
+/// Copies the record in `slot` and reads it as a subscription, for a caller that writes while it still needs it. `None` if it cannot
+/// be read or holds something else.
 #[must_use]
 pub fn read_subscription<'r>(
     partition: &Partition,
@@ -184,12 +197,12 @@ pub fn read_subscription<'r>(
     record: &'r mut RecordBuf,
 ) -> Option<StoredSubscription<'r>> {
     partition.read(slot, record).ok()?;
-    subscription(record)
+    subscription(&*record)
 }
 
 /// Reads a subscription; `None` if the record holds something else.
 #[must_use]
-pub fn subscription(record: &RecordBuf) -> Option<StoredSubscription<'_>> {
+pub fn subscription<'r>(record: impl Into<Record<'r>>) -> Option<StoredSubscription<'r>> {
     let s = schema::Subscription::decode(record).ok()?;
     Some(StoredSubscription {
         key: AorKey(s.presentity),
@@ -296,7 +309,20 @@ pub fn local_tag(partition: &Partition, slot: u32) -> Option<u64> {
     schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.local_tag)
 }
 
-/// Copies the record in `slot` and reads it as a publication; `None` if it cannot be read or holds something else.
+/// Reads the record in `slot` as a publication, in place as long as nothing of the partition is written; `record` is for one
+/// that is in several pieces. `None` if it cannot be read or holds something else.
+#[must_use]
+#[inline]
+pub fn view_publication<'r>(
+    partition: &'r Partition,
+    slot: u32,
+    record: &'r mut RecordBuf,
+) -> Option<StoredPublicationRecord<'r>> {
+    publication(partition.view(slot, record).ok()?)
+}
+
+/// Copies the record in `slot` and reads it as a publication, for a caller that writes while it still needs it. `None` if it cannot
+/// be read or holds something else.
 #[must_use]
 pub fn read_publication<'r>(
     partition: &Partition,
@@ -304,12 +330,12 @@ pub fn read_publication<'r>(
     record: &'r mut RecordBuf,
 ) -> Option<StoredPublicationRecord<'r>> {
     partition.read(slot, record).ok()?;
-    publication(record)
+    publication(&*record)
 }
 
 /// Reads a publication; `None` if the record holds something else.
 #[must_use]
-pub fn publication(record: &RecordBuf) -> Option<StoredPublicationRecord<'_>> {
+pub fn publication<'r>(record: impl Into<Record<'r>>) -> Option<StoredPublicationRecord<'r>> {
     let p = schema::Publication::decode(record).ok()?;
     Some(StoredPublicationRecord {
         key: AorKey(p.presentity),
@@ -367,20 +393,21 @@ pub fn update_publication_fixed(partition: &mut Partition, slot: u32, p: &Stored
     partition.update_fixed(slot, &store_publication(p).fixed_words());
 }
 
-/// Copies the record in `slot` and reads it as a document; `None` if it cannot be read or holds something else.
+/// Reads the record in `slot` as a document, in place as long as nothing of the partition is written; `record` is for one
+/// that is in several pieces. `None` if it cannot be read or holds something else.
 #[must_use]
-pub fn read_document<'r>(
-    partition: &Partition,
+#[inline]
+pub fn view_document<'r>(
+    partition: &'r Partition,
     slot: u32,
     record: &'r mut RecordBuf,
 ) -> Option<StoredDocument<'r>> {
-    partition.read(slot, record).ok()?;
-    document(record)
+    document(partition.view(slot, record).ok()?)
 }
 
 /// Reads a document; `None` if the record holds something else.
 #[must_use]
-pub fn document(record: &RecordBuf) -> Option<StoredDocument<'_>> {
+pub fn document<'r>(record: impl Into<Record<'r>>) -> Option<StoredDocument<'r>> {
     let d = schema::Presentity::decode(record).ok()?;
     Some(StoredDocument {
         key: AorKey(d.key),
@@ -431,20 +458,21 @@ pub fn update_document(partition: &mut Partition, slot: u32, d: &StoredDocument<
     partition.replace(slot, &store_document(d))
 }
 
-/// Copies the record in `slot` and reads it as a binding; `None` if it cannot be read or holds something else.
+/// Reads the record in `slot` as a binding, in place as long as nothing of the partition is written; `record` is for one
+/// that is in several pieces. `None` if it cannot be read or holds something else.
 #[must_use]
-pub fn read_binding<'r>(
-    partition: &Partition,
+#[inline]
+pub fn view_binding<'r>(
+    partition: &'r Partition,
     slot: u32,
     record: &'r mut RecordBuf,
 ) -> Option<StoredBindingRecord<'r>> {
-    partition.read(slot, record).ok()?;
-    binding(record)
+    binding(partition.view(slot, record).ok()?)
 }
 
 /// Reads a binding; `None` if the record holds something else.
 #[must_use]
-pub fn binding(record: &RecordBuf) -> Option<StoredBindingRecord<'_>> {
+pub fn binding<'r>(record: impl Into<Record<'r>>) -> Option<StoredBindingRecord<'r>> {
     let b = schema::Binding::decode(record).ok()?;
     Some(StoredBindingRecord {
         key: AorKey(b.aor_key),

@@ -11,7 +11,7 @@
 use super::{
     DecodeError, Encoded, Flow, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time,
 };
-use crate::buf::RecordBuf;
+use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
@@ -78,9 +78,12 @@ impl<'a> Schema<'a> for Binding<'a> {
         fixed
     }
 
-    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
-        expect(buf, Self::KIND)?;
-        let ([aor, contact, params, call_id, path, instance, user_agent], _) = texts::split(buf.payload())?;
+    #[inline]
+    fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
+        let record = record.into();
+        expect(&record, Self::KIND)?;
+        let ([aor, contact, params, call_id, path, instance, user_agent], _) =
+            texts::split(record.payload())?;
         Ok(Self {
             aor,
             contact,
@@ -89,7 +92,7 @@ impl<'a> Schema<'a> for Binding<'a> {
             path,
             instance,
             user_agent,
-            ..Self::decode_fixed(buf.fixed())?
+            ..Self::decode_fixed(record.fixed())?
         })
     }
 

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time};
-use crate::buf::RecordBuf;
+use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
@@ -49,10 +49,12 @@ impl<'a> Schema<'a> for Presentity<'a> {
         fixed
     }
 
-    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
-        expect(buf, Self::KIND)?;
-        let ([aor, note], body) = texts::split(buf.payload())?;
-        Ok(Self { aor, note, body, ..Self::decode_fixed(buf.fixed())? })
+    #[inline]
+    fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
+        let record = record.into();
+        expect(&record, Self::KIND)?;
+        let ([aor, note], body) = texts::split(record.payload())?;
+        Ok(Self { aor, note, body, ..Self::decode_fixed(record.fixed())? })
     }
 
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {

@@ -12,7 +12,7 @@
 use super::{
     DecodeError, Encoded, Flow, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time,
 };
-use crate::buf::RecordBuf;
+use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
@@ -106,12 +106,14 @@ impl<'a> Schema<'a> for Subscription<'a> {
         ]
     }
 
-    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
-        expect(buf, Self::KIND)?;
+    #[inline]
+    fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
+        let record = record.into();
+        expect(&record, Self::KIND)?;
         let (
             [aor, local_uri, remote_uri, remote_tag, call_id, remote_target, route_set, event_id, user_agent],
             _,
-        ) = texts::split(buf.payload())?;
+        ) = texts::split(record.payload())?;
         Ok(Self {
             aor,
             local_uri,
@@ -122,7 +124,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
             route_set,
             event_id,
             user_agent,
-            ..Self::decode_fixed(buf.fixed())?
+            ..Self::decode_fixed(record.fixed())?
         })
     }
 
@@ -160,6 +162,7 @@ fn shorten(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::RecordBuf;
     use crate::layout::INLINE_BYTES;
 
     const LONGEST: &[u8] = &[b'x'; 100];

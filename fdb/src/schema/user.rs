@@ -7,7 +7,7 @@
 //! ```
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, texts, unpack_key};
-use crate::buf::RecordBuf;
+use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
@@ -52,10 +52,12 @@ impl<'a> Schema<'a> for User<'a> {
         fixed
     }
 
-    fn decode(buf: &'a RecordBuf) -> Result<Self, DecodeError> {
-        expect(buf, Self::KIND)?;
-        let ([aor, ha1_md5, ha1_sha256], _) = texts::split(buf.payload())?;
-        Ok(Self { aor, ha1_md5, ha1_sha256, ..Self::decode_fixed(buf.fixed())? })
+    #[inline]
+    fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
+        let record = record.into();
+        expect(&record, Self::KIND)?;
+        let ([aor, ha1_md5, ha1_sha256], _) = texts::split(record.payload())?;
+        Ok(Self { aor, ha1_md5, ha1_sha256, ..Self::decode_fixed(record.fixed())? })
     }
 
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {

@@ -133,7 +133,7 @@ impl Shard {
         for number in self.presentities.publications_of(user) {
             let slot = self.presentities.publications[number].slot;
             let files = self.files.presence_partition(partition);
-            match records::read_publication(files, slot, &mut record) {
+            match records::view_publication(files, slot, &mut record) {
                 Some(stored) => {
                     let start = bodies.len();
                     bodies.extend_from_slice(stored.body);
@@ -190,7 +190,7 @@ impl Shard {
         }
         let mut record = std::mem::take(&mut self.scratch.document);
         let files = self.files.presence_partition(key.partition());
-        let known = records::read_document(files, document, &mut record).map(|stored| {
+        let known = records::view_document(files, document, &mut record).map(|stored| {
             aor.clear();
             aor.extend_from_slice(stored.aor);
         });

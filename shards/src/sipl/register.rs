@@ -128,7 +128,7 @@ impl Shard {
         let partition = self.files.registered_partition(key.partition());
         for &binding in numbers {
             let slot = self.presentities.bindings[binding].slot;
-            match records::read_binding(partition, slot, &mut record) {
+            match records::view_binding(partition, slot, &mut record) {
                 Some(stored) => kept.push(KeptBinding::keep(&stored, texts)),
                 None => {
                     self.counters.unreadable_records.up();
@@ -275,7 +275,7 @@ impl Shard {
         let partition = self.presentities[binding.presentity].key.partition();
         let mut record = std::mem::take(&mut self.scratch.document);
         let files = self.files.registered_partition(partition);
-        let found = records::read_binding(files, binding.slot, &mut record).map(|stored| {
+        let found = records::view_binding(files, binding.slot, &mut record).map(|stored| {
             aor.clear();
             aor.extend_from_slice(stored.aor);
         });
@@ -292,7 +292,7 @@ impl Shard {
             for number in self.presentities.bindings_of(user) {
                 let binding = &self.presentities.bindings[number];
                 let files = self.files.registered_partition(key.partition());
-                let Some(stored) = records::read_binding(files, binding.slot, &mut record) else { continue };
+                let Some(stored) = records::view_binding(files, binding.slot, &mut record) else { continue };
                 push_contact(&stored, binding.expires_at.secs_after(request.now.wall), &mut lines);
             }
         }

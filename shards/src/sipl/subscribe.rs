@@ -117,7 +117,7 @@ impl Shard {
         for id in self.subscriptions.of_dialog(partition, dialog) {
             let entry = &self.subscriptions[id];
             let files = self.files.presence_partition(partition);
-            let Some(stored) = records::read_subscription(files, entry.slot, &mut record) else { continue };
+            let Some(stored) = records::view_subscription(files, entry.slot, &mut record) else { continue };
             if stored.call_id != message.call_id() || stored.remote_tag != from_tag {
                 continue;
             }
@@ -318,7 +318,7 @@ impl Shard {
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
-        let stored = records::read_subscription(files, slot, &mut record);
+        let stored = records::view_subscription(files, slot, &mut record);
         let said = stored.map(|s| (s.flow, s.local_tag, s.expires_at.secs_after(request.now.wall)));
         self.scratch.subscription = record;
         let (flow, tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
@@ -361,7 +361,7 @@ impl Shard {
         let entry = &self.subscriptions[id];
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(entry.partition);
-        let found = records::read_subscription(files, entry.slot, &mut record).map(|stored| {
+        let found = records::view_subscription(files, entry.slot, &mut record).map(|stored| {
             self.scratch.aor.clear();
             self.scratch.aor.extend_from_slice(stored.aor);
             (stored.key, stored.local_tag)
