@@ -31,13 +31,14 @@ fn read(c: &mut Criterion) {
     group.finish();
 }
 
-/// What decides whose message it is.
+/// What decides whose message it is, and all that is read of a plain answer to a NOTIFY.
 fn peek_owner(c: &mut Criterion) {
     let (subscribe, ok) = (subscribe(), ok());
     let mut group = c.benchmark_group("peek");
     group.bench_function("request", |b| b.iter(|| peek::peek_request(black_box(&subscribe))));
     group.bench_function("call_id", |b| b.iter(|| peek::peek_call_id(black_box(&subscribe))));
     group.bench_function("response_branch", |b| b.iter(|| peek::peek_response_branch(black_box(&ok))));
+    group.bench_function("answer", |b| b.iter(|| peek::peek_answer(black_box(&ok))));
     group.finish();
 }
 

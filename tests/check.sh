@@ -1,9 +1,9 @@
 #!/bin/bash
 # The test command of ComSIPL: everything that must hold, on a fresh Debian 12 with cargo.
 #
-# Installs the SIP clients that the tests drive (only if they are missing; with sudo if it has to), then checks the
-# format, the lints, the licences, the lock-free code and runs all tests. Goes on after a failure, ends with a summary and
-# exits non-zero if anything failed.
+# Installs the SIP clients that the tests drive, and valgrind (only if they are missing; with sudo if it has to), then
+# checks the format, the lints, the licences, the lock-free code, how many instructions the engine takes for each
+# operation, and runs all tests. Goes on after a failure, ends with a summary and exits non-zero if anything failed.
 #
 #   tests/check.sh                 everything
 #   COMSIPL_NO_INSTALL=1 …         install nothing; a missing client fails its tests
@@ -35,9 +35,10 @@ needs=(
   "/usr/include/linphone/core.h liblinphone-dev"
   "/usr/bin/baresip baresip-core"
   "/usr/bin/sipp sip-tester"
+  "/usr/bin/valgrind valgrind"
 )
 
-install_clients() {
+install_programs() {
   local need packages=()
   for need in "${needs[@]}"; do
     [ -e "${need%% *}" ] || read -ra packages <<<"${packages[*]-} ${need#* }"
@@ -59,12 +60,14 @@ check_licences() {
   fi
 }
 
-step "SIP clients" install_clients
+step "SIP clients and valgrind" install_programs
 step "Format" cargo fmt --all --check
 step "Lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "Licences" check_licences
 step "Lock-free code, every interleaving (loom)" \
   cargo test --locked --release -p comsipl-fdb --features loom --lib loom
+step "Instructions for each operation" \
+  cargo run --release --locked -p comsipl-benches --bin instructions -- --check
 step "Tests" cargo test --workspace --locked --no-fail-fast
 
 printf '\n=== Summary ===\n'

@@ -1,0 +1,224 @@
+//! One shard of the real engine, its sockets replaced by memory.
+//!
+//! The same engine, the same files (on a memory file system where there is one), the same messages; only the kernel's
+//! sockets are left out, so that a figure says what our own code costs.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use comsipl_core::{Flow, Mono, Now, UnixMillis};
+use comsipl_shards::node::NodeFiles;
+use comsipl_shards::settings::Settings;
+use comsipl_shards::shard::{Owner, Shard, ShardStart};
+use tempfile::TempDir;
+
+use crate::flow;
+
+/// One shard, driven by hand.
+pub struct OneShard {
+    /// The engine.
+    pub shard: Shard,
+    now: Now,
+    /// Answers to the NOTIFYs that were sent: arena and where each lies and comes from.
+    answers: Vec<u8>,
+    waiting: VecDeque<(Flow, Range<usize>)>,
+    /// NOTIFYs sent so far.
+    pub notifies: u64,
+    /// Whether the engine's work is done under the name of [`engine_work`].
+    is_measured: bool,
+    _files: NodeFiles,
+    _dir: TempDir,
+}
+
+impl OneShard {
+    /// A shard over new files with room for `records` records a partition.
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn new(records: u32) -> Self {
+        Self::one_of(1, records)
+    }
+
+    /// The first of `shards` shards, the others missing; see [`Self::new`].
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn one_of(shards: usize, records: u32) -> Self {
+        let dir =
+            tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
+        let settings = Settings {
+            data_dir: dir.path().to_owned(),
+            presence_records_max: records,
+            registered_records_max: records,
+            ..Settings::default()
+        };
+        let mut files = NodeFiles::open(&settings, shards).expect("new files");
+        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
+        let start = ShardStart {
+            index: 0,
+            shards,
+            listeners: settings.listen.clone(),
+            settings: Arc::new(settings),
+            files: files.take_shard().expect("one shard"),
+            seed: [7; 32],
+            last_alive_ms: 0,
+        };
+        Self {
+            shard: Shard::open(start, now),
+            now,
+            answers: Vec::new(),
+            waiting: VecDeque::new(),
+            notifies: 0,
+            is_measured: false,
+            _files: files,
+            _dir: dir,
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, millis: u64) {
+        self.now.mono = Mono(self.now.mono.0 + millis * 1000);
+        self.now.wall = UnixMillis(self.now.wall.0 + millis);
+    }
+
+    /// The clocks.
+    #[must_use]
+    pub const fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Whether the engine's work from now on is to be seen as that of [`engine_work`].
+    pub const fn measure(&mut self, is_measured: bool) {
+        self.is_measured = is_measured;
+    }
+
+    /// Brings a datagram from a phone.
+    pub fn deliver(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.on_shard(|shard, now| shard.on_datagram(now, flow(from), datagram));
+    }
+
+    /// Asks whose a datagram is, as the event loop does where there are several shards.
+    pub fn owner_of(&mut self, datagram: &[u8]) -> Owner {
+        self.on_shard(|shard, _| shard.owner_of(datagram))
+    }
+
+    /// Ends the turn: timers and fan-out run, then the outbox is taken. NOTIFYs wait for [`Self::answer`].
+    /// Returns how many messages left.
+    pub fn end_turn(&mut self) -> usize {
+        self.on_shard(Shard::on_turn_end);
+        for message in self.shard.outbox.messages() {
+            let head = self.shard.outbox.head(message);
+            if head.starts_with(b"NOTIFY ") {
+                self.notifies += 1;
+                let start = self.answers.len();
+                push_answer(head, &mut self.answers);
+                self.waiting.push_back((message.flow, start..self.answers.len()));
+            }
+        }
+        let sent = self.shard.outbox.len();
+        self.on_shard(|shard, _| shard.outbox.clear(&mut shard.bodies));
+        sent
+    }
+
+    /// Answers every NOTIFY that was sent, as phones do; says how many.
+    pub fn answer(&mut self) -> usize {
+        self.answer_some(usize::MAX)
+    }
+
+    /// Answers the `most` NOTIFYs that were sent first, or all if there are fewer; says how many.
+    pub fn answer_some(&mut self, most: usize) -> usize {
+        let count = most.min(self.waiting.len());
+        for _ in 0..count {
+            let Some((flow, range)) = self.waiting.pop_front() else { break };
+            let answers = std::mem::take(&mut self.answers);
+            self.on_shard(|shard, now| shard.on_datagram(now, flow, &answers[range]));
+            self.answers = answers;
+        }
+        if self.waiting.is_empty() {
+            self.answers.clear();
+        }
+        count
+    }
+
+    /// A turn as the event loop has it: at most [`DATAGRAMS_PER_TURN`] answers come in, and the engine knows whether
+    /// more wait. `false`: nothing is left to do now.
+    pub fn turn(&mut self) -> bool {
+        let answered = self.answer_some(DATAGRAMS_PER_TURN);
+        self.shard.input_waits = !self.waiting.is_empty();
+        let sent = self.end_turn();
+        self.shard.input_waits = false;
+        sent > 0 || answered > 0 || self.shard.deadline() == Some(Mono(0))
+    }
+
+    /// Turns and answers until nothing is left to do now.
+    pub fn settle(&mut self) {
+        while self.turn() {}
+    }
+
+    /// Entity tag in the newest 200 of the outbox; for a PUBLISH that was just delivered.
+    #[must_use]
+    pub fn newest_entity_tag(&self) -> Option<String> {
+        let head = std::str::from_utf8(self.shard.outbox.newest_head()?).ok()?;
+        head.split("\r\n").find_map(|line| line.strip_prefix("SIP-ETag: ")).map(str::to_owned)
+    }
+
+    /// To tag in the first answer of the outbox; for a SUBSCRIBE that was just delivered.
+    #[must_use]
+    pub fn first_to_tag(&self) -> Option<String> {
+        to_tag(self.shard.outbox.head(self.shard.outbox.messages().first()?))
+    }
+
+    /// To tag in the newest answer of the outbox; as [`Self::first_to_tag`], where others came before in the same turn.
+    #[must_use]
+    pub fn newest_to_tag(&self) -> Option<String> {
+        let heads = self.shard.outbox.messages().iter().rev().map(|message| self.shard.outbox.head(message));
+        to_tag(heads.into_iter().find(|head| head.starts_with(b"SIP/2.0 "))?)
+    }
+
+    /// The answer that the NOTIFY sent last will get.
+    #[must_use]
+    pub fn newest_answer(&self) -> Option<&[u8]> {
+        self.waiting.back().map(|(_, range)| &self.answers[range.clone()])
+    }
+
+    /// Lets the engine work, under a name of its own while it is measured.
+    fn on_shard<T>(&mut self, work: impl FnOnce(&mut Shard, Now) -> T) -> T {
+        let (shard, now) = (&mut self.shard, self.now);
+        if self.is_measured { engine_work(|| work(shard, now)) } else { work(shard, now) }
+    }
+}
+
+/// What callgrind counts: it begins with the entry into a function of this name and ends where that is left. Never inlined
+/// and never nested, so that nothing of the harness is in the count.
+#[inline(never)]
+pub fn engine_work<T>(work: impl FnOnce() -> T) -> T {
+    // Not the last thing that is done here: a call in the tail would leave this function before its work is over.
+    black_box(work())
+}
+
+/// Datagrams that a turn of the event loop takes at most.
+pub const DATAGRAMS_PER_TURN: usize = 256;
+
+/// The tag in the To of a message.
+fn to_tag(head: &[u8]) -> Option<String> {
+    let head = std::str::from_utf8(head).ok()?;
+    let to = head.split("\r\n").find(|line| line.starts_with("To: "))?;
+    to.split(";tag=").nth(1).map(str::to_owned)
+}
+
+/// 200 to a NOTIFY.
+fn push_answer(head: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SIP/2.0 200 OK\r\n");
+    for line in head.split_inclusive(|&b| b == b'\n') {
+        let kept = [&b"Via:"[..], b"From:", b"To:", b"Call-ID:", b"CSeq:"];
+        if kept.iter().any(|name| line.starts_with(name)) {
+            out.extend_from_slice(line);
+        }
+    }
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
