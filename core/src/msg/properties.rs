@@ -31,8 +31,11 @@ proptest! {
 
     /// A well-formed message with a few bytes changed, put in or taken out.
     #[test]
-    fn mutated_messages_are_read_or_refused(changes in vec((any::<Index>(), byte(), 0..4_u8), 1..8)) {
-        let mut bytes = SAMPLE.to_vec();
+    fn mutated_messages_are_read_or_refused(
+        which: bool,
+        changes in vec((any::<Index>(), byte(), 0..4_u8), 1..8),
+    ) {
+        let mut bytes = if which { SAMPLE.to_vec() } else { ANSWER.to_vec() };
         for (at, byte, kind) in changes {
             if bytes.is_empty() {
                 break;
@@ -154,6 +157,7 @@ fn exercise(bytes: &[u8]) {
         );
     };
     let _ = (peek::peek_request(bytes), peek::peek_call_id(bytes), peek::peek_response_branch(bytes));
+    let plain = peek::peek_answer(bytes);
     let mut out = Vec::new();
     let message = match parse(bytes) {
         Ok(message) => message,
@@ -169,6 +173,15 @@ fn exercise(bytes: &[u8]) {
             return;
         }
     };
+    if let Some(plain) = plain {
+        let cseq = message.cseq();
+        assert_eq!(Some(plain.status), message.status());
+        assert_eq!(Some(plain.branch), message.via().branch());
+        assert_eq!((plain.cseq, plain.method, plain.call_id), (cseq.number, cseq.method, message.call_id()));
+        assert_eq!(plain.to_tag(), message.to().tag());
+        assert!(message.body().is_empty() || message.content_length().is_none());
+        assert!(!message.has(HeaderName::Contact));
+    }
     for (name, value) in message.headers() {
         inside(name);
         inside(value);
@@ -330,6 +343,15 @@ fn byte() -> impl Strategy<Value = u8> {
         1 => any::<u8>(),
     ]
 }
+
+/// An answer to a NOTIFY, as plain as most are.
+const ANSWER: &[u8] = b"SIP/2.0 200 OK\r\n\
+    Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK~0a;rport=5060\r\n\
+    From: <sip:alice@example.net>;tag=~0a0\r\n\
+    To: <sip:bob@example.net>;tag=f1\r\n\
+    Call-ID: call@host\r\n\
+    CSeq: 17 NOTIFY\r\n\
+    Content-Length: 0\r\n\r\n";
 
 /// A message with something of everything.
 const SAMPLE: &[u8] = b"SUBSCRIBE sip:alice@example.net;p=1 SIP/2.0\r\n\
