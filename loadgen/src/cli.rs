@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Simulated phones that measure a SIP presence server.
 ///
+/// At a given rate requests leave at times that are known in advance (an open loop), evenly spread or at random as those
+/// of independent phones (`--arrivals poisson`); all latencies count from those times.
+///
 /// Every run ends with an audit: each watcher must show the document that its presentity published last. The exit
 /// status is 0 if the audit passes, 1 if not, 2 if the run failed.
 #[derive(Clone, Debug, Parser)]
@@ -112,6 +115,12 @@ pub enum Command {
         /// So many times the phones and rates of the profile
         #[arg(long, default_value_t = 1.0, value_parser = factor)]
         scale: f64,
+        /// Simulate this part of the profile's phones, such as 0.01, instead of the part that it names
+        ///
+        /// They have all their contacts among themselves and change as often as all do, so everything but the whole
+        /// load is as in the whole.
+        #[arg(long, value_parser = part)]
+        slice: Option<f64>,
         /// So many times the length of its phases
         #[arg(long, default_value_t = 1.0, value_parser = factor)]
         stretch: f64,
@@ -271,6 +280,14 @@ fn factor(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(factor) if (1e-6..=1e6).contains(&factor) => Ok(factor),
         _ => Err("must be from 0.000001 to 1,000,000".into()),
+    }
+}
+
+/// A part of all.
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
+        _ => Err("must be more than 0 and at most 1".into()),
     }
 }
 

@@ -78,6 +78,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         now = shared.clock.now();
         crowd.fire_timers(now);
         crowd.wake_rested(now);
+        crowd.go_on_with_calls(now);
         crowd.finish_told(now);
         crowd.start_due(now);
         crowd.write_out(&mut sockets);

@@ -21,6 +21,8 @@ pub enum Expect {
         percentile: Percentile,
         /// In milliseconds.
         at_most_ms: f64,
+        /// What that means, for reports.
+        claim: Option<String>,
     },
     /// A phase takes at most so long.
     Within {
@@ -28,6 +30,8 @@ pub enum Expect {
         phase: String,
         /// Seconds.
         at_most_secs: f64,
+        /// What that means, for reports.
+        claim: Option<String>,
     },
     /// A counter of the whole run is at most so much.
     Count {
@@ -44,8 +48,14 @@ pub enum Expect {
         phase: String,
         /// Percent of the memory in an hour.
         at_most_percent_per_hour: f64,
-        /// Phases that are shorter than so many seconds are not judged.
-        least_secs: f64,
+        /// What the line may rise in any case, in MB: what a server touches for the first time is no leak, and an hour
+        /// is not foretold from a minute.
+        at_most_mb: f64,
+    },
+    /// The server has as many descriptors open at every time in a phase.
+    Descriptors {
+        /// The phase.
+        phase: String,
     },
 }
 
@@ -97,18 +107,22 @@ pub struct Facts<'a> {
 impl fmt::Display for Expect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Latency { phase, of, percentile, at_most_ms } => {
+            Self::Latency { claim: Some(claim), .. }
+            | Self::Within { claim: Some(claim), .. }
+            | Self::Count { claim: Some(claim), .. } => f.write_str(claim),
+            Self::Latency { phase, of, percentile, at_most_ms, .. } => {
                 write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", of.name())
             }
-            Self::Within { phase, at_most_secs } => write!(f, "{phase}: at most {at_most_secs} s"),
-            Self::Count { claim: Some(claim), .. } => f.write_str(claim),
+            Self::Within { phase, at_most_secs, .. } => write!(f, "{phase}: at most {at_most_secs} s"),
             Self::Count { counter, at_most: 0, .. } => write!(f, "No {}", counter.replace('_', " ")),
             Self::Count { counter, at_most, .. } => {
                 write!(f, "At most {at_most} {}", counter.replace('_', " "))
             }
-            Self::Memory { phase, at_most_percent_per_hour, .. } => {
-                write!(f, "{phase}: the server's memory grows at most {at_most_percent_per_hour}% in an hour")
-            }
+            Self::Memory { phase, at_most_percent_per_hour, at_most_mb } => write!(
+                f,
+                "{phase}: the server's memory does not grow (by {at_most_percent_per_hour}% in an hour, or {at_most_mb} MB)"
+            ),
+            Self::Descriptors { phase } => write!(f, "{phase}: the server's descriptors stay as many"),
         }
     }
 }
@@ -117,16 +131,17 @@ impl Expect {
     /// The phase that it speaks of.
     pub fn phase(&self) -> Option<&str> {
         match self {
-            Self::Latency { phase, .. } | Self::Within { phase, .. } | Self::Memory { phase, .. } => {
-                Some(phase)
-            }
+            Self::Latency { phase, .. }
+            | Self::Within { phase, .. }
+            | Self::Memory { phase, .. }
+            | Self::Descriptors { phase } => Some(phase),
             Self::Count { .. } => None,
         }
     }
 
     /// Whether it needs the process of the server.
     pub fn needs_server(&self) -> bool {
-        matches!(self, Self::Memory { .. })
+        matches!(self, Self::Memory { .. } | Self::Descriptors { .. })
     }
 
     /// Whether the run shows it; none if it says nothing about that.
@@ -154,21 +169,43 @@ impl Expect {
                 let count = counts.get(counter)?.as_u64()?;
                 Verdict { claim, found: count.to_string(), passed: count <= *at_most }
             }
-            Self::Memory { at_most_percent_per_hour, least_secs, .. } => {
-                let phase = phase.filter(|phase| phase.secs >= *least_secs)?;
-                let from = phase.start_secs + phase.secs / 2.0;
-                let points = facts.series.iter().filter(|point| point.at_secs >= from);
-                let points = points.filter(|point| point.at_secs <= phase.start_secs + phase.secs);
-                let points =
-                    points.filter_map(|point| Some((point.at_secs, point.server_memory_bytes? as f64)));
-                let percent = slope(&points.collect::<Vec<_>>())?;
+            Self::Memory { at_most_percent_per_hour, at_most_mb, .. } => {
+                let points = facts.within(phase?, 0.5, |point| point.server_memory_bytes);
+                let percent = slope(&points)?;
+                let (first, last) = (points.first()?.0, points.last()?.0);
+                let mean = points.iter().map(|point| point.1).sum::<f64>() / points.len() as f64;
+                let mb = percent / 100.0 * mean * (last - first) / 3_600.0 / 1e6;
                 Verdict {
                     claim,
-                    found: format!("{percent:+.2}% in an hour"),
-                    passed: percent <= *at_most_percent_per_hour,
+                    found: format!(
+                        "{mb:+.2} MB in the second half, {:.0} s; that is {percent:+.2}% in an hour",
+                        last - first
+                    ),
+                    passed: percent <= *at_most_percent_per_hour || mb <= *at_most_mb,
                 }
             }
+            Self::Descriptors { .. } => {
+                let points = facts.within(phase?, 0.0, |point| point.server_descriptors);
+                let least = points.iter().map(|point| point.1).reduce(f64::min)?;
+                let most = points.iter().map(|point| point.1).fold(least, f64::max);
+                let found = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+                Verdict { claim, found, passed: least == most && most > 0.0 }
+            }
         })
+    }
+}
+
+impl Facts<'_> {
+    /// A value over time, in a phase after a share of it.
+    fn within(
+        &self,
+        phase: &PhaseReport,
+        after: f64,
+        value: impl Fn(&Point) -> Option<u64>,
+    ) -> Vec<(f64, f64)> {
+        let (from, to) = (phase.start_secs + phase.secs * after, phase.start_secs + phase.secs);
+        let points = self.series.iter().filter(|point| (from..=to).contains(&point.at_secs));
+        points.filter_map(|point| Some((point.at_secs, value(point)? as f64))).collect()
     }
 }
 
@@ -249,7 +286,18 @@ mod tests {
             percentiles: None,
         };
         let total = Counts { stale: 3, ..Counts::default() };
-        let facts = Facts { phases: &[phase], total, series: &[] };
+        let series: Vec<_> = (0..40).map(point).collect();
+        let facts = Facts { phases: &[phase], total, series: &series };
+        // Memory grows by 1 MB a second.
+        fn point(i: u32) -> Point {
+            let usage = crate::process::Usage {
+                memory_bytes: 100_000_000 + u64::from(i) * 500_000,
+                descriptors: 9,
+                ..Default::default()
+            };
+            let at = u64::from(i) * crate::clock::SECOND / 2;
+            Point::of(at, &Counts::default(), Some(usage), crate::process::Usage::default())
+        }
         let judge = |text: &str| {
             #[derive(Deserialize)]
             struct One {
@@ -262,5 +310,11 @@ mod tests {
         let stale = judge("{ kind = 'count', counter = 'stale', at_most = 0 }").unwrap();
         assert_eq!((&*stale.claim, &*stale.found, stale.passed), ("No stale", "3", false));
         assert!(judge("{ kind = 'count', counter = 'stale', at_most = 3 }").unwrap().passed);
+        let memory = "{ kind = 'memory', phase = 'return', at_most_percent_per_hour = 0.1, at_most_mb = ";
+        let grown = judge(&format!("{memory} 5 }}")).unwrap();
+        assert!(!grown.passed && grown.found.starts_with("+6."), "{}", grown.found);
+        assert!(judge(&format!("{memory} 7 }}")).unwrap().passed, "as much as it may touch anew");
+        let descriptors = judge("{ kind = 'descriptors', phase = 'return' }").unwrap();
+        assert_eq!((&*descriptors.found, descriptors.passed), ("9", true));
     }
 }

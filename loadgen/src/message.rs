@@ -100,9 +100,11 @@ pub fn subscribe(
         out.extend_from_slice(inside.routes);
     }
     out.extend_from_slice(SUPPORTED);
-    out.extend_from_slice(b"Event: presence\r\n");
+    event(out, style);
     contact(out, style, request);
-    out.extend_from_slice(b"Accept: application/pidf+xml\r\nExpires: ");
+    for part in [&b"Accept: "[..], media_type(style), b"\r\nExpires: "] {
+        out.extend_from_slice(part);
+    }
     decimal(out, u64::from(request.expires));
     end(out, 0);
 }
@@ -124,7 +126,7 @@ pub fn register(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     end(out, 0);
 }
 
-/// A PUBLISH of a presentity: of `state`, or of nothing when its publication is removed. `entity_tag` is the one that
+/// A PUBLISH of a presentity: of a state as it is at a time, or of nothing when its publication is removed. `entity_tag` is the one that
 /// the server gave last (RFC 3903 §4.1). `scratch` holds the body while its length is taken.
 pub fn publish(
     out: &mut Vec<u8>,
@@ -132,11 +134,15 @@ pub fn publish(
     style: &Style,
     request: Request<'_>,
     entity_tag: Option<&[u8]>,
-    state: Option<State>,
+    state: Option<(State, Nanos)>,
 ) {
     scratch.clear();
-    if let Some(state) = state {
-        document(scratch, style, state);
+    if let Some((state, at)) = state {
+        if &*style.package == DIALOG {
+            dialog_info(scratch, style, state);
+        } else {
+            document(scratch, style, state, at);
+        }
     }
     out.extend_from_slice(b"PUBLISH ");
     uri(out, style, request.from.kind, request.from.index);
@@ -146,14 +152,16 @@ pub fn publish(
     uri(out, style, request.from.kind, request.from.index);
     sequence(out, style, request, b"PUBLISH");
     out.extend_from_slice(SUPPORTED);
-    out.extend_from_slice(b"Event: presence\r\n");
+    event(out, style);
     if let Some(entity_tag) = entity_tag {
         out.extend_from_slice(b"SIP-If-Match: ");
         out.extend_from_slice(entity_tag);
         out.extend_from_slice(b"\r\n");
     }
     if state.is_some() {
-        out.extend_from_slice(b"Content-Type: application/pidf+xml\r\n");
+        for part in [&b"Content-Type: "[..], media_type(style), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
     }
     out.extend_from_slice(b"Expires: ");
     decimal(out, u64::from(request.expires));
@@ -161,8 +169,8 @@ pub fn publish(
     out.extend_from_slice(scratch);
 }
 
-/// The PIDF document (RFC 3863) of a state, as Linphone writes it, with a note.
-fn document(out: &mut Vec<u8>, style: &Style, state: State) {
+/// The PIDF document (RFC 3863) of a state at a time, as Linphone writes it, with a note.
+fn document(out: &mut Vec<u8>, style: &Style, state: State, at: Nanos) {
     out.extend_from_slice(
         b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
           <presence xmlns:dm=\"urn:ietf:params:xml:ns:pidf:data-model\" \
@@ -176,15 +184,52 @@ fn document(out: &mut Vec<u8>, style: &Style, state: State) {
     );
     uri(out, style, Kind::Presentity, state.presentity);
     out.extend_from_slice(b"</contact>\n  <note>");
+    note(out, style, state);
+    out.extend_from_slice(b"</note>\n  <timestamp>");
+    date_time(out, style.wall_start_secs + at / crate::clock::SECOND);
+    out.extend_from_slice(b"</timestamp>\n </tuple>\n</presence>\n");
+}
+
+/// The dialog-info document (RFC 4235 §4) of a state: a phone with one call, whose states follow each other in a
+/// circle. The name of the call is what the state is found by.
+fn dialog_info(out: &mut Vec<u8>, style: &Style, state: State) {
+    out.extend_from_slice(
+        b"<?xml version=\"1.0\"?>\n<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"",
+    );
+    decimal(out, u64::from(state.number));
+    out.extend_from_slice(b"\" state=\"full\" entity=\"");
+    uri(out, style, Kind::Presentity, state.presentity);
+    out.extend_from_slice(b"\">\n <dialog id=\"");
+    note(out, style, state);
+    out.extend_from_slice(b"\" direction=\"initiator\">\n  <state>");
+    let states: [&[u8]; 4] = [b"trying", b"early", b"confirmed", b"terminated"];
+    out.extend_from_slice(states[(state.number.wrapping_sub(1) % 4) as usize]);
+    out.extend_from_slice(b"</state>\n </dialog>\n</dialog-info>\n");
+}
+
+/// What tells which state a document announces.
+fn note(out: &mut Vec<u8>, style: &Style, state: State) {
     out.extend_from_slice(&mark(style.salt));
     hex(out, u64::from(state.presentity), 8);
     out.push(b'-');
     hex(out, u64::from(state.number), 8);
     out.push(b'-');
     hex(out, state.intended, 16);
-    out.extend_from_slice(b"</note>\n  <timestamp>");
-    date_time(out, style.wall_start_secs + state.intended / crate::clock::SECOND);
-    out.extend_from_slice(b"</timestamp>\n </tuple>\n</presence>\n");
+}
+
+/// The event package of RFC 4235; of all others it is assumed that they carry PIDF.
+pub const DIALOG: &str = "dialog";
+
+/// The type of the documents of the event package.
+fn media_type(style: &Style) -> &'static [u8] {
+    if &*style.package == DIALOG { b"application/dialog-info+xml" } else { b"application/pidf+xml" }
+}
+
+/// The Event header.
+fn event(out: &mut Vec<u8>, style: &Style) {
+    for part in [&b"Event: "[..], style.package.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// What the notes of this run begin with.
@@ -395,7 +440,7 @@ mod tests {
         let state = State { presentity: 51, number: 3, intended: 5 };
         let mut scratch = Vec::new();
         let text = text(|out| {
-            publish(out, &mut scratch, &style(), request(Kind::Presentity), Some(b"tag1"), Some(state));
+            publish(out, &mut scratch, &style(), request(Kind::Presentity), Some(b"tag1"), Some((state, 5)));
         });
         assert!((880..1120).contains(&text.len()), "{} bytes: {text}", text.len());
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -410,10 +455,41 @@ mod tests {
     fn the_newest_of_several_notes_counts() {
         let mut body = Vec::new();
         for number in [4, 9, 2] {
-            document(&mut body, &style(), State { presentity: 1, number, intended: 0 });
+            document(&mut body, &style(), State { presentity: 1, number, intended: 0 }, 0);
         }
         let finder_mark = mark(style().salt);
         assert_eq!(find_state(&body, &Finder::new(&finder_mark)).unwrap().number, 9);
+    }
+
+    #[test]
+    fn white_space_behind_a_document_changes_nothing() {
+        let state = State { presentity: 1, number: 4, intended: 9 };
+        let mut body = Vec::new();
+        document(&mut body, &style(), state, 0);
+        body.extend_from_slice(b" \n\n   \r\n");
+        assert_eq!(find_state(&body, &Finder::new(&mark(style().salt))), Some(state));
+    }
+
+    #[test]
+    fn a_call_is_a_dialog_in_the_package_of_dialogs() {
+        let style = Style { package: DIALOG.into(), ..style() };
+        let mut scratch = Vec::new();
+        for (number, word) in
+            [(1, "trying"), (2, "early"), (3, "confirmed"), (4, "terminated"), (5, "trying")]
+        {
+            let state = State { presentity: 51, number, intended: 5 };
+            let text = text(|out| {
+                publish(out, &mut scratch, &style, request(Kind::Presentity), None, Some((state, 5)));
+            });
+            assert!(
+                text.contains("Event: dialog\r\nContent-Type: application/dialog-info+xml\r\n"),
+                "{text}"
+            );
+            assert!(text.contains(&format!("<state>{word}</state>")), "{text}");
+            assert_eq!(find_state(text.as_bytes(), &Finder::new(&mark(style.salt))), Some(state));
+        }
+        let text = text(|out| subscribe(out, &style, request(Kind::Watcher), 7, None));
+        assert!(text.contains("Accept: application/dialog-info+xml\r\n"), "{text}");
     }
 
     #[test]

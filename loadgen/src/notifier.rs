@@ -20,6 +20,8 @@ use std::time::Duration;
 pub struct Faults {
     /// Requests that get lost.
     pub lose_request: u32,
+    /// Requests that are answered 503 with a Retry-After of no time.
+    pub busy: u32,
     /// NOTIFYs of a state change that are sent twice.
     pub repeat_notify: u32,
     /// NOTIFYs of a state change that get lost for good.
@@ -98,6 +100,7 @@ struct Server {
     presentities: BTreeMap<Vec<u8>, Presentity>,
     tags: u64,
     requests: u32,
+    refusals: u32,
     publishes: u32,
     notifies: u32,
 }
@@ -131,6 +134,7 @@ impl Server {
             presentities: BTreeMap::new(),
             tags: 0,
             requests: 0,
+            refusals: 0,
             publishes: 0,
             notifies: 0,
         }
@@ -141,6 +145,9 @@ impl Server {
         let Some(method) = message.method() else { return };
         if every(&mut self.requests, self.faults.lose_request) {
             return;
+        }
+        if every(&mut self.refusals, self.faults.busy) {
+            return answer(outlet, &message, datagram.source, 503, &[("Retry-After", b"0")]);
         }
         let expires = message.expires().and_then(Result::ok).unwrap_or(3600);
         if expires > 0 && expires < self.faults.min_expires {

@@ -14,6 +14,8 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// Living processes.
     pub processes: u64,
+    /// Their open descriptors; 0 where they may not be seen.
+    pub descriptors: u64,
 }
 
 impl Usage {
@@ -47,6 +49,7 @@ impl Usage {
             usage.system_secs += stat.system_ticks as f64 * tick;
             usage.memory_bytes += memory(member).unwrap_or(0);
             usage.processes += 1;
+            usage.descriptors += fs::read_dir(format!("/proc/{member}/fd")).map_or(0, Iterator::count) as u64;
         }
         Some(usage)
     }
@@ -130,7 +133,7 @@ mod tests {
     fn our_own_tree_has_memory_and_one_process_at_least() {
         let usage = Usage::of_tree(std::process::id()).unwrap();
         assert!(usage.memory_bytes > 100_000);
-        assert!(usage.processes >= 1);
+        assert!(usage.processes >= 1 && usage.descriptors >= 3);
     }
 
     #[test]

@@ -247,6 +247,8 @@ pub struct Report {
     pub presentities: u32,
     /// Subscriptions.
     pub watchers: u32,
+    /// The part of all phones that was simulated.
+    pub slice: f64,
     /// Threads of the generator.
     pub threads: usize,
     /// Sockets of the generator.

@@ -32,8 +32,8 @@ const STALL_MAX: Nanos = 35 * SECOND;
 /// Runs a command to its end.
 pub fn run(command: &Command) -> anyhow::Result<Report> {
     let (common, rate) = command.measurement().context("this command measures nothing")?;
-    if let Command::Run { profile, scale, stretch, server_command, .. } = command {
-        let size = Size { scale: *scale, stretch: *stretch };
+    if let Command::Run { profile, scale, slice, stretch, server_command, .. } = command {
+        let size = Size { scale: *scale, stretch: *stretch, slice: *slice };
         return run_profile(profile, size, server_command.as_deref(), common);
     }
     run_plan(plan(command, common)?, rate, None, common)
@@ -447,6 +447,7 @@ impl<'s> Conductor<'s> {
             registrants: plan.registrants,
             presentities: plan.presentities,
             watchers: plan.watchers,
+            slice: plan.slice,
             threads: self.shared.posts.len(),
             sockets,
             measured_secs,

@@ -31,6 +31,8 @@ pub struct Point {
     pub server_cpu_secs: Option<f64>,
     /// Resident memory of the server in bytes.
     pub server_memory_bytes: Option<u64>,
+    /// Open descriptors of the server.
+    pub server_descriptors: Option<u64>,
     /// Seconds of processor time of the generator.
     pub own_cpu_secs: f64,
 }
@@ -48,6 +50,7 @@ impl Point {
             active: counts.active,
             server_cpu_secs: server.map(|server| server.total_secs()),
             server_memory_bytes: server.map(|server| server.memory_bytes),
+            server_descriptors: server.map(|server| server.descriptors),
             own_cpu_secs: own.total_secs(),
         }
     }

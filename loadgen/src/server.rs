@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_closed_port_is_told_from_an_open_one() {
-        let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // An address of its own, so that no other test takes the port when it is closed.
+        let open = UdpSocket::bind("127.0.0.77:0").unwrap();
         let address = open.local_addr().unwrap();
         assert!(listens(address).unwrap());
         drop(open);
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_is_an_error() {
-        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let closed = UdpSocket::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
         let error = Server::start("false", closed).unwrap_err();
         assert!(error.to_string().contains("ended"), "{error}");
     }

@@ -87,6 +87,8 @@ counters! {
     fresh,
     /// States that were superseded before this watcher was told.
     superseded,
+    /// NOTIFYs with news that came within a second after the one before (RFC 4235 §3.10 forbids that to `dialog`).
+    hasty,
     /// NOTIFYs that repeat the known state in answer to a SUBSCRIBE.
     repeated,
     /// NOTIFYs that repeat the known state for no reason.

@@ -47,6 +47,9 @@ impl fmt::Display for Report {
             self.sockets,
             self.threads
         )?;
+        if self.slice < 1.0 {
+            writeln!(f, "  slice       {}% of the phones of the profile", self.slice * 100.0)?;
+        }
         writeln!(f, "\n  {:<14}{:>14}{:>14}", "", "count", "per second")?;
         for (name, count, rate) in [
             ("REGISTER", counts.registered, self.rates.registers_per_sec),
@@ -118,6 +121,7 @@ impl fmt::Display for Report {
             ("given up (Timer F)", total.timed_out),
             ("sent again (Timer E)", total.retransmissions_sent),
             ("NOTIFYs received again", total.notify_retransmissions),
+            ("refused for a while", total.deferred),
             ("412", total.tag_unknown),
             ("423", total.too_brief),
             ("481", total.dialog_unknown),

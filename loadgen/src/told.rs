@@ -65,7 +65,7 @@ impl<'a> Plain<'a> {
                         (value, &mut state)
                     } else if let Some(value) = line.strip_prefix(b"Content-Length: ") {
                         (value, &mut length)
-                    } else if IDLE.iter().any(|name| line.starts_with(name)) {
+                    } else if is_idle(line) {
                         continue;
                     } else {
                         return None;
@@ -146,9 +146,38 @@ impl Received {
     }
 }
 
-/// Beginnings of lines that phones pass over.
-const IDLE: [&[u8]; 6] =
-    [b"Max-Forwards: ", b"User-Agent: ", b"Content-Type: ", b"Allow-Events: ", b"Server: ", b"Date: "];
+/// Whether phones pass over a line.
+fn is_idle(line: &[u8]) -> bool {
+    match line.first() {
+        Some(b'M') => line.starts_with(b"Max-Forwards: "),
+        Some(b'U') => line.starts_with(b"User-Agent: "),
+        Some(b'C') => line.starts_with(b"Content-Type: "),
+        Some(b'A') => line.starts_with(b"Allow-Events: "),
+        Some(b'S') => line.starts_with(b"Server: "),
+        _ => false,
+    }
+}
+
+/// Bytes that end a branch or a tag, or may stand for something else in it.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        special[i] = i <= b' ' as usize || i >= 127;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < b";,\"=<>()@%".len() {
+        special[b";,\"=<>()@%"[i] as usize] = true;
+        i += 1;
+    }
+    special
+};
+
+/// Whether a branch or a tag is one, without anything behind it.
+fn is_plain(text: &[u8]) -> bool {
+    !text.is_empty() && !text.iter().any(|&b| SPECIAL[usize::from(b)])
+}
 
 /// The next line without its end, and what follows.
 fn next_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -166,15 +195,14 @@ fn word(value: &[u8]) -> &[u8] {
 fn after_sole<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let at = memchr::memchr(b';', value)?;
     let branch = value[at..].strip_prefix(name)?;
-    let is_plain = !branch.is_empty() && branch.iter().all(|b| !b";,\"= \t".contains(b));
-    (is_plain && !value[..at].contains(&b',')).then_some(branch)
+    (is_plain(branch) && !value[..at].contains(&b',')).then_some(branch)
 }
 
 /// The tag of an address in angle brackets that has no other parameter.
 fn tag(value: &[u8]) -> Option<&[u8]> {
     let end = memchr::memchr(b'>', value.strip_prefix(b"<")?)?;
     let tag = value[end + 2..].strip_prefix(b";tag=")?;
-    (!tag.is_empty() && tag.iter().all(|b| !b";,\"= \t>".contains(b))).then_some(tag)
+    is_plain(tag).then_some(tag)
 }
 
 /// A decimal number of at most nine digits.

@@ -265,6 +265,65 @@ fn a_profile_that_kills_needs_a_server_to_kill() {
     assert!(run::run(&cli.command).unwrap_err().to_string().contains("no-such-profile"));
 }
 
+#[test]
+fn who_is_refused_for_a_while_comes_again() {
+    let report = measure(
+        Faults { busy: 7, ..Faults::default() },
+        "subscribe --presentities 4 --watchers 25 --rate 1000 --duration 0.2",
+    );
+    assert!(report.passed, "{report}");
+    assert_eq!((report.measured.subscribed, report.total.refused), (200, 0));
+    assert!(report.total.deferred >= 200 / 7, "{report}");
+    assert_eq!(report.percentiles.subscribe_notify.count, 200, "counted from the first time");
+}
+
+#[test]
+fn a_refresh_of_a_publication_that_is_told_is_a_duplicate() {
+    let report = run_profile(
+        "refresh",
+        r#"
+        about = "test"
+        presentities = [{ name = "phones", count = 10 }]
+        watchers = [{ name = "friends", of = ["phones"], each = 3 }]
+        phase = [
+            { name = "subscribe", works = [{ do = "subscribe", who = "friends" }] },
+            { name = "first", works = [{ do = "publish", who = "phones" }] },
+            { name = "refresh", measured = true, works = [{ do = "refresh", who = "phones" }] },
+            { name = "settle", settle = "5s" },
+        ]
+        expect = [{ kind = "count", counter = "duplicates", at_most = 0, claim = "No refresh is told" }]
+        "#,
+    );
+    // The notifier tells whatever is published.
+    assert!(!report.passed, "{report}");
+    assert_eq!((report.measured.published, report.total.duplicates), (10, 30));
+    assert_eq!(report.audit.unwrap().behind, 0);
+    let failed: Vec<_> = report.verdicts.iter().filter(|verdict| !verdict.passed).collect();
+    assert_eq!((failed.len(), &*failed[0].claim), (1, "No refresh is told"));
+}
+
+#[test]
+fn visitors_come_and_go_in_dialogs_of_their_own() {
+    let report = run_profile(
+        "visits",
+        r#"
+        about = "test"
+        arrivals = "poisson"
+        presentities = [{ name = "hosts", count = 5 }]
+        watchers = [{ name = "visitors", of = ["hosts"], each = 4, visits = true }]
+        phase = [
+            { name = "first", works = [{ do = "publish", who = "hosts" }] },
+            { name = "visits", measured = true, for = "300ms", works = [{ do = "visit", who = "visitors", rate = 400 }] },
+            { name = "settle", settle = "1s" },
+        ]
+        "#,
+    );
+    assert!(report.passed, "{report}");
+    let total = report.total;
+    assert!((60..240).contains(&report.measured.subscribed), "{report}");
+    assert!(total.terminated > 10 && total.dialog_unknown == 0 && total.active == 0, "{report}");
+}
+
 const RACE: &str = r#"
     about = "test"
     presentities = [{ name = "hasty", count = 10 }]

@@ -47,15 +47,25 @@ pub enum Op {
     /// Publish the next two states at once, both for the entity tag that is known: the server must take one and answer
     /// the other 412 (RFC 3903 §4.2), and the newest state is then published for the tag of the one it took.
     Race,
+    /// Publish the known state again, in a document with another time stamp, as Linphone refreshes its publication: it
+    /// is no news for anybody.
+    Refresh,
+    /// Publish the four states of a call, one after the other: the first now, the others after seconds.
+    Call,
+    /// Come or go: subscribe, or end the subscription that there is.
+    Visit,
 }
 
 impl Op {
+    /// How many there are.
+    pub const COUNT: usize = Self::Visit as usize + 1;
+
     /// Which agents do it.
     pub fn kind(self) -> Kind {
         match self {
             Self::Register | Self::Unregister => Kind::Registrant,
-            Self::Subscribe | Self::Unsubscribe | Self::Poll => Kind::Watcher,
-            Self::Publish | Self::Unpublish | Self::Race => Kind::Presentity,
+            Self::Subscribe | Self::Unsubscribe | Self::Poll | Self::Visit => Kind::Watcher,
+            Self::Publish | Self::Unpublish | Self::Race | Self::Refresh | Self::Call => Kind::Presentity,
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Presentity {
     pub requests: Requests,
     entity_tag: Vec<u8>,
     state: u32,
+    /// When that state was meant to be published first.
+    since: Nanos,
     accepted: u32,
     unsure: Option<u32>,
     /// Two PUBLISHes under way at once, of which the running request is the first.
@@ -39,6 +41,7 @@ impl Presentity {
             requests: Requests::new(expires),
             entity_tag: Vec::new(),
             state: 0,
+            since: 0,
             accepted: 0,
             unsure: None,
             race: None,
@@ -50,7 +53,11 @@ impl Presentity {
         if op == Op::Unpublish && self.entity_tag.is_empty() {
             return false;
         }
-        self.state += u32::from(op != Op::Unpublish);
+        // Without a publication there is nothing to refresh.
+        if op != Op::Unpublish && (op != Op::Refresh || self.entity_tag.is_empty()) {
+            self.state += 1;
+            self.since = intended;
+        }
         self.requests.begin(op, intended, false);
         // Without a tag there is nothing to race for.
         if op == Op::Race && !self.entity_tag.is_empty() {
@@ -101,8 +108,9 @@ impl Presentity {
         let expires = self.requests.expires();
         let request = Request { from, name: index, local, cseq, expires };
         let tag = (!tag.is_empty()).then_some(tag);
-        let state = State { presentity: index, number, intended: transaction.intended };
-        message::publish(out, scratch, style, request, tag, (!removes).then_some(state));
+        let state = State { presentity: index, number, intended: self.since };
+        let at = transaction.intended;
+        message::publish(out, scratch, style, request, tag, (!removes).then_some((state, at)));
     }
 
     /// Takes an answer to a PUBLISH.
@@ -251,6 +259,21 @@ mod tests {
         assert_eq!(presentity.state(), 2, "it is still the same state");
         presentity.on_answer(&Answer { entity_tag: Some(b"e2"), ..answer(200, 22) });
         assert_eq!(presentity.settled(), (2, None));
+    }
+
+    #[test]
+    fn a_refresh_has_the_same_state_with_another_time_stamp() {
+        let mut presentity = Presentity::new(600);
+        presentity.start(Op::Publish, 5);
+        let first = published(&presentity);
+        presentity.on_answer(&Answer { entity_tag: Some(b"e1"), ..answer(200, 20) });
+        presentity.start(Op::Refresh, 3_600 * crate::clock::SECOND);
+        let again = published(&presentity);
+        assert!(again.contains("SIP-If-Match: e1\r\n") && again.contains("Expires: 600\r\n"), "{again}");
+        let line = |text: &str, with: &str| text.lines().find(|line| line.contains(with)).map(str::to_string);
+        assert_eq!(line(&again, "<note>"), line(&first, "<note>"));
+        assert_ne!(line(&again, "<timestamp>"), line(&first, "<timestamp>"));
+        assert_eq!(presentity.state(), 1);
     }
 
     #[test]

@@ -101,10 +101,10 @@ impl Requests {
 
     /// Seconds to ask for in the running request.
     pub fn expires(&self) -> u32 {
-        let asks = |running: Transaction| {
-            matches!(running.op, Op::Register | Op::Subscribe | Op::Publish | Op::Race)
+        let ends = |running: Transaction| {
+            matches!(running.op, Op::Unregister | Op::Unsubscribe | Op::Unpublish | Op::Poll)
         };
-        if self.running.is_some_and(asks) { self.expires } else { 0 }
+        if self.running.is_none_or(ends) { 0 } else { self.expires }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Watcher {
     pub watch: Watch,
     generation: u8,
     active: bool,
+    /// When the last news came, in milliseconds of the run.
+    told_ms: u32,
     /// SUBSCRIBEs whose NOTIFY has not come.
     owed: u8,
     dialog: Option<Dialog>,
@@ -37,6 +39,7 @@ impl Watcher {
             watch: Watch::default(),
             generation: 0,
             active: false,
+            told_ms: 0,
             owed: 0,
             dialog: None,
         }
@@ -198,6 +201,14 @@ impl Watcher {
             self.active = false;
         }
         reaction
+    }
+
+    /// Takes note of news; whether there was some less than a second before (RFC 4235 §3.10).
+    pub fn is_hasty(&mut self, now: Nanos) -> bool {
+        // Rounded down, so that a full second never looks shorter.
+        let now_ms = (now / 1_000_000) as u32;
+        let before = std::mem::replace(&mut self.told_ms, now_ms);
+        before > 0 && now_ms.wrapping_sub(before) < 999
     }
 
     /// Timer F, or Timer N (RFC 6665 §4.1.2.4): the running request is given up.

@@ -1,7 +1,7 @@
 //! What the agents make of a datagram.
 
 use super::Crowd;
-use crate::agent::{Answer, Cause, Op, Reaction, Told};
+use crate::agent::{Answer, Cause, Reaction, Told};
 use crate::audit::Verdict;
 use crate::clock::{Nanos, SECOND};
 use crate::ident::{Kind, fingerprint};
@@ -206,7 +206,10 @@ impl Crowd<'_> {
         counters.superseded.add(u64::from(reaction.skipped));
         counters.ended_by_server.add(u64::from(reaction.ended_by_server));
         match verdict {
-            Verdict::Fresh => counters.fresh.add(1),
+            Verdict::Fresh => {
+                counters.fresh.add(1);
+                counters.hasty.add(u64::from(self.watchers[local].is_hasty(at)));
+            }
             Verdict::Repeated => counters.repeated.add(1),
             Verdict::Duplicate => counters.duplicates.add(1),
             Verdict::Stale => counters.stale.add(1),
@@ -293,5 +296,3 @@ fn routes<'a>(message: &Message<'a>) -> ([&'a [u8]; ROUTES_MAX], usize) {
     }
     (routes, len)
 }
-
-const _: () = assert!(Op::Register as usize == 0 && Op::Race as usize == 7);

@@ -40,12 +40,14 @@ pub struct Crowd<'s> {
     retransmit: Retransmit<(Ident, u32)>,
     works: Vec<Running>,
     /// Unfinished operations by [`Op`].
-    unfinished: [u64; 8],
+    unfinished: [u64; Op::COUNT],
     changes: Vec<Change>,
     /// Operations that are due while another one of the same agent runs, with their intended times.
     waiting: BTreeMap<(Kind, usize), VecDeque<(Op, Nanos)>>,
     /// Agents that were refused for a while, with the times at which they may come again.
     resting: BinaryHeap<Reverse<(Nanos, Kind, usize)>>,
+    /// Presentities with calls under way, and when their next states are due.
+    calls: BinaryHeap<Reverse<(Nanos, usize)>>,
     outbox: Vec<Outgoing>,
     /// Intended times of requests that are handed over to the kernel in this turn.
     leaving: Vec<Nanos>,
@@ -79,10 +81,11 @@ impl<'s> Crowd<'s> {
             thread,
             retransmit: Retransmit::new(),
             works: Vec::new(),
-            unfinished: [0; 8],
+            unfinished: [0; Op::COUNT],
             changes: Vec::new(),
             waiting: BTreeMap::new(),
             resting: BinaryHeap::new(),
+            calls: BinaryHeap::new(),
             outbox: Vec::new(),
             leaving: Vec::new(),
             measured: Vec::new(),
@@ -133,6 +136,7 @@ impl<'s> Crowd<'s> {
         }
         self.works.clear();
         self.changes.clear();
+        self.calls.clear();
         // Only a phase that was broken off leaves operations waiting.
         for (op, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
             self.unfinished[op as usize] -= 1;
@@ -196,14 +200,18 @@ impl<'s> Crowd<'s> {
 
     /// Operations that have begun and not ended.
     pub fn unfinished(&self) -> u64 {
-        self.unfinished.iter().sum::<u64>() + self.changes.len() as u64
+        self.unfinished.iter().sum::<u64>() + (self.changes.len() + self.calls.len()) as u64
     }
 
     /// When there is something to do without a datagram.
     pub fn next_at(&self, now: Nanos) -> Nanos {
         let works = self.works.iter().map(|work| work.schedule.next_at(now)).min();
         let rested = self.resting.peek().map_or(Nanos::MAX, |Reverse((at, ..))| *at);
-        works.unwrap_or(Nanos::MAX).min(self.retransmit.next_at()).min(rested)
+        works
+            .unwrap_or(Nanos::MAX)
+            .min(self.retransmit.next_at())
+            .min(rested)
+            .min(self.calls.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at))
     }
 
     /// Tells all threads what became of a presentity's PUBLISH.

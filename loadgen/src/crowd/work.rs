@@ -3,7 +3,7 @@
 use super::Crowd;
 use crate::agent::Op;
 use crate::clock::{Nanos, SECOND};
-use crate::ident::Kind;
+use crate::ident::{Kind, mix};
 use crate::pace::Schedule;
 use crate::scenario::Finish;
 use std::cmp::Reverse;
@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 
 /// Most operations of a turn, so that the sockets are emptied in time.
 const OPERATIONS_MAX: usize = 64;
+/// When a phone rings, is picked up and put down, in seconds after it was called.
+const CALL_SECS: [f64; 3] = [0.2, 3.0, 12.0];
 /// How long a state change in the closed loop waits for its last watcher.
 const TOLD_WAIT: Nanos = 5 * SECOND;
 
@@ -43,7 +45,7 @@ impl Crowd<'_> {
             while begun < OPERATIONS_MAX {
                 let Running { op, finish, first, agents, .. } = self.works[i];
                 let unfinished = match finish {
-                    Finish::Answered => self.unfinished[op as usize],
+                    Finish::Answered => self.unfinished_of(op),
                     Finish::Told => self.changes.len() as u64,
                 };
                 // The closed loop passes over agents that are busy; the open loop asks everyone in turn.
@@ -72,6 +74,27 @@ impl Crowd<'_> {
         begun
     }
 
+    /// How many operations of a sort have begun and not ended.
+    fn unfinished_of(&self, op: Op) -> u64 {
+        match op {
+            Op::Visit => self.unfinished[Op::Subscribe as usize] + self.unfinished[Op::Unsubscribe as usize],
+            Op::Call => self.unfinished[Op::Publish as usize],
+            op => self.unfinished[op as usize],
+        }
+    }
+
+    /// Starts the states of calls that are due.
+    pub fn go_on_with_calls(&mut self, now: Nanos) {
+        for _ in 0..OPERATIONS_MAX {
+            let Some(&Reverse((at, local))) = self.calls.peek() else { break };
+            if at > now {
+                break;
+            }
+            self.calls.pop();
+            self.start(Op::Publish, Finish::Answered, local, at);
+        }
+    }
+
     /// Whether an agent has nothing unfinished.
     fn is_free(&self, finish: Finish, op: Op, local: usize) -> bool {
         self.running(op.kind(), local).is_none()
@@ -81,6 +104,27 @@ impl Crowd<'_> {
     /// Starts an operation. It waits for its turn while another one of the same agent runs, and counts from its
     /// intended time all the same.
     fn start(&mut self, op: Op, finish: Finish, local: usize, intended: Nanos) {
+        let op = match op {
+            Op::Visit if self.watchers[local].is_active() => Op::Unsubscribe,
+            Op::Visit => {
+                if self.watchers[local].requests.running.is_none() {
+                    // The dialog of the visit before is over.
+                    self.watchers[local].forget_dialog();
+                }
+                Op::Subscribe
+            }
+            Op::Call => {
+                let mut dice = mix(intended ^ local as u64);
+                for secs in CALL_SECS {
+                    // Half as long to half as long again.
+                    let length = (0.5 + (dice & 0xff) as f64 / 256.0) * secs;
+                    self.calls.push(Reverse((intended + (length * SECOND as f64) as Nanos, local)));
+                    dice >>= 8;
+                }
+                Op::Publish
+            }
+            op => op,
+        };
         if self.running(op.kind(), local).is_some() {
             self.counters().queued.add(1);
             self.unfinished[op as usize] += 1;
@@ -101,7 +145,7 @@ impl Crowd<'_> {
         if !started {
             return;
         }
-        if op == Op::Publish {
+        if matches!(op, Op::Publish | Op::Race | Op::Refresh) {
             self.shared.boards[index as usize]
                 .newest
                 .store(self.presentities[local].state(), Ordering::Relaxed);

@@ -45,6 +45,8 @@ pub struct Plan {
     pub apart: Range<u32>,
     /// The event package that is published and watched.
     pub package: Cow<'static, str>,
+    /// The part of all phones that is simulated.
+    pub slice: f64,
     /// Seconds to ask for in Expires, where the plan decides.
     pub expires: Option<u32>,
     /// The network between the phones and the server.
@@ -80,6 +82,7 @@ impl Plan {
             deaf: 0..0,
             apart: 0..0,
             package: PRESENCE.into(),
+            slice: 1.0,
             expires: None,
             link: Link::default(),
             expects: Vec::new(),

@@ -1,29 +1,32 @@
 //! Profiles: runs described by files that a user can copy and change.
 
-use super::contacts::Contacts;
-use super::{Common, Contact, Ends, PerAgent, Phase, Plan, Work};
+mod check;
+mod text;
+
+use super::{Common, Contact, Plan};
 use crate::agent::Op;
-use crate::clock::{Nanos, nanos};
 use crate::expect::Expect;
 use crate::link::Link;
-use crate::pace::Rate;
+use crate::pace::Arrivals;
 use crate::report::Latencies;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use text::{Group, OpText, PhaseText, Watchers};
 
 /// The profiles that come with the program: name and text.
 pub const SHIPPED: &[(&str, &str)] = &[
-    ("steady-lync", include_str!("../../profiles/steady-lync.toml")),
-    ("celebrity", include_str!("../../profiles/celebrity.toml")),
-    ("storm", include_str!("../../profiles/storm.toml")),
-    ("dead-watchers", include_str!("../../profiles/dead-watchers.toml")),
-    ("lossy", include_str!("../../profiles/lossy.toml")),
-    ("etag-race", include_str!("../../profiles/etag-race.toml")),
-    ("kill", include_str!("../../profiles/kill.toml")),
-    ("soak", include_str!("../../profiles/soak.toml")),
+    ("steady-lync", include_str!("../../../profiles/steady-lync.toml")),
+    ("linphone", include_str!("../../../profiles/linphone.toml")),
+    ("blf-office", include_str!("../../../profiles/blf-office.toml")),
+    ("celebrity", include_str!("../../../profiles/celebrity.toml")),
+    ("storm", include_str!("../../../profiles/storm.toml")),
+    ("dead-watchers", include_str!("../../../profiles/dead-watchers.toml")),
+    ("lossy", include_str!("../../../profiles/lossy.toml")),
+    ("etag-race", include_str!("../../../profiles/etag-race.toml")),
+    ("kill", include_str!("../../../profiles/kill.toml")),
+    ("soak", include_str!("../../../profiles/soak.toml")),
 ];
 
 /// A profile.
@@ -32,6 +35,12 @@ pub const SHIPPED: &[(&str, &str)] = &[
 pub struct Profile {
     /// What it is for; the first line is its title.
     pub about: String,
+    /// The event package; `presence` if none is given.
+    package: Option<String>,
+    /// How operations lie in time; as the command line says if this does not.
+    arrivals: Option<Arrivals>,
+    /// The part of the phones that is simulated, if it is not all.
+    slice: Option<f64>,
     /// Seconds to ask for in Expires.
     expires: Option<u32>,
     /// Whether presentities, registrants and owners of one number are one user.
@@ -51,111 +60,6 @@ pub struct Profile {
     expects: Vec<Expect>,
 }
 
-/// Phones that publish or register.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Group {
-    name: String,
-    count: u32,
-    /// Their latencies are measured by themselves.
-    #[serde(default)]
-    apart: bool,
-    /// The number does not grow with `--scale`.
-    #[serde(default)]
-    fixed: bool,
-}
-
-/// Phones that watch.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Watchers {
-    name: String,
-    /// The presentities that they watch.
-    of: Vec<String>,
-    /// Watchers of each presentity.
-    each: Option<u32>,
-    /// Users with contacts instead.
-    contacts: Option<Contacts>,
-    /// Their number grows with `--scale`, rather than that of the presentities.
-    #[serde(default)]
-    scaled: bool,
-    /// They never answer a NOTIFY, and are not audited.
-    #[serde(default)]
-    deaf: bool,
-    /// They ask now and then instead of subscribing, and are not audited.
-    #[serde(default)]
-    polls: bool,
-}
-
-/// A part of a run.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PhaseText {
-    name: String,
-    #[serde(default)]
-    measured: bool,
-    /// All phones lose what they know at its beginning.
-    #[serde(default)]
-    forget: bool,
-    /// The server is killed and started again so long after its beginning.
-    kill_after: Option<Span>,
-    /// Works go on for so long; without, each phone does its work once.
-    #[serde(rename = "for")]
-    lasts: Option<Span>,
-    /// Wait until every watcher shows what was published last, at most so long.
-    settle: Option<Span>,
-    #[serde(default)]
-    works: Vec<WorkText>,
-}
-
-/// What phones do in a phase.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WorkText {
-    #[serde(rename = "do")]
-    op: OpText,
-    /// The group that does it.
-    who: String,
-    /// So many in a second.
-    rate: Option<f64>,
-    /// Each phone once in this time.
-    every: Option<Span>,
-    /// All of them, spread over this time, and once each.
-    over: Option<Span>,
-}
-
-/// What a phone does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OpText {
-    Register,
-    Publish,
-    Subscribe,
-    Poll,
-    Race,
-}
-
-/// A length of time such as `500ms`, `30s`, `15m` or `72h`.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
-        let parsed = units.iter().find_map(|(unit, secs)| {
-            let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-            Duration::try_from_secs_f64(number * secs).ok()
-        });
-        parsed
-            .filter(|span| !span.is_zero())
-            .map(Self)
-            .ok_or(format!("`{text}` is no time such as 30s or 15m"))
-    }
-}
-
 /// How a run differs from its profile.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -163,6 +67,8 @@ pub struct Size {
     pub scale: f64,
     /// So many times the length of the phases that have one.
     pub stretch: f64,
+    /// This part of the phones instead of the one that the profile names.
+    pub slice: Option<f64>,
 }
 
 /// The name and the text of a profile that comes with the program or lies in a file.
@@ -196,6 +102,11 @@ impl Profile {
     /// The run of this profile, with random contacts from `seed`.
     pub fn plan(&self, name: &str, common: &Common, size: Size, seed: u64) -> anyhow::Result<Plan> {
         ensure!(self.link.is_sound(), "the shares of [link] must be from 0 to 1, and together at most 1");
+        let slice = size.slice.or(self.slice).unwrap_or(1.0);
+        ensure!(slice > 0.0 && slice <= 1.0, "a slice is more than 0 and at most 1");
+        // A slice has its share of the phones, who have all their contacts and change as often as all do.
+        let size = Size { scale: size.scale * slice, ..size };
+        let common = &Common { arrivals: self.arrivals.unwrap_or(common.arrivals), ..*common };
         let presentities = ranges(&self.presentities, size.scale)?;
         let registrants = ranges(&self.registrants, size.scale)?;
         let find = |name: &str| {
@@ -204,6 +115,14 @@ impl Profile {
         };
         let mut plan = Plan::empty(name.to_string());
         plan.users = self.users;
+        plan.slice = slice;
+        if let Some(package) = &self.package {
+            ensure!(
+                !package.is_empty() && package.bytes().all(|b| b.is_ascii_graphic()),
+                "that is no event package"
+            );
+            plan.package = package.clone().into();
+        }
         plan.link = self.link;
         plan.expires = self.expires;
         plan.expects.clone_from(&self.expects);
@@ -220,7 +139,7 @@ impl Profile {
         let mut deaf = Vec::new();
         let mut seed = seed;
         // Those that are audited come first, whatever their order in the file.
-        let special = |group: &&Watchers| group.deaf || group.polls;
+        let special = |group: &&Watchers| group.deaf || group.polls || group.visits;
         let ordinary = self.watchers.iter().filter(|group| !special(group));
         for group in ordinary.chain(self.watchers.iter().filter(special)) {
             let first = contacts.len();
@@ -260,36 +179,25 @@ impl Profile {
             let phase = text.phase(common, size, |op, who| {
                 let groups = match op {
                     OpText::Register => &registrants,
-                    OpText::Publish | OpText::Race => &presentities,
-                    OpText::Subscribe | OpText::Poll => &watchers,
+                    OpText::Publish | OpText::Race | OpText::Refresh | OpText::Call => &presentities,
+                    OpText::Subscribe | OpText::Poll | OpText::Visit => &watchers,
                 };
-                let polls = self.watchers.iter().any(|group| group.name == who && group.polls);
-                ensure!(
-                    !matches!(op, OpText::Subscribe | OpText::Poll) || polls == (op == OpText::Poll),
-                    "`{who}` cannot {op:?}"
-                );
+                let group = self.watchers.iter().find(|group| group.name == who);
+                let (polls, visits) = group.map_or((false, false), |group| (group.polls, group.visits));
+                let can = match op {
+                    OpText::Subscribe => !polls && !visits,
+                    OpText::Poll => polls,
+                    OpText::Visit => visits,
+                    _ => true,
+                };
+                ensure!(can, "`{who}` cannot {op:?}");
                 let found = groups.iter().find(|(group, _)| group == who).map(|(_, range)| range.clone());
                 found.with_context(|| format!("phase `{}`: nobody called `{who}` can {op:?}", text.name))
             })?;
             plan.phases.push(phase);
         }
         ensure!(plan.phases.iter().any(|phase| phase.measured), "no phase is measured");
-        for expect in &self.expects {
-            if let Some(name) = expect.phase() {
-                let found = self.phases.iter().find(|phase| phase.name == name);
-                let found =
-                    found.with_context(|| format!("a claim is about a phase `{name}` that is not there"))?;
-                let timed = matches!(expect, Expect::Latency { .. });
-                ensure!(
-                    !timed || found.measured,
-                    "a claim is about latencies of `{name}`, which is not measured"
-                );
-            }
-            if let Expect::Count { counter, .. } = expect {
-                let counts = serde_json::to_value(crate::stats::Counts::default())?;
-                ensure!(counts.get(counter).is_some(), "there is no counter `{counter}`");
-            }
-        }
+        self.check_claims()?;
         let last = self.phases.last().is_some_and(|phase| phase.settle.is_some());
         ensure!(plan.audited == 0 || last, "the last phase has to settle, for the audit is taken then");
         plan.phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish, Op::Unregister]));
@@ -303,7 +211,7 @@ impl Profile {
             let mut measured = self.phases.iter().filter(|phase| phase.measured);
             measured.any(|phase| phase.works.iter().any(|work| work.op == op))
         };
-        let subscribes = does(OpText::Subscribe) || does(OpText::Poll);
+        let subscribes = [OpText::Subscribe, OpText::Poll, OpText::Visit].into_iter().any(does);
         match (self.watchers.is_empty(), subscribes, does(OpText::Register), self.apart()) {
             (true, _, true, _) => &[Latencies::PublishAnswer, Latencies::RegisterAnswer],
             (true, ..) => &[Latencies::PublishAnswer],
@@ -325,79 +233,6 @@ impl Profile {
 
     fn apart(&self) -> bool {
         self.presentities.iter().any(|group| group.apart)
-    }
-
-    /// Fails if something would expire in a run of this length that nobody refreshes.
-    pub fn check_expiry(&self, plan: &Plan, expires: u32) -> anyhow::Result<()> {
-        let limit = nanos(Duration::from_secs(expires.into())) / 10 * 8;
-        for (text, phase) in self.phases.iter().zip(&plan.phases) {
-            let lasts = phase.works.iter().filter_map(|work| match work.amount {
-                PerAgent::For(time) => Some(time),
-                PerAgent::Once => None,
-            });
-            if lasts.max().is_none_or(|lasts| lasts < limit) {
-                continue;
-            }
-            let is_refreshed = |op: OpText, who: &str| {
-                let mut works = text.works.iter().filter(|work| work.op == op && work.who == who);
-                works.any(|work| work.every.is_some_and(|every| nanos(every.0) <= limit / 8 * 9))
-            };
-            let groups = self.presentities.iter().map(|group| (OpText::Publish, &group.name));
-            let groups = groups.chain(self.registrants.iter().map(|group| (OpText::Register, &group.name)));
-            let subscribing = self.watchers.iter().filter(|group| !group.polls);
-            for (op, who) in groups.chain(subscribing.map(|group| (OpText::Subscribe, &group.name))) {
-                let ever = self.phases.iter().flat_map(|phase| &phase.works);
-                let mut ever = ever.filter(|work| work.op == op && work.who == *who);
-                ensure!(
-                    ever.next().is_none() || is_refreshed(op, who),
-                    "phase `{}` is longer than 80% of {expires} s, and `{who}` do not {op:?} every so often in it",
-                    text.name
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-impl PhaseText {
-    fn phase(
-        &self,
-        common: &Common,
-        size: Size,
-        find: impl Fn(OpText, &str) -> anyhow::Result<Range<u32>>,
-    ) -> anyhow::Result<Phase> {
-        let stretched = |span: Span| nanos(span.0.mul_f64(size.stretch)).max(1);
-        let amount = self.lasts.map_or(PerAgent::Once, |lasts| PerAgent::For(stretched(lasts)));
-        let mut works = Vec::with_capacity(self.works.len());
-        for work in &self.works {
-            let agents = find(work.op, &work.who)?;
-            let count = f64::from(agents.end - agents.start);
-            let in_time = |span: Nanos| Rate::PerSecond(count * 1e9 / span as f64);
-            let (rate, amount) = match (work.rate, work.every, work.over) {
-                (None, None, None) => (Rate::Max, amount),
-                (Some(rate), None, None) if rate > 0.0 => (Rate::PerSecond(rate * size.scale), amount),
-                (None, Some(every), None) => (in_time(nanos(every.0)), amount),
-                (None, None, Some(over)) => (in_time(stretched(over)), PerAgent::Once),
-                _ => bail!("phase `{}`: give one of `rate`, `every` and `over`", self.name),
-            };
-            let op = match work.op {
-                OpText::Register => Op::Register,
-                OpText::Publish => Op::Publish,
-                OpText::Subscribe => Op::Subscribe,
-                OpText::Poll => Op::Poll,
-                OpText::Race => Op::Race,
-            };
-            works.push(Work { amount, agents, ..common.work(op, rate) });
-        }
-        let ends = self.settle.map_or(Ends::Done, |settle| Ends::Settled(nanos(settle.0)));
-        ensure!(!works.is_empty() || self.settle.is_some(), "phase `{}` has nothing to do", self.name);
-        Ok(Phase {
-            measured: self.measured,
-            ends,
-            forgets: self.forget,
-            kill_after: self.kill_after.map(stretched),
-            ..Phase::new(self.name.clone(), works)
-        })
     }
 }
 
@@ -424,10 +259,11 @@ fn scaled(count: u32, scale: f64) -> u32 {
 mod tests {
     use super::*;
     use crate::clock::SECOND;
-    use crate::pace::Arrivals;
+    use crate::pace::Rate;
+    use crate::scenario::PerAgent;
 
     const COMMON: Common = Common { window: 8, settle: SECOND, keep: false, arrivals: Arrivals::Even };
-    const AS_IS: Size = Size { scale: 1.0, stretch: 1.0 };
+    const AS_IS: Size = Size { scale: 1.0, stretch: 1.0, slice: None };
 
     fn plan(text: &str, size: Size) -> anyhow::Result<Plan> {
         Profile::parse(text)?.plan("test", &COMMON, size, 7)
@@ -437,7 +273,7 @@ mod tests {
     fn the_shipped_profiles_are_sound() {
         for (name, text) in SHIPPED {
             let profile = Profile::parse(text).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-            let plan = profile.plan(name, &COMMON, Size { scale: 0.01, stretch: 1.0 }, 1);
+            let plan = profile.plan(name, &COMMON, Size { scale: 0.01, ..AS_IS }, 1);
             let plan = plan.unwrap_or_else(|error| panic!("{name}: {error:#}"));
             profile.check_expiry(&plan, plan.expires.unwrap_or(3_600)).unwrap();
             assert!(profile.about.lines().next().is_some_and(|line| line.len() < 100), "{name} has a title");
@@ -470,7 +306,7 @@ mod tests {
 
     #[test]
     fn groups_become_ranges() {
-        let plan = plan(GROUPS, Size { scale: 2.0, stretch: 3.0 }).unwrap();
+        let plan = plan(GROUPS, Size { scale: 2.0, stretch: 3.0, slice: None }).unwrap();
         assert_eq!((plan.presentities, plan.registrants, plan.apart.clone()), (210, 10, 0..10));
         // The deaf ones come last, though they are written first.
         assert_eq!((plan.audited, plan.watchers, plan.deaf.clone()), (630, 650, 630..650));
@@ -479,6 +315,15 @@ mod tests {
         assert_eq!((works[0].rate, works[1].rate), (Rate::PerSecond(20.0), Rate::PerSecond(10.0)));
         assert_eq!(works[0].amount, PerAgent::For(6 * SECOND));
         assert_eq!((plan.contact(3).presentity, plan.contact(213).presentity), (3, 3));
+    }
+
+    #[test]
+    fn a_slice_is_a_part_of_the_phones_and_of_the_rates() {
+        let size = Size { slice: Some(0.1), ..AS_IS };
+        let sliced = plan(GROUPS, size).unwrap();
+        assert_eq!((sliced.presentities, sliced.registrants, sliced.slice), (20, 1, 0.1));
+        assert_eq!(sliced.phases[0].works[1].rate, Rate::PerSecond(0.5));
+        assert!(plan(GROUPS, Size { slice: Some(1.5), ..AS_IS }).is_err());
     }
 
     #[test]
@@ -500,7 +345,7 @@ mod tests {
     #[test]
     fn what_would_expire_has_to_be_refreshed() {
         let profile = Profile::parse(GROUPS).unwrap();
-        let plan = |stretch| profile.plan("test", &COMMON, Size { scale: 1.0, stretch }, 1).unwrap();
+        let plan = |stretch| profile.plan("test", &COMMON, Size { stretch, ..AS_IS }, 1).unwrap();
         profile.check_expiry(&plan(1.0), 60).unwrap();
         let error = profile.check_expiry(&plan(100.0), 60).unwrap_err();
         assert!(error.to_string().contains("deaf"), "{error}");
