@@ -1,6 +1,6 @@
 //! The node's own addresses, as phones are told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use comsipl_core::{Flow, Profile};
 use smallvec::SmallVec;
@@ -8,9 +8,11 @@ use smallvec::SmallVec;
 /// The addresses that the shards listen on.
 #[derive(Debug)]
 pub struct Listeners {
-    advertise: Option<String>,
+    advertise: Option<SentBy>,
     profile: Profile,
     each: Vec<SocketAddr>,
+    /// What phones are told of each that is bound to an address of its own.
+    texts: Vec<SentBy>,
 }
 
 /// `host[:port]` for Via and Contact.
@@ -20,7 +22,16 @@ impl Listeners {
     /// The bound addresses, in the order of `Flow::listener`. `advertise` replaces them all.
     #[must_use]
     pub fn new(advertise: Option<String>, profile: Profile, each: Vec<SocketAddr>) -> Self {
-        Self { advertise, profile, each }
+        let texts = each
+            .iter()
+            .map(|address| {
+                let mut text = SentBy::new();
+                push_address(*address, profile, &mut text);
+                text
+            })
+            .collect();
+        let advertise = advertise.map(|text| SentBy::from_slice(text.as_bytes()));
+        Self { advertise, profile, each, texts }
     }
 
     /// The flow as it can be used now: after a change of the configuration, or a listener less, a stored flow may name one
@@ -35,23 +46,34 @@ impl Listeners {
         Flow { listener: u8::try_from(listener).unwrap_or(0), local_ip: None, ..flow }
     }
 
-    /// Our address on the side of `flow`: the one advertised, else the one the peer reached us on.
+    /// Our address on the side of `flow`: the one advertised, else the one the peer reached us on. It may be put together in
+    /// `buffer`.
     #[must_use]
-    pub fn sent_by(&self, flow: &Flow) -> SentBy {
+    pub fn sent_by<'a>(&'a self, flow: &Flow, buffer: &'a mut SentBy) -> &'a [u8] {
         if let Some(advertise) = &self.advertise {
-            return SentBy::from_slice(advertise.as_bytes());
+            return advertise;
         }
-        let listener = self.each.get(usize::from(flow.listener)).or(self.each.first());
-        let listener = listener.copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5060)));
-        let ip = flow.local_ip.unwrap_or(listener.ip());
-        let mut text = SentBy::new();
-        push_ip(ip, &mut text);
-        // The customer's document leaves the default port out; others get it written.
-        if self.profile == Profile::Rfc || listener.port() != 5060 {
-            text.push(b':');
-            text.extend_from_slice(itoa::Buffer::new().format(listener.port()).as_bytes());
+        let listener = usize::from(flow.listener).min(self.each.len().saturating_sub(1));
+        match (flow.local_ip, self.each.get(listener)) {
+            (None, Some(_)) => &self.texts[listener],
+            (local_ip, address) => {
+                let port = address.map_or(5060, SocketAddr::port);
+                let ip = local_ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+                buffer.clear();
+                push_address(SocketAddr::new(ip, port), self.profile, buffer);
+                buffer
+            }
         }
-        text
+    }
+}
+
+/// `host[:port]` as phones are told.
+fn push_address(address: SocketAddr, profile: Profile, text: &mut SentBy) {
+    push_ip(address.ip(), text);
+    // The customer's document leaves the default port out; others get it written.
+    if profile == Profile::Rfc || address.port() != 5060 {
+        text.push(b':');
+        text.extend_from_slice(itoa::Buffer::new().format(address.port()).as_bytes());
     }
 }
 
@@ -92,7 +114,7 @@ mod tests {
             local_ip: local.map(|ip| ip.parse().unwrap()),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
         };
-        String::from_utf8(listeners.sent_by(&flow).to_vec()).unwrap()
+        String::from_utf8(listeners.sent_by(&flow, &mut SentBy::new()).to_vec()).unwrap()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::full;
 use super::publish::expires_at_mono;
 use crate::note::Note;
+use crate::listeners::SentBy;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, is_usable};
 use crate::shard::Shard;
@@ -342,14 +343,15 @@ impl Shard {
     ) {
         let tag = records::tag_text(partition, tag);
         let listeners = std::sync::Arc::clone(&self.listeners);
-        let sent_by = listeners.sent_by(flow);
+        let mut sent_by = SentBy::new();
+        let sent_by = listeners.sent_by(flow, &mut sent_by);
         self.answer(request, 200, "OK", Some(&tag), |writer| {
             // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
                 writer.header("Record-Route", route);
             }
             writer
-                .header_parts("Contact", &[b"<sip:", sent_by.as_ref(), b">"])
+                .header_parts("Contact", &[b"<sip:", sent_by, b">"])
                 .number("Expires", u64::from(expires_secs))
                 .content_length(0)
                 .end();

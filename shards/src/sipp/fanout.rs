@@ -5,6 +5,7 @@
 //! reached gets the newest document.
 
 use comsipl_core::{AorKey, Now};
+use smallvec::SmallVec;
 
 use crate::note::Note;
 use crate::shard::Shard;
@@ -16,6 +17,8 @@ const QUANTUM: usize = 64;
 /// The part of a turn's NOTIFYs that is started while input waits. It is not nothing, so that a flood of requests does not
 /// silence the fan-out.
 const INPUT_WAITS_SHARE: usize = 16;
+/// Watchers whose records are asked for ahead: as many as the misses that a core can have under way.
+const AHEAD: usize = 8;
 /// Watchers looked at (due or not) in one go.
 const STEPS_MAX: usize = 1024;
 
@@ -65,16 +68,12 @@ impl Shard {
         {
             let mut quantum = QUANTUM.min(budget);
             let mut steps = STEPS_MAX;
-            while quantum > 0 && steps > 0 {
-                let subscription = self.watched[id].cursor;
-                if subscription == NONE {
-                    break;
-                }
-                self.watched[id].cursor = self.subscriptions[subscription].next;
-                steps -= 1;
-                if self.is_owed(subscription) && self.notify_if_free(now, subscription) {
-                    quantum -= 1;
-                    budget -= 1;
+            while quantum > 0 && steps > 0 && self.watched[id].cursor != NONE {
+                for &subscription in &self.next_owed(id, quantum, &mut steps) {
+                    if self.notify_if_free(now, subscription) {
+                        quantum -= 1;
+                        budget -= 1;
+                    }
                 }
             }
             let watched = &mut self.watched[id];
@@ -92,6 +91,24 @@ impl Shard {
             // A walk over watchers that are all in flight costs too.
             budget = budget.saturating_sub((STEPS_MAX - steps) / QUANTUM);
         }
+    }
+
+    /// Goes on in the walk over a presentity's watchers: the next few who are owed a NOTIFY, at most `most`. Their records are
+    /// asked for ahead, because each lies somewhere else in the file, and the processor fetches several at a time.
+    fn next_owed(&mut self, id: u32, most: usize, steps: &mut usize) -> SmallVec<[u32; AHEAD]> {
+        let mut owed = SmallVec::new();
+        let mut cursor = self.watched[id].cursor;
+        while cursor != NONE && *steps > 0 && owed.len() < AHEAD.min(most) {
+            *steps -= 1;
+            let entry = &self.subscriptions[cursor];
+            if self.is_owed(cursor) {
+                self.files.presence_partition(entry.partition).prefetch(entry.slot);
+                owed.push(cursor);
+            }
+            cursor = entry.next;
+        }
+        self.watched[id].cursor = cursor;
+        owed
     }
 
     /// Whether a subscription's watcher does not have the newest state, or waits for the answer to its SUBSCRIBE.

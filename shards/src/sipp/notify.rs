@@ -2,12 +2,15 @@
 
 use comsipl_core::token::{hex2, hex8};
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
-use comsipl_core::{NotifyHead, Now, Padding, Profile, SubscriptionStatus, subscription};
+use comsipl_core::{
+    Bodies, BodyId, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
+};
 
+use crate::listeners::{Listeners, SentBy};
 use crate::records::{self, StoredSubscription};
 use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
-use crate::subscriptions::CSEQ_BLOCK;
+use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::NONE;
 
 /// Timers of NOTIFYs fired in one turn; the rest waits for the next.
@@ -17,10 +20,7 @@ impl Shard {
     /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left.
     pub(crate) fn send_notify(&mut self, now: Now, id: u32) -> bool {
         debug_assert_eq!(self.subscriptions[id].attempt, NONE);
-        let mut record = std::mem::take(&mut self.scratch.subscription);
-        let outcome = self.send_notify_from(now, id, &mut record);
-        self.scratch.subscription = record;
-        outcome.unwrap_or_else(|| {
+        self.start_notify(now, id).unwrap_or_else(|| {
             // Its record cannot be read: it cannot be served, and must not stay for ever.
             self.counters.unreadable_records.up();
             self.drop_subscription(now, id);
@@ -29,22 +29,21 @@ impl Shard {
     }
 
     /// Whether a NOTIFY left; `None` if the subscription's record cannot be read.
-    fn send_notify_from(&mut self, now: Now, id: u32, record: &mut comsipl_fdb::RecordBuf) -> Option<bool> {
-        let entry = &self.subscriptions[id];
-        let (partition, slot, watched, kind) = (entry.partition, entry.slot, entry.watched, entry.body);
-        let stored = records::read_subscription(self.files.presence_partition(partition), slot, record)?;
-        let Some(body) = self.body_of(now, watched, kind, stored.aor) else {
+    fn start_notify(&mut self, now: Now, id: u32) -> Option<bool> {
+        let Some(body) = self.body_for(now, id)? else {
             // The document is being written at this very moment, by a writer that has lost its core: with the next turn.
             self.subscriptions[id].owed = true;
-            self.queue(now, watched);
+            self.queue(now, self.subscriptions[id].watched);
             return Some(false);
         };
         let cseq = self.next_cseq(id)?;
+        let (entry, files) = (&mut self.subscriptions[id], &self.files);
+        let partition = files.presence_partition(entry.partition);
+        let stored = records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)?;
         let left = stored.expires_at.secs_after(now.wall);
-        let entry = &mut self.subscriptions[id];
         entry.ending |= left == 0;
         entry.owed = false;
-        entry.epoch = self.watched[watched].epoch;
+        entry.epoch = self.watched[entry.watched].epoch;
         let status = if entry.ending {
             SubscriptionStatus::TerminatedTimeout
         } else {
@@ -61,12 +60,33 @@ impl Shard {
             body: Some(body),
             padding: 0,
         };
-        attempt.padding = self.write_notify(id, &stored, &attempt, None);
+        let mut writer = NotifyWriter {
+            profile: self.settings.profile,
+            listeners: &self.listeners,
+            outbox: &mut self.outbox,
+            bodies: &mut self.bodies,
+        };
+        attempt.padding = writer.write(entry, &stored, &attempt, None);
         let attempt = self.attempts.insert(attempt);
-        self.subscriptions[id].attempt = attempt;
+        entry.attempt = attempt;
         self.attempt_timers.arm(attempt, timer);
         self.counters.notifies.up();
         Some(true)
+    }
+
+    /// The body that a watcher gets now, as [`Self::body_of`] has it; `None` outside if its record cannot be read.
+    fn body_for(&mut self, now: Now, id: u32) -> Option<Option<BodyId>> {
+        let entry = &self.subscriptions[id];
+        let (watched, kind) = (entry.watched, entry.body);
+        if let Some(body) = self.watched[watched].bodies[kind as usize] {
+            return Some(Some(body));
+        }
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let partition = self.files.presence_partition(entry.partition);
+        let body = records::read_subscription(partition, entry.slot, &mut record)
+            .map(|stored| self.body_of(now, watched, kind, stored.aor));
+        self.scratch.subscription = record;
+        body
     }
 
     /// The next sequence number of a subscription's dialog. The record says so before the NOTIFY leaves.
@@ -85,51 +105,6 @@ impl Shard {
         }
         self.subscriptions[id].cseq = cseq;
         (cseq < u32::MAX >> 1).then_some(cseq)
-    }
-
-    /// Writes a NOTIFY to the outbox: a new one, or again one with its `padding`. Returns its padding.
-    fn write_notify(
-        &mut self,
-        id: u32,
-        stored: &StoredSubscription<'_>,
-        attempt: &Attempt,
-        padding: Option<u8>,
-    ) -> u8 {
-        let entry = &self.subscriptions[id];
-        let profile = self.settings.profile;
-        let mut branch = [0; BRANCH_LEN];
-        let branch = branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
-        let tag = records::tag_text(entry.partition, stored.local_tag);
-        let flow = self.listeners.fit(stored.flow);
-        let sent_by = self.listeners.sent_by(&flow);
-        let package = stored.package;
-        let body = attempt.body.expect("a NOTIFY in flight holds its body");
-        let padding = padding.map_or_else(|| Padding::Fit(self.outbox.run_to(&flow)), Padding::Exactly);
-        let head = NotifyHead {
-            aor: stored.aor,
-            remote_target: stored.remote_target,
-            route_set: stored.route_set,
-            sent_by: sent_by.as_ref(),
-            transport: flow.transport.via_token(),
-            branch,
-            local_uri: stored.local_uri,
-            local_tag: &tag,
-            remote_uri: stored.remote_uri,
-            remote_tag: stored.remote_tag,
-            call_id: stored.call_id,
-            cseq: attempt.cseq,
-            event: package.name,
-            event_id: stored.event_id,
-            status: attempt.status,
-            content: Some((package.content_type, self.bodies.get(body).len())),
-            padding,
-        };
-        let mut written = 0;
-        self.outbox.send_with_body(flow, body, &mut self.bodies, |out| {
-            written = head.write(profile, out);
-            written
-        });
-        written
     }
 
     /// Fires the timers of NOTIFYs under way; says whether more are due.
@@ -159,17 +134,20 @@ impl Shard {
 
     /// Sends the same bytes again.
     fn retransmit(&mut self, id: u32, attempt: u32) {
-        let mut record = std::mem::take(&mut self.scratch.subscription);
-        let entry = &self.subscriptions[id];
+        let (entry, attempt) = (&self.subscriptions[id], &self.attempts[attempt]);
         let partition = self.files.presence_partition(entry.partition);
-        if let Some(stored) = records::read_subscription(partition, entry.slot, &mut record) {
-            let attempt = std::mem::take(&mut self.attempts[attempt]);
-            self.write_notify(id, &stored, &attempt, Some(attempt.padding));
-            let number = self.subscriptions[id].attempt;
-            self.attempts[number] = attempt;
+        if let Some(stored) =
+            records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
+        {
+            let mut writer = NotifyWriter {
+                profile: self.settings.profile,
+                listeners: &self.listeners,
+                outbox: &mut self.outbox,
+                bodies: &mut self.bodies,
+            };
+            writer.write(entry, &stored, attempt, Some(attempt.padding));
             self.counters.notify_retransmissions.up();
         }
-        self.scratch.subscription = record;
     }
 
     /// Ends what is under way for a subscription, whatever its phase.
@@ -205,6 +183,61 @@ impl Shard {
             self.bodies.release(body);
         }
         self.attempt_timers.arm(attempt, now.mono + pause);
+    }
+}
+
+/// Where NOTIFYs are written, and what of the node they need.
+struct NotifyWriter<'s> {
+    profile: Profile,
+    listeners: &'s Listeners,
+    outbox: &'s mut Outbox,
+    bodies: &'s mut Bodies,
+}
+
+impl NotifyWriter<'_> {
+    /// Writes a NOTIFY: a new one, or again one with its `padding`. Returns its padding.
+    fn write(
+        &mut self,
+        entry: &Subscription,
+        stored: &StoredSubscription<'_>,
+        attempt: &Attempt,
+        padding: Option<u8>,
+    ) -> u8 {
+        let profile = self.profile;
+        let mut branch = [0; BRANCH_LEN];
+        let id = attempt.subscription;
+        let branch = branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
+        let tag = records::tag_text(entry.partition, stored.local_tag);
+        let flow = self.listeners.fit(stored.flow);
+        let mut sent_by = SentBy::new();
+        let package = stored.package;
+        let body = attempt.body.expect("a NOTIFY in flight holds its body");
+        let padding = padding.map_or_else(|| Padding::Fit(self.outbox.run_to(&flow)), Padding::Exactly);
+        let head = NotifyHead {
+            aor: stored.aor,
+            remote_target: stored.remote_target,
+            route_set: stored.route_set,
+            sent_by: self.listeners.sent_by(&flow, &mut sent_by),
+            transport: flow.transport.via_token(),
+            branch,
+            local_uri: stored.local_uri,
+            local_tag: &tag,
+            remote_uri: stored.remote_uri,
+            remote_tag: stored.remote_tag,
+            call_id: stored.call_id,
+            cseq: attempt.cseq,
+            event: package.name,
+            event_id: stored.event_id,
+            status: attempt.status,
+            content: Some((package.content_type, self.bodies.get(body).len())),
+            padding,
+        };
+        let mut written = 0;
+        self.outbox.send_with_body(flow, body, self.bodies, |out| {
+            written = head.write(profile, out);
+            written
+        });
+        written
     }
 }
 
