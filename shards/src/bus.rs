@@ -1,13 +1,16 @@
 //! What shards hand to one another: datagrams that another shard owns, and notes.
 //!
-//! For each pair of shards there is one queue, written by one and read by the other, so items of a pair arrive in order.
-//! Nobody waits for anybody:
-//!   * a datagram that finds the queue full is dropped and counted; SIP over UDP retransmits;
+//! For each pair of shards there is one lane, written by one and read by the other, so items of a pair arrive in order. What
+//! is written together travels together: the writer fills a batch, bytes behind bytes, and publishes it whole, so that two
+//! cores meet once for dozens of items and the reader's memory is read in one stream.
+//!
+//! Nobody waits for anybody. What a batch may hold and how many batches a lane takes is bounded, and beyond that
+//!   * a datagram is dropped and counted; SIP over UDP retransmits;
 //!   * a note is never lost: it waits in a backlog of the writer, and everything noted later waits behind it. The
 //!     backlog keeps one entry for each subject (the newest tells all), so it is bounded by the users there are.
 //!
-//! Buffers of datagrams go back by a second queue, so that handing over allocates nothing once the pool is warm. A pool
-//! holds no more buffers than its queue, which is why giving back never finds the way full.
+//! Batches go back by a second queue, so that handing over allocates nothing once the pool is warm. A pool holds no more
+//! batches than that queue, which is why giving back never finds the way full.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,31 +22,18 @@ use crossbeam::queue::ArrayQueue;
 use crate::note::Note;
 use crate::sleep::SleepFlag;
 
-/// A datagram on its way to its owner.
-#[derive(Debug)]
-pub struct Packet {
-    /// Where it came from.
-    pub flow: Flow,
-    /// Its payload.
-    pub bytes: Vec<u8>,
-}
-
-/// What travels from shard to shard.
-#[derive(Debug)]
-pub enum Item {
-    /// Something to know.
-    Note(Note),
-    /// Something to handle.
-    Packet(Box<Packet>),
-}
-
 /// What a shard takes from the bus.
 #[derive(Clone, Copy, Debug)]
 pub enum Delivery<'a> {
     /// Something to know.
     Note(Note),
-    /// Something to handle.
-    Packet(&'a Packet),
+    /// A datagram to handle.
+    Packet {
+        /// Where it came from.
+        flow: Flow,
+        /// Its payload.
+        bytes: &'a [u8],
+    },
 }
 
 /// How the bus wakes a shard that sleeps.
@@ -61,10 +51,27 @@ impl Wake for mio::Waker {
     }
 }
 
-/// The queue of one pair of shards.
+/// Items that travel together.
+#[derive(Debug, Default)]
+struct Batch {
+    items: Vec<Item>,
+    /// Payloads of its packets behind one another.
+    bytes: Vec<u8>,
+}
+
+/// One item of a batch.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    /// Something to know.
+    Note(Note),
+    /// A datagram whose payload ends at `end` of the batch's bytes, and begins where the one before ends.
+    Packet { flow: Flow, end: usize },
+}
+
+/// What lies between the two shards of a pair.
 struct Lane {
-    items: ArrayQueue<Item>,
-    returned: ArrayQueue<Box<Packet>>,
+    batches: ArrayQueue<Box<Batch>>,
+    returned: ArrayQueue<Box<Batch>>,
 }
 
 /// One shard's end of the bus.
@@ -72,7 +79,7 @@ pub struct BusEnd {
     /// To each shard, in the order of the shards; the lane to itself is never used.
     to: Vec<LaneTo>,
     /// From each shard.
-    from: Vec<Arc<Lane>>,
+    from: Vec<LaneFrom>,
     /// Ours.
     sleep: Arc<SleepFlag>,
     /// Whose items are looked at first in the next turn.
@@ -84,11 +91,26 @@ struct LaneTo {
     lane: Arc<Lane>,
     sleep: Arc<SleepFlag>,
     waker: Arc<dyn Wake>,
-    /// Whether something was put in since the last wake-up.
+    /// The batch being filled.
+    open: Option<Box<Batch>>,
+    /// Most items the open batch takes.
+    items_max: usize,
+    /// Whether something was published since the last wake-up.
     touched: bool,
     backlog: Backlog,
-    /// Packets made for this lane so far.
+    /// Batches made for this lane so far.
     pool_len: usize,
+}
+
+/// The reading side of a lane.
+struct LaneFrom {
+    lane: Arc<Lane>,
+    /// The batch being read.
+    open: Option<Box<Batch>>,
+    /// How many of its items are taken.
+    taken: usize,
+    /// Where the next packet of the open batch begins.
+    at: usize,
 }
 
 /// Joins as many shards as there are `wakers`.
@@ -97,14 +119,16 @@ pub fn join(wakers: &[Arc<dyn Wake>]) -> Vec<BusEnd> {
     join_with_lane_len(wakers, (TOTAL_LEN / wakers.len().max(1)).clamp(LANE_LEN_MIN, LANE_LEN_MAX))
 }
 
-/// Joins as many shards as there are `wakers`, by lanes of `lane_len` items.
+/// Joins as many shards as there are `wakers`, by lanes that hold at least `lane_len` items and at most twice as many.
 #[must_use]
 pub fn join_with_lane_len(wakers: &[Arc<dyn Wake>], lane_len: usize) -> Vec<BusEnd> {
     let shards = wakers.len();
     let sleeps: Vec<_> = (0..shards).map(|_| Arc::new(SleepFlag::new())).collect();
+    let batches = lane_len.div_ceil(BATCH_ITEMS);
     let lane = |from: usize, to: usize| {
-        let lane_len = if from == to { 1 } else { lane_len };
-        Arc::new(Lane { items: ArrayQueue::new(lane_len), returned: ArrayQueue::new(lane_len) })
+        let batches = if from == to { 1 } else { batches };
+        // Beside those in the queue the writer fills one and the reader empties one.
+        Arc::new(Lane { batches: ArrayQueue::new(batches), returned: ArrayQueue::new(batches + 2) })
     };
     let lanes: Vec<Vec<_>> = (0..shards).map(|from| (0..shards).map(|to| lane(from, to)).collect()).collect();
     (0..shards)
@@ -114,12 +138,16 @@ pub fn join_with_lane_len(wakers: &[Arc<dyn Wake>], lane_len: usize) -> Vec<BusE
                     lane: Arc::clone(&lanes[index][to]),
                     sleep: Arc::clone(&sleeps[to]),
                     waker: Arc::clone(&wakers[to]),
+                    open: None,
+                    items_max: lane_len,
                     touched: false,
                     backlog: Backlog::default(),
                     pool_len: 0,
                 })
                 .collect(),
-            from: (0..shards).map(|from| Arc::clone(&lanes[from][index])).collect(),
+            from: (0..shards)
+                .map(|from| LaneFrom { lane: Arc::clone(&lanes[from][index]), open: None, taken: 0, at: 0 })
+                .collect(),
             sleep: Arc::clone(&sleeps[index]),
             first: 0,
         })
@@ -127,61 +155,46 @@ pub fn join_with_lane_len(wakers: &[Arc<dyn Wake>], lane_len: usize) -> Vec<BusE
 }
 
 impl BusEnd {
-    /// Hands a datagram to shard `to`; `false`: its queue is full and the datagram is lost.
+    /// Hands a datagram to shard `to`, which sees it after [`Self::flush`] at the latest; `false`: too much waits there and
+    /// the datagram is lost.
     #[must_use]
     pub fn hand_over(&mut self, to: usize, flow: Flow, bytes: &[u8]) -> bool {
         let lane = &mut self.to[to];
-        let mut packet = match lane.lane.returned.pop() {
-            Some(packet) => packet,
-            None if lane.pool_len < lane.lane.items.capacity() => {
-                lane.pool_len += 1;
-                Box::new(Packet { flow, bytes: Vec::with_capacity(PACKET_LEN_USUAL) })
-            }
-            None => return false,
-        };
-        packet.flow = flow;
-        packet.bytes.clear();
-        packet.bytes.extend_from_slice(bytes);
-        match lane.lane.items.push(Item::Packet(packet)) {
-            Ok(()) => {
-                lane.touched = true;
-                true
-            }
-            Err(item) => {
-                lane.touched = true;
-                if let Item::Packet(packet) = item {
-                    give_back(&lane.lane, packet);
-                }
-                false
-            }
+        let Some(batch) = lane.open_batch() else { return false };
+        if !batch.items.is_empty() && batch.bytes.len() + bytes.len() > BATCH_BYTES_MAX {
+            return false;
         }
+        batch.bytes.extend_from_slice(bytes);
+        batch.items.push(Item::Packet { flow, end: batch.bytes.len() });
+        lane.publish_if_full();
+        true
     }
 
-    /// Tells shard `to` something. It may wait here until [`Self::flush`] finds room.
+    /// Tells shard `to` something, which it sees after [`Self::flush`] at the latest unless its lane is full.
     pub fn tell(&mut self, to: usize, note: Note) {
         let lane = &mut self.to[to];
-        lane.touched = true;
-        if !lane.backlog.is_empty() || lane.lane.items.push(Item::Note(note)).is_err() {
+        if !lane.backlog.is_empty() || !lane.put_note(note) {
             lane.backlog.add(note);
         }
     }
 
-    /// Puts waiting notes into queues that have room, and wakes every shard that was given something since the last
-    /// call and sleeps. Called once a turn. Returns whether notes still wait.
+    /// Publishes what was written, waiting notes included where there is room, and wakes every shard that was given
+    /// something since the last call and sleeps. Returns whether something could not be published.
     ///
     /// # Errors
     /// What the system says of a wake-up; the shard would sleep on, so this is fatal.
     pub fn flush(&mut self) -> io::Result<bool> {
         let mut waiting = false;
         for lane in &mut self.to {
+            lane.publish();
             while let Some(note) = lane.backlog.first() {
-                lane.touched = true;
-                if lane.lane.items.push(Item::Note(note)).is_err() {
-                    waiting = true;
+                if !lane.put_note(note) {
                     break;
                 }
                 lane.backlog.remove_first();
             }
+            lane.publish();
+            waiting |= lane.waits();
             if std::mem::take(&mut lane.touched) && lane.sleep.take_sleeper() {
                 lane.waker.wake()?;
             }
@@ -189,38 +202,33 @@ impl BusEnd {
         Ok(waiting)
     }
 
-    /// Takes at most `bound` items that others put in, those of one shard in their order, and returns how many.
+    /// Takes at most `bound` items that others published, those of one shard in their order, and returns how many.
     pub fn take(&mut self, bound: usize, mut deliver: impl FnMut(Delivery<'_>)) -> usize {
         let shards = self.from.len();
         let mut taken = 0;
         for step in 0..shards {
-            let from = &self.from[(self.first + step) % shards];
-            while taken < bound {
-                let Some(item) = from.items.pop() else { break };
+            let from = &mut self.from[(self.first + step) % shards];
+            while taken < bound
+                && let Some(delivery) = from.next()
+            {
                 taken += 1;
-                match item {
-                    Item::Note(note) => deliver(Delivery::Note(note)),
-                    Item::Packet(packet) => {
-                        deliver(Delivery::Packet(&packet));
-                        give_back(from, packet);
-                    }
-                }
+                deliver(delivery);
             }
         }
         self.first = (self.first + 1) % shards.max(1);
         taken
     }
 
-    /// Whether nobody put in anything.
+    /// Whether there is nothing to take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.from.iter().all(|lane| lane.items.is_empty())
+        self.from.iter().all(LaneFrom::is_empty)
     }
 
-    /// How many notes wait for room.
+    /// Whether a full lane keeps us from publishing something.
     #[must_use]
-    pub fn notes_waiting(&self) -> usize {
-        self.to.iter().map(|lane| lane.backlog.notes.len()).sum()
+    pub fn waits_for_room(&self) -> bool {
+        self.to.iter().any(LaneTo::waits)
     }
 
     /// Prepares to sleep; `false`: there is something to take, so do not.
@@ -240,13 +248,87 @@ impl BusEnd {
     }
 }
 
-/// Gives a buffer back to the shard that filled it.
-fn give_back(lane: &Lane, mut packet: Box<Packet>) {
-    if packet.bytes.capacity() > PACKET_LEN_KEPT_MAX {
-        packet.bytes = Vec::with_capacity(PACKET_LEN_USUAL);
+impl LaneTo {
+    /// The batch to write to; `None`: it is full and so is the lane.
+    fn open_batch(&mut self) -> Option<&mut Batch> {
+        if self.open.is_none() {
+            self.open = Some(self.lane.returned.pop().unwrap_or_else(|| {
+                debug_assert!(
+                    self.pool_len < self.lane.returned.capacity(),
+                    "all are in the queue or being read"
+                );
+                self.pool_len += 1;
+                Box::default()
+            }));
+        }
+        self.open.as_deref_mut().filter(|batch| batch.items.len() < self.items_max)
     }
-    let given_back = lane.returned.push(packet);
-    debug_assert!(given_back.is_ok(), "a pool is no larger than its return queue");
+
+    /// Puts a note into the open batch; `false`: there is no room.
+    fn put_note(&mut self, note: Note) -> bool {
+        let Some(batch) = self.open_batch() else { return false };
+        batch.items.push(Item::Note(note));
+        self.publish_if_full();
+        true
+    }
+
+    fn publish_if_full(&mut self) {
+        let full = |batch: &Batch| batch.items.len() >= BATCH_ITEMS || batch.bytes.len() >= BATCH_BYTES;
+        if self.open.as_deref().is_some_and(full) {
+            self.publish();
+        }
+    }
+
+    /// Publishes the open batch if the lane has room; otherwise it goes on being filled.
+    fn publish(&mut self) {
+        let Some(batch) = self.open.take_if(|batch| !batch.items.is_empty()) else { return };
+        match self.lane.batches.push(batch) {
+            Ok(()) => self.touched = true,
+            Err(batch) => self.open = Some(batch),
+        }
+    }
+
+    /// Whether something could not be published.
+    fn waits(&self) -> bool {
+        !self.backlog.is_empty() || self.open.as_deref().is_some_and(|batch| !batch.items.is_empty())
+    }
+}
+
+impl LaneFrom {
+    /// The next item.
+    fn next(&mut self) -> Option<Delivery<'_>> {
+        if self.open.as_deref().is_none_or(|batch| self.taken == batch.items.len()) {
+            self.close();
+            self.open = Some(self.lane.batches.pop()?);
+        }
+        let batch = self.open.as_deref()?;
+        let item = batch.items[self.taken];
+        self.taken += 1;
+        Some(match item {
+            Item::Note(note) => Delivery::Note(note),
+            Item::Packet { flow, end } => {
+                let start = std::mem::replace(&mut self.at, end);
+                Delivery::Packet { flow, bytes: &batch.bytes[start..end] }
+            }
+        })
+    }
+
+    /// Gives the batch that was read back to the shard that filled it.
+    fn close(&mut self) {
+        let Some(mut batch) = self.open.take() else { return };
+        (self.taken, self.at) = (0, 0);
+        batch.items.clear();
+        batch.bytes.clear();
+        batch.items.shrink_to(2 * BATCH_ITEMS);
+        batch.bytes.shrink_to(2 * BATCH_BYTES);
+        let given_back = self.lane.returned.push(batch);
+        debug_assert!(given_back.is_ok(), "a pool is no larger than its return queue");
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.as_deref().is_none_or(|batch| self.taken == batch.items.len())
+            && self.lane.batches.is_empty()
+    }
 }
 
 /// Notes that wait for room in a queue: the first subject first, and of each subject only the newest note.
@@ -305,10 +387,12 @@ const LANE_LEN_MIN: usize = 256;
 /// More would only make old items older.
 const LANE_LEN_MAX: usize = 4096;
 
-/// First capacity of a packet: most SIP messages fit.
-const PACKET_LEN_USUAL: usize = 2048;
-/// Larger buffers are not kept, so that a burst of huge datagrams is not paid for ever.
-const PACKET_LEN_KEPT_MAX: usize = 8192;
+/// A batch with so many items is published at once.
+const BATCH_ITEMS: usize = 64;
+/// A batch with so many bytes is published at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// A batch that finds its lane full takes no more bytes than these.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -325,6 +409,8 @@ mod tests {
         assert!(ends[0].hand_over(2, flow(7), b"REGISTER"));
         ends[0].tell(2, changed(2, 1));
         ends[1].tell(2, changed(3, 1));
+        assert!(ends[2].is_empty(), "nothing is published yet");
+        flush(&mut ends);
         let taken = take_all(&mut ends[2], 100);
         assert_eq!(taken.len(), 4);
         let of_first: Vec<_> = taken.iter().filter(|it| **it != "changed 3 v1").collect();
@@ -339,6 +425,7 @@ mod tests {
             ends[1].tell(0, changed(1, version));
             ends[2].tell(0, changed(2, version));
         }
+        flush(&mut ends);
         let mut seen = Vec::new();
         for _ in 0..4 {
             assert_eq!(take_all(&mut ends[0], 4).len(), 4);
@@ -350,10 +437,27 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_datagrams_but_no_note() {
+    fn a_batch_is_published_when_it_is_full() {
+        let (mut ends, _) = bus(2, 1024);
+        for number in 0..BATCH_ITEMS {
+            assert!(ends[1].is_empty(), "{number} items do not fill a batch");
+            assert!(ends[0].hand_over(1, flow(1), b"a"));
+        }
+        assert!(!ends[1].is_empty());
+        assert_eq!(take_all(&mut ends[1], 1000).len(), BATCH_ITEMS);
+        assert!(ends[0].hand_over(1, flow(1), &vec![b'x'; BATCH_BYTES]));
+        assert_eq!(take_all(&mut ends[1], 1000).len(), 1);
+    }
+
+    #[test]
+    fn a_full_lane_drops_datagrams_but_no_note() {
         let (mut ends, _) = bus(2, 2);
-        assert!(ends[0].hand_over(1, flow(1), b"a"));
-        assert!(ends[0].hand_over(1, flow(2), b"b"));
+        for round in 0..2 {
+            // The first round fills the one batch that the lane queues, the second the batch behind it.
+            assert!(ends[0].hand_over(1, flow(1), b"a"), "{round}");
+            assert!(ends[0].hand_over(1, flow(2), b"b"), "{round}");
+            ends[0].flush().unwrap();
+        }
         assert!(!ends[0].hand_over(1, flow(3), b"c"));
         ends[0].tell(1, Note::Watch { key: AorKey(9), shard: 0 });
         for version in 1..=50 {
@@ -361,47 +465,82 @@ mod tests {
             ends[0].tell(1, changed(2, 100 - version));
         }
         ends[0].tell(1, Note::Unwatch { key: AorKey(9), shard: 0 });
-        assert_eq!(ends[0].notes_waiting(), 3, "one for each subject");
+        assert_eq!(ends[0].to[1].backlog.notes.len(), 3, "one for each subject");
         assert!(ends[0].flush().unwrap(), "still full");
+        assert!(ends[0].waits_for_room());
 
         let mut taken = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             taken.extend(take_all(&mut ends[1], 100));
             ends[0].flush().unwrap();
         }
-        assert_eq!(taken, ["1 a", "2 b", "unwatch 9", "changed 1 v50", "changed 2 v99"]);
+        assert_eq!(taken, ["1 a", "2 b", "1 a", "2 b", "unwatch 9", "changed 1 v50", "changed 2 v99"]);
         assert!(!ends[0].flush().unwrap());
-        assert_eq!(ends[0].notes_waiting(), 0);
+        assert!(!ends[0].waits_for_room());
     }
 
     #[test]
     fn a_note_never_overtakes_one_that_waits() {
         let (mut ends, _) = bus(2, 1);
-        ends[0].tell(1, changed(1, 1));
-        ends[0].tell(1, changed(2, 1));
+        for user in 1..=3 {
+            ends[0].tell(1, changed(user, 1));
+            ends[0].flush().unwrap();
+        }
+        assert_eq!(ends[0].to[1].backlog.notes.len(), 1, "one is queued, one is in the open batch");
         assert_eq!(take_all(&mut ends[1], 100), ["changed 1 v1"]);
-        ends[0].tell(1, changed(3, 1)); // there is room, but it is not its turn
-        ends[0].flush().unwrap();
-        assert_eq!(take_all(&mut ends[1], 100), ["changed 2 v1"]);
-        ends[0].flush().unwrap();
-        assert_eq!(take_all(&mut ends[1], 100), ["changed 3 v1"]);
+        ends[0].tell(1, changed(4, 1)); // there is room, but it is not its turn
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            ends[0].flush().unwrap();
+            taken.extend(take_all(&mut ends[1], 100));
+        }
+        assert_eq!(taken, ["changed 2 v1", "changed 3 v1", "changed 4 v1"]);
     }
 
     #[test]
-    fn buffers_come_back_and_huge_ones_shrink() {
-        let (mut ends, _) = bus(2, 4);
+    fn a_batch_that_finds_its_lane_full_is_bounded_in_bytes() {
+        let (mut ends, _) = bus(2, 4096);
+        let huge = vec![b'x'; BATCH_BYTES];
+        let mut taken_over = 0;
+        while ends[0].hand_over(1, flow(1), &huge) {
+            taken_over += 1;
+        }
+        assert_eq!(taken_over, 4096 / BATCH_ITEMS + BATCH_BYTES_MAX / BATCH_BYTES);
+        assert_eq!(take_all(&mut ends[1], 10_000).len(), 4096 / BATCH_ITEMS);
+        ends[0].flush().unwrap();
+        assert_eq!(take_all(&mut ends[1], 10_000).len(), BATCH_BYTES_MAX / BATCH_BYTES);
+    }
+
+    #[test]
+    fn batches_come_back_and_huge_ones_shrink() {
+        let (mut ends, _) = bus(2, 4 * BATCH_ITEMS);
         let huge = vec![b'x'; 60_000];
         for round in 0..20 {
-            for _ in 0..4 {
-                assert!(ends[0].hand_over(1, flow(1), if round == 0 { &huge } else { b"small" }));
+            let fill = |to: &mut BusEnd| {
+                let mut count = 0;
+                while to.hand_over(1, flow(1), if round == 0 { &huge } else { b"small" }) {
+                    count += 1;
+                }
+                count
+            };
+            let count = fill(&mut ends[0]);
+            assert!(round == 0 || count == 2 * 4 * BATCH_ITEMS, "{count}");
+            let mut taken = 0;
+            while ends[0].waits_for_room() || !ends[1].is_empty() {
+                taken += take_all(&mut ends[1], 1000).len();
+                ends[0].flush().unwrap();
             }
-            assert!(!ends[0].hand_over(1, flow(1), b"one too many"));
-            assert_eq!(take_all(&mut ends[1], 100).len(), 4);
+            assert_eq!(taken, count);
         }
-        assert_eq!(ends[0].to[1].pool_len, 4);
-        while let Some(packet) = ends[0].to[1].lane.returned.pop() {
-            assert!(packet.bytes.capacity() <= PACKET_LEN_KEPT_MAX);
+        assert!(take_all(&mut ends[1], 1).is_empty());
+        let lane = &mut ends[0].to[1];
+        assert!(lane.pool_len <= 4 + 2);
+        let mut returned = 0;
+        while let Some(batch) = lane.lane.returned.pop() {
+            returned += 1;
+            assert!(batch.bytes.capacity() <= 2 * BATCH_BYTES && batch.items.capacity() <= 2 * BATCH_ITEMS);
         }
+        assert_eq!(returned, lane.pool_len);
     }
 
     #[test]
@@ -486,6 +625,12 @@ mod tests {
         (join_with_lane_len(&wakers, lane_len), woken)
     }
 
+    fn flush(ends: &mut [BusEnd]) {
+        for end in ends {
+            end.flush().unwrap();
+        }
+    }
+
     fn take_all(end: &mut BusEnd, bound: usize) -> Vec<String> {
         let mut taken = Vec::new();
         end.take(bound, |delivery| {
@@ -493,8 +638,8 @@ mod tests {
                 Delivery::Note(Note::Watch { key, .. }) => format!("watch {}", key.0),
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
-                Delivery::Packet(packet) => {
-                    format!("{} {}", packet.flow.peer.port(), String::from_utf8_lossy(&packet.bytes))
+                Delivery::Packet { flow, bytes } => {
+                    format!("{} {}", flow.peer.port(), String::from_utf8_lossy(bytes))
                 }
             });
         });

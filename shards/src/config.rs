@@ -165,6 +165,9 @@ impl File {
         if let Some(count) = limits.notifies_per_turn {
             settings.notifies_per_turn = check_range(&count, 1, 65_536, "NOTIFYs a turn")? as usize;
         }
+        if let Some(micros) = limits.busy_wait_us {
+            settings.busy_wait = Duration::from_micros(check_range(&micros, 0, 10_000, "microseconds")?);
+        }
         if let Some(kib) = limits.socket_buffer_kib {
             settings.socket_buffer = (check_range(&kib, 64, 1 << 20, "KiB a socket")? << 10) as usize;
         }
@@ -395,6 +398,7 @@ mod tests {
             [limits]
             transaction_memory_mib = 2
             notifies_per_turn = 10
+            busy_wait_us = 7
             socket_buffer_kib = 128
             "#,
         )
@@ -416,6 +420,7 @@ mod tests {
             registered_records_max: 8192,
             transaction_memory: 2 << 20,
             notifies_per_turn: 10,
+            busy_wait: Duration::from_micros(7),
             socket_buffer: 128 << 10,
             ..Settings::default()
         };
@@ -450,6 +455,7 @@ mod tests {
             ("[subscription]\ndefault_expires = 7201", "7201", "above max_expires 7200"),
             ("[limits]\nnotifies_per_turn = \"many\"", "\"many\"", "expected i64"),
             ("[limits]\nnotifies_per_turn = 0", "0", "1 to 65536"),
+            ("[limits]\nbusy_wait_us = -1", "-1", "0 to 10000"),
         ] {
             let mistake = read(text).expect_err(text);
             assert_eq!(&text[mistake.span.clone()], under_caret, "{text}");

@@ -1,17 +1,19 @@
 //! The turn of a shard: sockets and bus in, engine, sockets and bus out.
 //!
 //! A turn:
-//!   1. sleep until a socket, the bus or the engine's deadline wants us; not at all if the last turn left work over;
+//!   1. wait until a socket, the bus or the engine's deadline wants us: look for a moment if traffic is dense, then sleep; not
+//!      at all if the last turn left work over;
 //!   2. read both clocks, once;
 //!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`];
-//!   4. take from each socket that may hold something, at most [`BATCHES_PER_TURN`] batches; what another shard owns is
-//!      handed over;
+//!   4. take one batch from each socket that may hold something: first what other shards own is handed over and they are
+//!      woken, then ours is handled;
 //!   5. deliver the notes that the engine wrote to itself;
 //!   6. end the engine's turn: due timers, fan-out within its bounds;
 //!   7. notes to the bus, messages to the sockets, wake those who were given something and sleep.
 //!
-//! Readiness is edge-triggered: a socket that once was reported readable is read until it says that it is empty. There
-//! is no tick: a shard with nothing to do and no deadline sleeps for ever.
+//! Turns are short, so that what is written in one leaves soon: a batch in, its answers and NOTIFYs out. Readiness is
+//! edge-triggered: a socket that once was reported readable is read until a batch comes back short, which says that it was
+//! empty. There is no tick: a shard with nothing to do and no deadline sleeps for ever.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use comsipl_core::{Flow, Now, Transport};
+use comsipl_core::{Flow, Mono, Now, Transport};
 use crossbeam::utils::CachePadded;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
@@ -27,10 +29,11 @@ use mio::{Events, Interest, Poll, Token};
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
 use crate::metrics::NetCounters;
-use crate::net::mmsg::RecvBatch;
+use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
 use crate::shard::{Owner, Shard};
+use crate::wait::Patience;
 
 /// The token of the waker; sockets have their listener's number.
 pub const WAKER: Token = Token(usize::MAX);
@@ -95,6 +98,11 @@ pub struct EventLoop {
     sender: Sender,
     /// Notes of the engine to itself, not yet delivered.
     own_notes: Vec<Note>,
+    /// Whether the last turn could not take all that waits.
+    work_left: bool,
+    /// Turns since the sockets were asked for their readiness.
+    unpolled: usize,
+    patience: Patience,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -113,7 +121,6 @@ impl EventLoop {
         Ok(Self {
             index: parts.index,
             shards: parts.shards,
-            shard: parts.shard,
             poll: parts.poll,
             events: Events::with_capacity(sockets.len() + 1),
             readable: vec![false; sockets.len()],
@@ -122,9 +129,13 @@ impl EventLoop {
             recv: RecvBatch::new(),
             sender: Sender::new(sockets.len()),
             own_notes: Vec::new(),
+            work_left: false,
+            unpolled: 0,
+            patience: Patience::new(parts.shard.settings().busy_wait),
             clock: parts.clock,
             counters: parts.counters,
             stop: parts.stop,
+            shard: parts.shard,
             sockets,
         })
     }
@@ -134,51 +145,84 @@ impl EventLoop {
     /// # Errors
     /// What the system says of the poll; errors of single datagrams are counted and do not end the loop.
     pub fn run(mut self) -> io::Result<()> {
-        let mut work_left = false;
         while !self.stop.is_asked() {
-            work_left = self.turn(work_left)?;
+            self.turn()?;
         }
         self.finish()
     }
 
-    /// One turn. Returns whether work is left, so that the next turn must not sleep.
-    fn turn(&mut self, work_left: bool) -> io::Result<bool> {
-        let timeout = if work_left { Some(Duration::ZERO) } else { self.longest_sleep() };
-        self.sleep(timeout)?;
+    /// One turn.
+    fn turn(&mut self) -> io::Result<()> {
+        self.wait()?;
         let now = self.clock.now();
-        self.counters.turns.add(1);
         let mut work_left = self.take_from_bus(now);
         for listener in 0..self.sockets.len() {
             if self.readable[listener] {
-                self.take_from_socket(listener, now);
+                self.take_from_socket(listener, now)?;
                 work_left |= self.readable[listener];
             }
         }
         self.shard.input_waits = work_left;
         self.end_turn(now)?;
-        Ok(work_left || !self.own_notes.is_empty())
+        self.work_left = work_left || !self.own_notes.is_empty();
+        self.counters.count_turn(self.clock.mono().since(now.mono));
+        Ok(())
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self) -> io::Result<()> {
+        if self.work_left {
+            // A socket that is known to hold more need not be asked, but others want their turn.
+            self.unpolled += 1;
+            if self.unpolled < UNPOLLED_MAX && self.readable.contains(&true) {
+                return Ok(());
+            }
+            self.unpolled = 0;
+            return self.poll(Some(Duration::ZERO)).map(|_| ());
+        }
+        self.unpolled = 0;
+        let began = self.clock.mono();
+        let longest = self.longest_sleep(began);
+        if longest == Some(Duration::ZERO) {
+            return self.poll(Some(Duration::ZERO)).map(|_| ());
+        }
+        let look = self.patience.micros().min(longest.map_or(u64::MAX, |it| it.as_micros() as u64));
+        let mut found = false;
+        let mut looked = 0;
+        while !found && looked < look {
+            found = self.poll(Some(Duration::ZERO))? || !self.bus.is_empty();
+            looked = self.clock.mono().since(began).as_micros() as u64;
+        }
+        self.counters.idle_looks_micros.add(looked);
+        if !found && self.bus.prepare_sleep() {
+            let longest = longest.map(|it| it.saturating_sub(Duration::from_micros(looked)));
+            let result = self.poll(longest);
+            self.bus.wake_up();
+            result?;
+            self.counters.sleeps.add(1);
+        }
+        self.patience.waited(self.clock.mono().since(began).as_micros() as u64);
+        Ok(())
     }
 
     /// How long we may sleep if nobody wakes us; `None`: for ever.
-    fn longest_sleep(&self) -> Option<Duration> {
-        let until_deadline = self.shard.deadline().map(|deadline| deadline.since(self.clock.mono()));
-        if self.bus.notes_waiting() == 0 {
+    fn longest_sleep(&self, now: Mono) -> Option<Duration> {
+        let until_deadline = self.shard.deadline().map(|deadline| deadline.since(now));
+        if !self.bus.waits_for_room() {
             return until_deadline;
         }
         // A reader does not tell when it has made room, so we look again soon; it is awake and will have.
         Some(until_deadline.map_or(BACKLOG_RETRY, |it| it.min(BACKLOG_RETRY)))
     }
 
-    /// Waits for at most `timeout` and notes which sockets are ready.
-    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let may_sleep = timeout != Some(Duration::ZERO) && self.bus.prepare_sleep();
-        let result = self.poll.poll(&mut self.events, if may_sleep { timeout } else { Some(Duration::ZERO) });
-        if may_sleep {
-            self.bus.wake_up();
-        }
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+    /// Waits for at most `timeout` and notes which sockets are ready. Returns whether anything happened.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             other => other?,
+        }
+        if self.events.is_empty() {
+            return Ok(false);
         }
         for event in &self.events {
             let Token(listener) = event.token();
@@ -195,7 +239,8 @@ impl EventLoop {
                 count_sent(&self.counters, figures);
             }
         }
-        self.update_interest()
+        self.update_interest()?;
+        Ok(true)
     }
 
     /// Takes what other shards put in. Returns whether more is left.
@@ -206,53 +251,67 @@ impl EventLoop {
         }
         let taken = self.bus.take(BUS_ITEMS_PER_TURN, |delivery| match delivery {
             Delivery::Note(note) => shard.on_note(now, note),
-            Delivery::Packet(packet) => shard.on_datagram(now, packet.flow, &packet.bytes),
+            Delivery::Packet { flow, bytes } => shard.on_datagram(now, flow, bytes),
         });
         taken == BUS_ITEMS_PER_TURN
     }
 
-    /// Takes what the socket of a listener holds, within the bounds of a turn, and notes when it is empty.
-    fn take_from_socket(&mut self, listener: usize, now: Now) {
+    /// Takes a batch of what the socket of a listener holds, and notes when it is empty.
+    fn take_from_socket(&mut self, listener: usize, now: Now) -> io::Result<()> {
         let counters = &self.counters;
-        for _ in 0..BATCHES_PER_TURN {
-            let count = match self.recv.recv(self.sockets[listener].as_fd()) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable[listener] = false;
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a socket reported an error");
-                    counters.recv_errors.add(1);
-                    continue;
-                }
-            };
-            counters.datagrams_in.add(count as u64);
-            for received in (0..count).filter_map(|index| self.recv.get(index)) {
-                counters.bytes_in.add(received.bytes.len() as u64);
-                if received.truncated {
-                    counters.truncated.add(1);
-                    continue;
-                }
-                let flow = Flow {
-                    transport: Transport::Udp,
-                    listener: listener as u8,
-                    local_ip: received.local_ip,
-                    peer: received.peer,
-                };
-                match self.shard.owner_of(received.bytes) {
-                    Owner::Shard(owner) if owner != self.index => {
-                        debug_assert!(owner < self.shards, "the engine knows how many shards there are");
-                        if self.bus.hand_over(owner, flow, received.bytes) {
-                            counters.handed_over.add(1);
-                        } else {
-                            counters.hand_over_dropped.add(1);
-                        }
+        let count = match self.recv.recv(self.sockets[listener].as_fd()) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable[listener] = false;
+                return Ok(());
+            }
+            Err(error) => {
+                // It has been taken off the socket, which may hold datagrams yet.
+                tracing::debug!(%error, "a socket reported an error");
+                counters.recv_errors.add(1);
+                return Ok(());
+            }
+        };
+        // A short batch ended because the socket was empty; what has come since is reported anew.
+        self.readable[listener] = count == BATCH_LEN;
+        let mut bytes_in = 0;
+        let mut ours = [0_u8; BATCH_LEN];
+        let (mut ours_len, mut handed_over) = (0, 0);
+        for index in 0..count {
+            let Some(received) = self.recv.get(index) else { continue };
+            bytes_in += received.bytes.len() as u64;
+            if received.truncated {
+                counters.truncated.add(1);
+                continue;
+            }
+            match self.shard.owner_of(received.bytes) {
+                Owner::Shard(owner) if owner != self.index => {
+                    debug_assert!(owner < self.shards, "the engine knows how many shards there are");
+                    if self.bus.hand_over(owner, flow_of(listener, &received), received.bytes) {
+                        handed_over += 1;
+                    } else {
+                        counters.hand_over_dropped.add(1);
                     }
-                    Owner::Shard(_) | Owner::Anyone => self.shard.on_datagram(now, flow, received.bytes),
+                }
+                Owner::Shard(_) | Owner::Anyone => {
+                    ours[ours_len] = index as u8;
+                    ours_len += 1;
                 }
             }
         }
+        counters.datagrams_in.add(count as u64);
+        counters.bytes_in.add(bytes_in);
+        if handed_over > 0 {
+            counters.handed_over.add(handed_over);
+            // Before our own work, so that the others work meanwhile.
+            self.bus.flush()?;
+        }
+        for &index in &ours[..ours_len] {
+            if let Some(received) = self.recv.get(usize::from(index)) {
+                self.shard.on_datagram(now, flow_of(listener, &received), received.bytes);
+            }
+        }
+        Ok(())
     }
 
     /// Ends the engine's turn and brings out what it wrote.
@@ -268,16 +327,24 @@ impl EventLoop {
                 self.shard.on_note(now, note);
             }
         }
+        // Before the work that follows, so that the watchers of other shards are told at the same time as ours.
+        self.bus.flush()?;
+        self.send();
         self.shard.on_turn_end(now);
         self.post_notes();
+        self.send();
+        self.update_interest()?;
+        self.bus.flush()?;
+        Ok(())
+    }
+
+    /// Brings what the engine wrote to the sockets.
+    fn send(&mut self) {
         let mut figures = SendFigures::default();
         let Shard { outbox, bodies, .. } = &mut self.shard;
         self.sender.send(&self.sockets, outbox, bodies, &mut figures);
         outbox.clear(bodies);
         count_sent(&self.counters, figures);
-        self.update_interest()?;
-        self.bus.flush()?;
-        Ok(())
     }
 
     /// Moves the engine's notes to the bus, those to ourselves aside.
@@ -322,13 +389,18 @@ impl EventLoop {
             // Loaded first: whoever has announced has put in everything that its last datagrams led to.
             let all_quiet = self.stop.quiet.load(Ordering::Acquire) >= self.shards;
             let idle = self.bus.is_empty()
-                && self.bus.notes_waiting() == 0
+                && !self.bus.waits_for_room()
                 && self.own_notes.is_empty()
                 && (0..self.sockets.len()).all(|listener| !self.sender.is_waiting(listener));
             if (all_quiet && idle) || now.mono >= give_up {
                 return Ok(());
             }
-            self.sleep(Some(if work_left { Duration::ZERO } else { FINISH_POLL }))?;
+            if work_left || !self.bus.prepare_sleep() {
+                continue;
+            }
+            let result = self.poll(Some(FINISH_POLL));
+            self.bus.wake_up();
+            result?;
         }
     }
 }
@@ -341,11 +413,23 @@ fn count_sent(counters: &NetCounters, figures: SendFigures) {
     counters.send_dropped.add(figures.dropped);
 }
 
-/// Most items taken from the bus in one turn, so that sockets, timers and answers come to their right.
-const BUS_ITEMS_PER_TURN: usize = 512;
+/// Where a datagram came from.
+fn flow_of(listener: usize, received: &Received<'_>) -> Flow {
+    Flow {
+        transport: Transport::Udp,
+        listener: listener as u8,
+        local_ip: received.local_ip,
+        peer: received.peer,
+    }
+}
 
-/// Most receive batches taken from one socket in one turn: 256 datagrams, well under a millisecond of work.
-const BATCHES_PER_TURN: usize = 4;
+/// Most items taken from the bus in one turn, so that sockets, timers and answers come to their right.
+const BUS_ITEMS_PER_TURN: usize = 128;
+
+/// Most turns in which sockets that are known to hold more keep us from asking the others.
+const UNPOLLED_MAX: usize = 8;
+
+const _: () = assert!(BATCH_LEN <= u8::MAX as usize + 1);
 
 /// Most rounds of notes to ourselves that are delivered within the turn: `Watch` leads to `Changed`, which leads to none.
 const OWN_NOTE_ROUNDS: usize = 4;

@@ -27,4 +27,5 @@ mod sipp;
 pub mod sleep;
 mod subscriptions;
 mod sync;
+pub mod wait;
 mod watched;

@@ -75,6 +75,30 @@ counters! {
     recv_errors,
     /// Turns of the event loop.
     turns,
+    /// Microseconds spent in turns: how busy the shard is.
+    busy_micros,
+    /// Turns that took a millisecond or more: somebody's answer waited.
+    turns_over_1_ms,
+    /// Turns that took ten milliseconds or more: something outside the server's reckoning held it up (the disk, the scheduler).
+    turns_over_10_ms,
+    /// Times the shard slept.
+    sleeps,
+    /// Microseconds in which the shard looked for work instead of sleeping, because traffic was dense.
+    idle_looks_micros,
+}
+
+impl NetCounters {
+    /// Counts a turn that took so long.
+    pub fn count_turn(&self, span: Duration) {
+        self.turns.add(1);
+        self.busy_micros.add(span.as_micros() as u64);
+        if span >= Duration::from_millis(1) {
+            self.turns_over_1_ms.add(1);
+            if span >= Duration::from_millis(10) {
+                self.turns_over_10_ms.add(1);
+            }
+        }
+    }
 }
 
 impl NetFigures {
@@ -100,6 +124,8 @@ impl NetFigures {
             ("refused by the kernel", self.send_refused),
             ("dropped before sending", self.send_dropped),
             ("socket errors", self.recv_errors),
+            ("turns over 1 ms", self.turns_over_1_ms),
+            ("of them over 10 ms", self.turns_over_10_ms),
         ] {
             if count != 0 {
                 write!(line, ", {name} {count}").expect("writing to a string cannot fail");

@@ -63,6 +63,8 @@ pub struct Settings {
     pub transaction_memory: usize,
     /// Most NOTIFYs a shard starts in one turn of its event loop.
     pub notifies_per_turn: usize,
+    /// How long a shard whose traffic is dense looks for more before it sleeps; zero: never.
+    pub busy_wait: Duration,
     /// Receive and send buffer of each socket, bytes.
     pub socket_buffer: usize,
 }
@@ -88,6 +90,7 @@ impl Default for Settings {
             registered_records_max: 1 << 18,
             transaction_memory: 256 << 20,
             notifies_per_turn: 256,
+            busy_wait: Duration::from_micros(50),
             socket_buffer: 8 << 20,
         }
     }

@@ -62,5 +62,6 @@ pub struct Presence {
 pub struct Limits {
     pub transaction_memory_mib: Option<Spanned<i64>>,
     pub notifies_per_turn: Option<Spanned<i64>>,
+    pub busy_wait_us: Option<Spanned<i64>>,
     pub socket_buffer_kib: Option<Spanned<i64>>,
 }

@@ -29,6 +29,7 @@ pub fn to_toml(settings: &Settings) -> String {
         registered_records_max,
         transaction_memory,
         notifies_per_turn,
+        busy_wait,
         socket_buffer,
     } = settings;
     let sections = [
@@ -62,6 +63,7 @@ pub fn to_toml(settings: &Settings) -> String {
             vec![
                 ("transaction_memory_mib", number(transaction_memory >> 20)),
                 ("notifies_per_turn", number(*notifies_per_turn)),
+                ("busy_wait_us", number(busy_wait.as_micros() as usize)),
                 ("socket_buffer_kib", number(socket_buffer >> 10)),
             ],
         ),
