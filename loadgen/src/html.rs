@@ -1,7 +1,7 @@
 //! A run as one page that needs nothing else.
 
 use crate::plot::{Axis, Band, Line, Plot, escape};
-use crate::report::{LATENESS, Latencies, Percentiles, Report};
+use crate::report::{LATENESS, Latencies, Percentiles, PhaseReport, Report};
 use crate::series::Point;
 use crate::terminal::{Grouped, Micros};
 use std::fmt::Write as _;
@@ -110,13 +110,16 @@ fn tiles(out: &mut String, report: &Report) {
         let cores = server.total_secs() / report.measured_secs;
         tiles.push(("processors used by the server".into(), format!("{cores:.2}")));
         if let Some(us) = report.server_us_per_notify {
-            tiles.push(("server time for a NOTIFY".into(), format!("{us:.2} µs")));
+            tiles.push(("server time for each NOTIFY, all else included".into(), format!("{us:.2} µs")));
         } else if let Some(us) = report.server_us_per_operation {
-            tiles.push(("server time for an operation".into(), format!("{us:.2} µs")));
+            tiles.push(("server time for each operation".into(), format!("{us:.2} µs")));
         }
         tiles.push(("server memory".into(), format!("{:.0} MB", server.memory_bytes as f64 / 1e6)));
     }
     out.push_str("<div class=tiles>");
+    if report.slice < 1.0 {
+        tiles.push(("of the phones, the slice simulated".into(), format!("{}%", report.slice * 100.0)));
+    }
     for (name, value) in tiles {
         let _ = write!(out, "<div><b>{value}</b>{}</div>", escape(&name));
     }
@@ -194,7 +197,7 @@ fn over_time(out: &mut String, report: &Report) {
             strong: phase.measured,
         })
         .collect();
-    let mut plot = |title: &str, y: &'static str, lines: Vec<Line>| {
+    let plot = |out: &mut String, title: &str, y: &'static str, lines: Vec<Line>| {
         let top = lines.iter().flat_map(|line| &line.points).map(|point| point.1).fold(0.0, f64::max);
         if top > 0.0 {
             let plot = Plot { x: Axis::time(end), y: Axis::linear(y, top), lines, bands: bands.clone() };
@@ -228,17 +231,49 @@ fn over_time(out: &mut String, report: &Report) {
         line(3, "REGISTER", grown(RATE_SECS, &|point| Some(point.registered as f64))),
         line(4, "sent again", grown(RATE_SECS, &|point| Some(point.retransmissions as f64))),
     ];
-    plot("Rates", "per second", lines.into_iter().flatten().collect());
+    let lines: Vec<Line> = lines.into_iter().flatten().collect();
+    let measured = report.phases.iter().rev().find(|phase| phase.measured);
+    plot(out, "Rates", "per second", lines.clone());
+    if let Some(part) = measured.and_then(|phase| apart(phase, &lines)) {
+        let _ = write!(
+            out,
+            "<h2>Rates in “{}”</h2>{}",
+            escape(&measured.map_or("".into(), |p| p.name.clone())),
+            part.html()
+        );
+    }
     let lines = [
         line(0, "server", grown(CPU_SECS, &|point| point.server_cpu_secs)),
         line(5, "generator", grown(CPU_SECS, &|point| Some(point.own_cpu_secs))),
     ];
-    plot("Processors", "processors in use", lines.into_iter().flatten().collect());
+    plot(out, "Processors", "processors in use", lines.into_iter().flatten().collect());
     let at = |value: &dyn Fn(&Point) -> Option<f64>| -> Vec<(f64, f64)> {
         report.series.iter().filter_map(|point| Some((point.at_secs, value(point)?))).collect()
     };
     let memory = at(&|point| Some(point.server_memory_bytes? as f64 / 1e6));
-    plot("Memory of the server", "MB", line(0, "resident", memory).into_iter().collect());
+    plot(out, "Memory of the server", "MB", line(0, "resident", memory).into_iter().collect());
+}
+
+/// The rates of the measured phase by themselves, where those of other phases are so high that nothing is seen of it.
+fn apart(phase: &PhaseReport, lines: &[Line]) -> Option<Plot> {
+    let (from, to) = (phase.start_secs, phase.start_secs + phase.secs);
+    let top =
+        |lines: &[Line]| lines.iter().flat_map(|line| &line.points).map(|point| point.1).fold(0.0, f64::max);
+    let inside: Vec<Line> = lines
+        .iter()
+        .map(|line| Line {
+            points: line.points.iter().copied().filter(|point| (from..=to).contains(&point.0)).collect(),
+            ..line.clone()
+        })
+        .filter(|line| line.points.iter().any(|point| point.1 > 0.0))
+        .collect();
+    let highest = top(&inside);
+    (highest > 0.0 && highest < top(lines) / 4.0).then(|| Plot {
+        x: Axis::time_between(from, to),
+        y: Axis::linear("per second", highest),
+        lines: inside,
+        bands: Vec::new(),
+    })
 }
 
 fn tables(out: &mut String, report: &Report) {

@@ -54,6 +54,21 @@ impl Axis {
         Self { to: to_secs.max(1e-3), ticks, ..axis }
     }
 
+    /// From exactly `from` to exactly `to`.
+    pub fn time_between(from_secs: f64, to_secs: f64) -> Self {
+        // As many ticks as the part alone would have, at round times of the whole.
+        let step = Self::linear("", to_secs - from_secs).ticks[1].0;
+        let first = (from_secs / step).ceil();
+        let ticks = (0..).map(|i| (first + f64::from(i)) * step).take_while(|&at| at <= to_secs);
+        let ticks = ticks.map(|at| (at, number(at))).collect();
+        Self {
+            from: from_secs,
+            to: to_secs.max(from_secs + 1e-3),
+            ticks,
+            ..Self::linear("seconds since the start", 1.0)
+        }
+    }
+
     /// Microseconds from `from` to `to`, both widened to a 1, 2 or 5 of their magnitude.
     pub fn micros(label: &'static str, from: f64, to: f64) -> Self {
         let rungs: Vec<f64> =
@@ -248,6 +263,7 @@ mod tests {
         assert_eq!(Axis::linear("", 0.0).to, 1.0);
         assert_eq!(texts(&Axis::linear("", 115_000.0)).last(), Some(&"125 k"));
         assert_eq!(Axis::time(33.0).to, 33.0);
+        assert_eq!(texts(&Axis::time_between(17.0, 77.0)), ["20", "40", "60"]);
         let micros = Axis::micros("", 130.0, 3_000.0);
         assert_eq!(texts(&micros), ["100 µs", "200 µs", "500 µs", "1 ms", "2 ms", "5 ms"]);
     }

@@ -123,6 +123,8 @@ pub struct Told<'a> {
     pub event_fits: bool,
     /// Whether Subscription-State is terminated; none if the header is missing.
     pub terminated: Option<bool>,
+    /// When it was received.
+    pub at: Nanos,
     /// State in the document; 0 without one.
     pub state: u32,
 }

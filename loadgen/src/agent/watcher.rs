@@ -54,15 +54,20 @@ impl Watcher {
             self.forget_dialog();
         }
         self.requests.begin(op, intended, self.dialog.is_some());
-        self.owed = self.owed.saturating_add(1);
+        self.owe();
         true
     }
 
     /// Begins the running operation again.
     pub fn start_again(&mut self) {
         if self.requests.begin_again(self.dialog.is_some()) {
-            self.owed = self.owed.saturating_add(1);
+            self.owe();
         }
+    }
+
+    /// The server owes a NOTIFY for the running SUBSCRIBE, and perhaps still for the one before.
+    fn owe(&mut self) {
+        self.owed = (self.owed + 1).min(2);
     }
 
     /// Writes the running request.
@@ -184,14 +189,16 @@ impl Watcher {
         }
         if let Some(running) = self.requests.running.as_mut().filter(|running| running.op != Op::Unsubscribe)
         {
-            if !running.notified {
+            // What came before we asked was not asked for.
+            if !running.notified && told.at >= running.intended {
                 reaction.first_since = Some(running.intended);
                 running.notified = true;
-                if verdict != Verdict::Repeated {
+                // What overtakes the NOTIFY of a refresh may have been on its way before; that one still comes.
+                if verdict != Verdict::Repeated && !running.in_dialog {
                     self.owed = self.owed.saturating_sub(1);
                 }
             }
-            if running.answered {
+            if running.answered && running.notified {
                 self.requests.running = None;
             }
         }
@@ -259,6 +266,7 @@ mod tests {
             event_fits: true,
             terminated: Some(false),
             state,
+            at: 1_000,
             ..Told::default()
         }
     }
@@ -370,6 +378,24 @@ mod tests {
         watcher.start(Op::Subscribe, 0);
         assert_eq!(watcher.on_notify(&told(4, 1)).verdict, Some(Verdict::Repeated));
         assert_eq!(watcher.on_notify(&told(5, 1)).verdict, Some(Verdict::Duplicate));
+    }
+
+    #[test]
+    fn news_that_overtake_the_notify_of_a_refresh_do_not_make_that_a_duplicate() {
+        let mut watcher = Watcher::new(0, 0, 600);
+        watcher.start(Op::Subscribe, 0);
+        watcher.on_answer(&answer(200, 20));
+        watcher.on_notify(&told(1, 1));
+        assert_eq!(
+            watcher.on_notify(&told(2, 1)).verdict,
+            Some(Verdict::Duplicate),
+            "a new one owes no second"
+        );
+        watcher.start(Op::Subscribe, 0);
+        watcher.on_answer(&answer(200, 21));
+        assert_eq!(watcher.on_notify(&told(3, 2)).verdict, Some(Verdict::Fresh));
+        assert_eq!(watcher.on_notify(&told(4, 2)).verdict, Some(Verdict::Repeated));
+        assert_eq!(watcher.on_notify(&told(5, 2)).verdict, Some(Verdict::Duplicate));
     }
 
     #[test]

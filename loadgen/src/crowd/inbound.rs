@@ -190,6 +190,7 @@ impl Crowd<'_> {
             state = None;
         }
         told.generation = ident.generation;
+        told.at = at;
         told.local_tag_fits = told.local_tag == Some(&self.shared.style.salt.tag(ident));
         told.state = state.map_or(0, |state| state.number);
         let was_active = watcher.is_active();
