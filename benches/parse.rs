@@ -35,6 +35,7 @@ fn read(c: &mut Criterion) {
 fn peek_owner(c: &mut Criterion) {
     let (subscribe, ok) = (subscribe(), ok());
     let mut group = c.benchmark_group("peek");
+    group.throughput(Throughput::Elements(1));
     group.bench_function("request", |b| b.iter(|| peek::peek_request(black_box(&subscribe))));
     group.bench_function("call_id", |b| b.iter(|| peek::peek_call_id(black_box(&subscribe))));
     group.bench_function("response_branch", |b| b.iter(|| peek::peek_response_branch(black_box(&ok))));

@@ -5,8 +5,10 @@ pub mod crowd;
 pub mod message;
 pub mod mmsg;
 pub mod one_shard;
+pub mod processor;
+pub mod record_file;
 
-pub use message::{document, flow, phone, publish, register, subscribe};
+pub use message::{document, flow, options, phone, publish, register, subscribe};
 pub use one_shard::OneShard;
 
 /// The address of the shard under test.

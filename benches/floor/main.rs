@@ -6,12 +6,20 @@
 //!
 //! Only the server's thread is measured, and of it only the calls that move datagrams, by its processor time clock.
 //! Waiting costs nothing here, so the floor is a little lower than what any real server can reach.
+//!
+//! With `--threads N`, N servers with clients of their own do the same at once: how much less than N times the rate of one
+//! they reach is the machine's part in how a server scales, and no server does better.
+//!
+//! Last, the time that it takes to wake a thread that sleeps on another processor: a round trip of one byte has two of these
+//! in it, and a server that sleeps cannot answer sooner than one.
+
+mod wake;
 
 use anyhow::Context as _;
 use clap::Parser;
 use comsipl_benches::mmsg::{self, BATCH_LEN, RecvBatch, SendBatch};
+use comsipl_benches::processor::pin;
 use rustix::event::epoll;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::Serialize;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -33,10 +41,13 @@ struct Options {
     /// Seconds to measure each of the two
     #[arg(long, default_value_t = 2.0)]
     duration: f64,
-    /// Run the server on this processor
+    /// Servers at once, with clients of their own, to see how the machine scales
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+    /// Run the server on this processor; of several servers the first, the others on the next ones
     #[arg(long)]
     server_cpu: Option<usize>,
-    /// Run the clients on this processor
+    /// Run the clients on this processor; of several servers those of the first, the others on the next ones
     #[arg(long)]
     client_cpu: Option<usize>,
     /// Print JSON
@@ -53,6 +64,31 @@ struct Report {
     distinct: Cost,
     /// To one socket, by generic segmentation.
     segmented: Cost,
+    /// Several servers at once, if they were asked for.
+    scaling: Option<Scaling>,
+    /// Waking a thread.
+    wake: Wake,
+}
+
+/// What becomes of the rate when several servers run at once, each to 64 sockets.
+#[derive(Serialize)]
+struct Scaling {
+    threads: u8,
+    /// Datagrams per second that one server alone sends and has answered.
+    one_per_sec: f64,
+    /// All of them at once.
+    all_per_sec: f64,
+    /// The latter of the former: at best as many as there are threads.
+    ratio: f64,
+    /// Processor time for one datagram and its answer when all run, in microseconds.
+    both_us: f64,
+}
+
+/// How long a byte takes to a thread that sleeps, and back to one that does.
+#[derive(Serialize)]
+struct Wake {
+    round_trip_p50_us: f64,
+    round_trip_p99_us: f64,
 }
 
 /// Processor time of the server for one datagram, in microseconds.
@@ -61,6 +97,8 @@ struct Cost {
     send_us: f64,
     receive_us: f64,
     both_us: f64,
+    /// Answered datagrams per second.
+    per_sec: f64,
     /// Datagrams sent.
     sent: u64,
     /// Of these, those whose answers never came.
@@ -79,36 +117,78 @@ enum Outlet {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    let distinct = measure(&options, BATCH_LEN, 0)?;
     let report = Report {
         send_bytes: options.send_bytes,
         answer_bytes: options.answer_bytes,
-        distinct: measure(&options, BATCH_LEN)?,
-        segmented: measure(&options, 1)?,
+        segmented: measure(&options, 1, 0)?,
+        scaling: (options.threads > 1).then(|| scale(&options, &distinct)).transpose()?,
+        distinct,
+        wake: wake::measure(options.server_cpu, options.client_cpu, WAKE_ROUNDS)?,
     };
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
+        report.print();
+    }
+    Ok(())
+}
+
+impl Report {
+    fn print(&self) {
         for (name, cost) in
-            [("to 64 sockets", &report.distinct), ("to one socket by UDP_SEGMENT", &report.segmented)]
+            [("to 64 sockets", &self.distinct), ("to one socket by UDP_SEGMENT", &self.segmented)]
         {
             println!(
-                "{name}: {:.2} µs = {:.2} to send {} bytes + {:.2} to receive {} ({} sent, {} lost, {:.0} a receive)",
+                "{name}: {:.2} µs = {:.2} to send {} bytes + {:.2} to receive {} \
+                 ({:.0}/s, {} sent, {} lost, {:.0} a receive)",
                 cost.both_us,
                 cost.send_us,
-                options.send_bytes,
+                self.send_bytes,
                 cost.receive_us,
-                options.answer_bytes,
+                self.answer_bytes,
+                cost.per_sec,
                 cost.sent,
                 cost.lost,
                 cost.receive_batch,
             );
         }
+        if let Some(scaling) = &self.scaling {
+            println!(
+                "{} servers at once: {:.0}/s, {:.2} times the {:.0}/s of one; {:.2} µs",
+                scaling.threads, scaling.all_per_sec, scaling.ratio, scaling.one_per_sec, scaling.both_us
+            );
+        }
+        println!(
+            "waking a thread and being woken: {:.1} µs, p99 {:.1} µs",
+            self.wake.round_trip_p50_us, self.wake.round_trip_p99_us
+        );
     }
-    Ok(())
 }
 
-/// Sends to `sockets` clients, who answer, for the time that was asked for.
-fn measure(options: &Options, sockets: usize) -> anyhow::Result<Cost> {
+/// Several servers at once beside what one alone did.
+fn scale(options: &Options, one: &Cost) -> anyhow::Result<Scaling> {
+    let costs = thread::scope(|scope| {
+        let servers: Vec<_> = (0..usize::from(options.threads))
+            .map(|number| scope.spawn(move || measure(options, BATCH_LEN, number)))
+            .collect();
+        servers
+            .into_iter()
+            .map(|it| it.join().expect("the servers do not panic"))
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let all_per_sec: f64 = costs.iter().map(|cost| cost.per_sec).sum();
+    Ok(Scaling {
+        threads: options.threads,
+        one_per_sec: one.per_sec,
+        all_per_sec,
+        ratio: all_per_sec / one.per_sec,
+        both_us: costs.iter().map(|cost| cost.both_us).sum::<f64>() / costs.len() as f64,
+    })
+}
+
+/// Sends to `sockets` clients, who answer, for the time that was asked for. `number`: of the server, if there are several.
+fn measure(options: &Options, sockets: usize, number: usize) -> anyhow::Result<Cost> {
     let server = open()?;
     let clients = (0..sockets)
         .map(|_| {
@@ -128,10 +208,10 @@ fn measure(options: &Options, sockets: usize) -> anyhow::Result<Cost> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let answering = scope.spawn(|| {
-            pin(options.client_cpu)?;
+            pin(options.client_cpu.map(|cpu| cpu + number))?;
             answer(&clients, to_server, usize::from(options.answer_bytes), &is_over)
         });
-        let cost = pin(options.server_cpu)
+        let cost = pin(options.server_cpu.map(|cpu| cpu + number))
             .and_then(|()| serve(&server, outlet, Duration::from_secs_f64(options.duration)));
         is_over.store(true, Ordering::Relaxed);
         answering.join().expect("the clients do not panic")?;
@@ -142,6 +222,7 @@ fn measure(options: &Options, sockets: usize) -> anyhow::Result<Cost> {
 /// What the server's thread has done since it was warm.
 #[derive(Default)]
 struct Tally {
+    since: Option<Instant>,
     sending: Duration,
     receiving: Duration,
     sent: u64,
@@ -167,7 +248,7 @@ fn serve(server: &UdpSocket, mut outlet: Outlet, duration: Duration) -> anyhow::
         }
         if !is_warm && now >= warm_at {
             is_warm = true;
-            tally = Tally::default();
+            tally = Tally { since: Some(now), ..Tally::default() };
         }
         let mut is_idle = true;
         let mut before = processor_time();
@@ -210,6 +291,7 @@ impl Tally {
             send_us,
             receive_us,
             both_us: send_us + receive_us,
+            per_sec: self.since.map_or(0.0, |since| self.received as f64 / since.elapsed().as_secs_f64()),
             sent: self.sent,
             lost: self.lost,
             receive_batch: self.received as f64 / self.receives as f64,
@@ -279,15 +361,6 @@ fn address(socket: &UdpSocket) -> anyhow::Result<SocketAddrV4> {
     }
 }
 
-/// Keeps this thread on a processor.
-fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    anyhow::ensure!(cpu < CpuSet::MAX_CPU, "there is no processor {cpu}");
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {cpu}"))
-}
-
 /// What this thread has used of its processor so far.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -302,5 +375,7 @@ const SEGMENTS: usize = BATCH_LEN;
 const REST: Duration = Duration::from_micros(50);
 /// Answers that have not come while none came for so long are lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
+/// Round trips of the waking.
+const WAKE_ROUNDS: usize = 20_000;
 /// Buffers of each socket.
 const BUFFER_BYTES: usize = 4 << 20;

@@ -1,0 +1,233 @@
+//! What the report says of rates, processor time and latencies.
+
+use crate::bars::{Bars, Pair, grouped, short};
+use crate::content::{
+    Block, FANOUT, FANOUT_PROXY, P50, P99, Picture, RATE, REQUESTS, Table, US, shown, table, times,
+};
+use crate::results::{Floor, Results, Wake};
+
+/// Processor time for each operation.
+pub fn processor_time(results: &Results) -> Vec<Block> {
+    let floor = results.floor(|floor| Some(floor.distinct.both_us));
+    let segmented = results.floor(|floor| Some(floor.segmented.both_us));
+    let strangers =
+        format!("SUBSCRIBE of an unknown dialog, {} subscriptions", grouped(results.conditions.held));
+    let mut rows = Vec::new();
+    let mut pairs = Vec::new();
+    for (name, question) in asked(results).chain([(strangers, "strangers".to_owned())]) {
+        let us = |server| results.middle(&question, server, US);
+        let least = match &*question {
+            "strangers" | "REGISTER" | "SUBSCRIBE" | "PUBLISH" => None,
+            proxy if proxy.ends_with("proxy") => segmented,
+            _ => floor,
+        };
+        rows.push(vec![
+            name.clone(),
+            results.us_cell(&question, "kamailio"),
+            results.us_cell(&question, "comsipl"),
+            times(us("kamailio"), us("comsipl")),
+            least.map_or_else(String::new, |least| times(us("comsipl"), Some(least))),
+        ]);
+        if question != "strangers" {
+            pairs.push(Pair { name, kamailio: us("kamailio"), comsipl: us("comsipl") });
+        }
+    }
+    let part = |of: &dyn Fn(&Floor) -> f64| shown(results.floor(|floor| Some(of(floor))));
+    vec![
+        Block::Heading("Processor time of the server for one operation".to_owned()),
+        Block::Text(
+            "User and system, in microseconds. For a NOTIFY: its sending, the 200 to it, and its share of the PUBLISH."
+                .to_owned(),
+        ),
+        Block::Picture(Picture {
+            file: "cpu.svg",
+            bars: Bars {
+                title: "Processor time of the server for one operation".to_owned(),
+                note: note(results),
+                unit: "microseconds, less is better",
+                less_is_better: true,
+                pairs,
+            },
+        }),
+        table(&["", "Kamailio", "ComSIPL", "Kamailio / ComSIPL", "ComSIPL / floor"], rows),
+        Block::Text(format!(
+            "Floor of this run, what the kernel alone takes for 800 bytes out and 350 back: **{} µs** to 64 sockets ({} to \
+             send, {} to receive), {} µs to one socket by UDP_SEGMENT (`cargo run --release -p comsipl-benches --bin floor`).",
+            shown(floor),
+            part(&|floor| floor.distinct.send_us),
+            part(&|floor| floor.distinct.receive_us),
+            shown(segmented),
+        )),
+    ]
+}
+
+/// Rates in a closed loop.
+pub fn rates(results: &Results) -> Vec<Block> {
+    let mut rows = Vec::new();
+    let mut pairs = Vec::new();
+    for (name, question) in asked(results) {
+        let rate = |server| results.middle(&question, server, RATE);
+        let p99 = |server| latency(results.middle(&question, server, P99));
+        rows.push(vec![
+            name.clone(),
+            results.cell(&question, "kamailio", RATE),
+            p99("kamailio"),
+            results.cell(&question, "comsipl", RATE),
+            p99("comsipl"),
+            times(rate("comsipl"), rate("kamailio")),
+        ]);
+        pairs.push(Pair { name, kamailio: rate("kamailio"), comsipl: rate("comsipl") });
+    }
+    vec![
+        Block::Heading("Rates".to_owned()),
+        Block::Text(format!(
+            "Operations per second on {} processor(s) in a closed loop, and the 99th percentile of the full window: until the \
+             answer, until the first NOTIFY of a SUBSCRIBE, from PUBLISH to NOTIFY.",
+            results.conditions.share
+        )),
+        Block::Picture(Picture {
+            file: "rates.svg",
+            bars: Bars {
+                title: format!("Operations per second on {} processors", results.conditions.share),
+                note: note(results),
+                unit: "operations per second, more is better",
+                less_is_better: false,
+                pairs,
+            },
+        }),
+        table(&["", "Kamailio", "p99", "ComSIPL", "p99", "ComSIPL / Kamailio"], rows),
+    ]
+}
+
+/// Rates that are held without loss and with low latencies.
+pub fn capacities(results: &Results) -> Vec<Block> {
+    let rows = ["REGISTER", "SUBSCRIBE", "PUBLISH", "NOTIFY, 100 × 100"].map(|what| {
+        let question = format!("capacity: {what}");
+        let rate = |server| results.middle(&question, server, RATE);
+        let p99 = |server| latency(results.middle(&question, server, P99));
+        vec![
+            what.to_owned(),
+            results.cell(&question, "kamailio", RATE),
+            p99("kamailio"),
+            results.cell(&question, "comsipl", RATE),
+            p99("comsipl"),
+            times(rate("comsipl"), rate("kamailio")),
+        ]
+    });
+    vec![
+        Block::Heading("Capacity".to_owned()),
+        Block::Text(format!(
+            "The highest rate, in an open loop, at which nothing is lost, no request is repeated, the audit passes and no \
+             latency has a 99th percentile above {} ms (`comsipl-loadgen capacity`); SUBSCRIBE: refreshes. The p99 is that of \
+             the run at this rate.",
+            results.conditions.limit_ms
+        )),
+        table(&["per second", "Kamailio", "p99", "ComSIPL", "p99", "ComSIPL / Kamailio"], rows.into()),
+    ]
+}
+
+/// How long a change takes to its watchers.
+pub fn latencies(results: &Results) -> Vec<Block> {
+    let rows = [HALF_OWN, HALF_KAMAILIO].map(|question| {
+        let cells = ["kamailio", "comsipl"].into_iter().flat_map(|server| {
+            [
+                results.cell(question, server, RATE),
+                latency(results.middle(question, server, P50)),
+                latency(results.middle(question, server, P99)),
+            ]
+        });
+        [question.to_owned()].into_iter().chain(cells).collect()
+    });
+    let wake = |of: &dyn Fn(&Wake) -> f64| latency(results.floor(|floor| Some(of(&floor.wake))));
+    vec![
+        Block::Heading("From PUBLISH to NOTIFY".to_owned()),
+        Block::Text(format!(
+            "100 presentities with 100 watchers each, in an open loop at half the rate of the closed one: NOTIFYs per second, \
+             and the time from when the PUBLISH was to leave until a watcher has the NOTIFY. The machine takes {} (p99 {}) to \
+             wake a thread on another processor and to be woken by it, without any server.",
+            wake(&|wake| wake.round_trip_p50_us),
+            wake(&|wake| wake.round_trip_p99_us)
+        )),
+        table(&["", "Kamailio: NOTIFY/s", "p50", "p99", "ComSIPL: NOTIFY/s", "p50", "p99"], rows.into()),
+    ]
+}
+
+/// One shard beside several.
+pub fn scaling(results: &Results) -> Vec<Block> {
+    if results.runs(FANOUT, "one-shard").next().is_none() {
+        return Vec::new();
+    }
+    let rows = [FANOUT, FANOUT_PROXY].map(|question| {
+        let rate = |server| results.middle(question, server, RATE);
+        vec![
+            format!("NOTIFY, {question}"),
+            results.cell(question, "one-shard", RATE),
+            results.us_cell(question, "one-shard"),
+            results.cell(question, "comsipl", RATE),
+            results.us_cell(question, "comsipl"),
+            times(rate("comsipl"), rate("one-shard")),
+        ]
+    });
+    let shards = results.conditions.share;
+    let machine = results
+        .floors
+        .iter()
+        .find_map(|floor| floor.scaling.as_ref())
+        .map_or_else(String::new, |scaling| {
+            format!(
+                " The machine itself: {} bare senders at once do {} × what one does, at {} µs a datagram and its answer \
+                 (`floor --threads {}`, which has the clients on processors of their own, too).",
+                scaling.threads,
+                shown(results.floor(|floor| floor.scaling.as_ref().map(|scaling| scaling.ratio))),
+                shown(results.floor(|floor| floor.scaling.as_ref().map(|scaling| scaling.both_us))),
+                scaling.threads
+            )
+        });
+    vec![
+        Block::Heading("One shard and several".to_owned()),
+        Block::Text(format!(
+            "ComSIPL with one shard on one processor, and with {shards} on {shards}, against the same generator.{machine}"
+        )),
+        Block::Table(Table {
+            head: ["".to_owned(), "1 shard".to_owned(), "µs".to_owned(), format!("{shards} shards")]
+                .into_iter()
+                .chain(["µs".to_owned(), format!("{shards} shards / 1")])
+                .collect(),
+            rows: rows.into(),
+        }),
+    ]
+}
+
+/// What both were asked, by name: requests and fan-outs.
+fn asked(results: &Results) -> impl Iterator<Item = (String, String)> {
+    let requests = REQUESTS.map(|question| {
+        let rest = if question == "SUBSCRIBE" { " with its NOTIFY" } else { "" };
+        (format!("{question}{rest}"), question.to_owned())
+    });
+    let fanouts = ["1 × 1000", "1000 × 10", FANOUT, FANOUT_PROXY, &results.conditions.celebrity];
+    let fanouts = fanouts.map(|question| (format!("NOTIFY, {question}"), question.to_owned()));
+    requests.into_iter().chain(fanouts)
+}
+
+/// What stands below a picture, which is seen without its page.
+fn note(results: &Results) -> String {
+    let it = &results.conditions;
+    format!(
+        "{}, server on {} of {} processors; {}, commit {}",
+        it.cpu, it.share, it.processors, it.date, it.commit
+    )
+}
+
+/// Microseconds in their natural unit.
+fn latency(us: Option<f64>) -> String {
+    match us {
+        None => "–".to_owned(),
+        Some(us) if us < 1e3 => format!("{} µs", short(us)),
+        Some(us) if us < 1e6 => format!("{} ms", short(us / 1e3)),
+        Some(us) => format!("{} s", short(us / 1e6)),
+    }
+}
+
+/// Questions about latency, as run.sh names them.
+const HALF_OWN: &str = "half of its own rate";
+const HALF_KAMAILIO: &str = "half of Kamailio's rate";
