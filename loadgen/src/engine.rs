@@ -68,7 +68,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             });
             let Some(count) = batch else { break };
             received += count;
-            counters.send_errors.add(sockets.flush());
+            counters.send_errors.add(sockets.flush(|_| ()));
             now = shared.clock.now();
             // Requests leave at their time also when much comes in.
             if crowd.next_at(now) <= now {
@@ -82,9 +82,12 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         crowd.finish_told(now);
         crowd.start_due(now);
         crowd.write_out(&mut sockets);
-        counters.send_errors.add(sockets.flush());
+        counters.send_errors.add(sockets.flush(|socket| {
+            if crowd.leaves() {
+                crowd.leave_by(socket, shared.clock.now());
+            }
+        }));
         now = shared.clock.now();
-        crowd.record_lateness(now);
         if let Some(weather) = sockets.weather() {
             counters.link_lost.set(weather.lost);
             counters.link_doubled.set(weather.doubled);

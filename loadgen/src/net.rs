@@ -121,8 +121,8 @@ impl Sockets {
         }
     }
 
-    /// Hands all queued datagrams to the kernel; how many it refused.
-    pub fn flush(&mut self) -> u64 {
+    /// Hands all queued datagrams to the kernel; how many it refused. `leave` is told each socket right before.
+    pub fn flush(&mut self, mut leave: impl FnMut(usize)) -> u64 {
         let mut refused = 0;
         while let Some(Held { socket, peer, bytes, .. }) =
             self.weather.as_mut().and_then(|weather| weather.release_outward())
@@ -134,6 +134,7 @@ impl Sockets {
         }
         let Self { dirty, queues, sockets, sender, .. } = self;
         dirty.retain(|&socket| {
+            leave(socket);
             refused += sender.flush(sockets[socket].as_fd(), &mut queues[socket]);
             queues[socket].len() > 0
         });
@@ -271,7 +272,7 @@ mod tests {
         for i in 0..3 {
             sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes()));
         }
-        assert_eq!(sockets.flush(), 0);
+        assert_eq!(sockets.flush(|_| ()), 0);
         let mut bytes = [0; 100];
         for _ in 0..3 {
             let (len, from) = peer.recv_from(&mut bytes).unwrap();
@@ -288,7 +289,7 @@ mod tests {
                 got += count;
             }
         }
-        sockets.flush();
+        sockets.flush(|_| ());
         for _ in 0..3 {
             let len = peer.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..len], b"again");

@@ -65,7 +65,7 @@ impl Notifier {
             let mut server = Server::new(local, faults);
             while !stopped.load(Ordering::Relaxed) {
                 while sockets.receive(|outlet, datagram| server.take(outlet, &datagram)).is_some() {
-                    sockets.flush();
+                    sockets.flush(|_| ());
                 }
                 if sockets.wait(Duration::from_millis(20)).is_err() {
                     break;

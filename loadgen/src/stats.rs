@@ -150,7 +150,8 @@ pub struct Timings {
     pub publish_notify: Histogram<u64>,
     /// The same for the presentities that are set apart, which are not in the one before.
     pub publish_notify_apart: Histogram<u64>,
-    /// How long after its intended time a request was handed to the kernel, unless it had to wait for an answer.
+    /// How long after its intended time a request was handed to the kernel, unless it had to wait for an answer. The
+    /// kernel's own time counts as the network's.
     pub lateness: Histogram<u64>,
 }
 

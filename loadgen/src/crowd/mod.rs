@@ -49,8 +49,8 @@ pub struct Crowd<'s> {
     /// Presentities with calls under way, and when their next states are due.
     calls: BinaryHeap<Reverse<(Nanos, usize)>>,
     outbox: Vec<Outgoing>,
-    /// Intended times of requests that are handed over to the kernel in this turn.
-    leaving: Vec<Nanos>,
+    /// Requests that are handed over to the kernel in this turn: by which socket, and when they were meant to be.
+    leaving: Vec<(usize, Nanos)>,
     /// Intended times that count: from the beginning of each measured phase to its end.
     measured: Vec<(Nanos, Nanos)>,
     /// Watchers before this one have shown the newest document in this phase.
@@ -222,14 +222,22 @@ impl<'s> Crowd<'s> {
         board.unsure.store(unsure.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Measures how late the requests were that the kernel has now.
-    pub fn record_lateness(&mut self, now: Nanos) {
+    /// Whether requests wait to be handed over to the kernel.
+    pub fn leaves(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Measures how late those requests are that are handed over by a socket at `now`.
+    pub fn leave_by(&mut self, socket: usize, now: Nanos) {
         let Self { leaving, timings, measured, .. } = self;
-        for intended in leaving.drain(..) {
-            if let Some(i) = measured.iter().rposition(|(from, to)| (*from..*to).contains(&intended)) {
+        leaving.retain(|&(by, intended)| {
+            if by == socket
+                && let Some(i) = measured.iter().rposition(|(from, to)| (*from..*to).contains(&intended))
+            {
                 record(&mut timings[i].lateness, intended, now);
             }
-        }
+            by != socket
+        });
     }
 
     /// Where operations meant for this time are measured; none if they are not.

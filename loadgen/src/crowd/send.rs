@@ -92,6 +92,8 @@ impl Crowd<'_> {
     /// Writes what the agents want sent into the queues of the sockets.
     pub fn write_out(&mut self, sockets: &mut Sockets) {
         let Self { watchers, presentities, registrants, outbox, leaving, shared, scratch, thread, .. } = self;
+        // What a bad network kept back left in another turn, and not by its own doing.
+        leaving.clear();
         let (style, target) = (&shared.style, shared.target);
         for Outgoing { kind, local, cseq, first } in outbox.drain(..) {
             let index = (local * shared.posts.len() + *thread) as u32;
@@ -121,7 +123,7 @@ impl Crowd<'_> {
                 }
             };
             if let (true, Some(running)) = (first, running) {
-                leaving.push(running.intended);
+                leaving.push((socket, running.intended));
             }
         }
     }
