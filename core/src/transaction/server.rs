@@ -7,10 +7,14 @@
 //! | completed | Timer J (64*T1) | – | ended |
 //!
 //! Every answer is made within the turn of its request, so *trying* and *proceeding* last no time. All transactions live
-//! equally long, so they end in the order in which they began: a queue of entries and chunks of bytes that are filled one
-//! after another are all there is, and no timer runs. A chunk is used again when its last answer has ended. When all chunks
+//! equally long, so they end in the order in which they began: a queue of chunks, each with the answers that began one after
+//! another, is all there is, and no timer runs. A chunk is used again when its last answer has ended. When all chunks
 //! are full before 64*T1 are over, the oldest answers are forgotten early and counted; what keeps state (dialog, entity tag,
 //! binding) then still knows the request again.
+//!
+//! Nothing here grows by moving all that it holds: chunks are added, and the index is many tables that grow one after
+//! another, each with the hashes of its entries beside it. One table for all would stop a shard for tens of milliseconds when
+//! it doubles.
 
 use std::collections::VecDeque;
 
@@ -30,11 +34,30 @@ pub struct TransactionKey(pub u128);
 struct Entry {
     key: TransactionKey,
     ends: Mono,
-    /// Number of the chunk that holds the answer.
-    chunk: u64,
     start: u32,
     len: u32,
     flow: Flow,
+}
+
+/// Answers that were given one after another.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Box<[u8]>,
+    /// Bytes used.
+    used: usize,
+    entries: Vec<Entry>,
+    /// How many of them, from the first, have ended.
+    ended: usize,
+}
+
+/// An entry of the index.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    hash: u64,
+    /// Number of the chunk, counted from the start; the count wraps.
+    chunk: u32,
+    /// Which of the chunk's entries.
+    entry: u32,
 }
 
 /// A remembered answer and where it went.
@@ -49,20 +72,16 @@ pub struct Answered<'a> {
 /// The answers given within the last 64*T1.
 #[derive(Debug)]
 pub struct ServerTransactions {
-    entries: VecDeque<Entry>,
-    /// Number of the oldest entry; entry `n` of the ring has number `first + n`.
-    first: u64,
-    /// Entry numbers by key.
-    index: HashTable<u64>,
+    /// Where each answer is, by key.
+    index: Index,
     /// Chunks in use, the oldest first; the last one is being filled.
-    chunks: VecDeque<Box<[u8]>>,
+    chunks: VecDeque<Chunk>,
     /// Number of the oldest chunk in use.
-    first_chunk: u64,
-    /// Bytes used of the last chunk.
-    used: usize,
+    first_chunk: u32,
     /// Chunks that may be used again.
-    spare: Vec<Box<[u8]>>,
+    spare: Vec<Chunk>,
     chunks_max: usize,
+    len: usize,
     forgotten_early: u64,
 }
 
@@ -71,14 +90,12 @@ impl ServerTransactions {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
-            entries: VecDeque::new(),
-            first: 0,
-            index: HashTable::new(),
+            index: Index::new(),
             chunks: VecDeque::new(),
             first_chunk: 0,
-            used: CHUNK_LEN,
             spare: Vec::new(),
             chunks_max: (capacity / CHUNK_LEN).max(2),
+            len: 0,
             forgotten_early: 0,
         }
     }
@@ -86,10 +103,18 @@ impl ServerTransactions {
     /// The answer given to this transaction, if it is remembered.
     #[must_use]
     pub fn find(&self, key: TransactionKey) -> Option<Answered<'_>> {
-        let number = *self.index.find(hash(key), |&n| self.entry(n).key == key)?;
-        let entry = self.entry(number);
-        let chunk = &self.chunks[(entry.chunk - self.first_chunk) as usize];
-        Some(Answered { bytes: &chunk[entry.start as usize..][..entry.len as usize], flow: entry.flow })
+        let hash = hash(key);
+        let mut found = None;
+        self.index.tables[table(hash)].find(hash, |place| {
+            // Only what has the hash is looked at, so a request that is new costs one look at the table.
+            place.hash == hash && {
+                let chunk = &self.chunks[place.chunk.wrapping_sub(self.first_chunk) as usize];
+                found = Some((chunk, &chunk.entries[place.entry as usize]));
+                found.is_some_and(|(_, entry)| entry.key == key)
+            }
+        })?;
+        let (chunk, entry) = found?;
+        Some(Answered { bytes: &chunk.bytes[entry.start as usize..][..entry.len as usize], flow: entry.flow })
     }
 
     /// Remembers the answer to a transaction that [`Self::find`] did not find.
@@ -101,44 +126,43 @@ impl ServerTransactions {
             self.forgotten_early += 1;
             return;
         }
-        if self.used + len > CHUNK_LEN {
+        if !self.chunks.back().is_some_and(|chunk| chunk.has_room(len)) {
             self.begin_chunk();
         }
-        let start = self.used;
-        self.used += len;
+        let number = self.first_chunk.wrapping_add(self.chunks.len() as u32).wrapping_sub(1);
         let chunk = self.chunks.back_mut().expect("a chunk has begun");
-        chunk[start..start + len].copy_from_slice(answer);
-        let number = self.first + self.entries.len() as u64;
-        self.entries.push_back(Entry {
+        let start = chunk.used;
+        chunk.used += len;
+        chunk.bytes[start..chunk.used].copy_from_slice(answer);
+        let place = Place { hash: hash(key), chunk: number, entry: chunk.entries.len() as u32 };
+        chunk.entries.push(Entry {
             key,
             ends: now + TIMER_J,
-            chunk: self.first_chunk + self.chunks.len() as u64 - 1,
             start: u32::try_from(start).expect("a chunk is far below 4 GiB"),
             len: u32::try_from(len).expect("an answer is far below 4 GiB"),
             flow,
         });
-        let (entries, first) = (&self.entries, self.first);
-        self.index.insert_unique(hash(key), number, |&n| hash(entries[(n - first) as usize].key));
+        self.len += 1;
+        self.index.insert(place, self.len);
     }
 
     /// Forgets what is older than Timer J.
     pub fn expire(&mut self, now: Mono) {
-        while self.entries.front().is_some_and(|entry| entry.ends <= now) {
-            self.drop_oldest(false);
+        while self.oldest().is_some_and(|entry| entry.ends <= now) {
+            self.drop_oldest();
         }
-        self.free_chunks();
     }
 
     /// Answers remembered at present.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether nothing is remembered.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Answers that had to be forgotten before 64*T1 were over, since the start.
@@ -151,46 +175,120 @@ impl ServerTransactions {
     fn begin_chunk(&mut self) {
         if self.chunks.len() == self.chunks_max {
             let oldest = self.first_chunk;
-            while self.entries.front().is_some_and(|entry| entry.chunk == oldest) {
-                self.drop_oldest(true);
+            while self.first_chunk == oldest && self.oldest().is_some() {
+                self.drop_oldest();
+                self.forgotten_early += 1;
             }
-            self.free_chunks();
         }
-        let chunk = self.spare.pop().unwrap_or_else(|| vec![0; CHUNK_LEN].into_boxed_slice());
+        let chunk = self.spare.pop().unwrap_or_else(|| Chunk {
+            bytes: vec![0; CHUNK_LEN].into_boxed_slice(),
+            used: 0,
+            entries: Vec::with_capacity(CHUNK_ENTRIES_USUAL),
+            ended: 0,
+        });
         self.chunks.push_back(chunk);
-        self.used = 0;
+        self.free_chunks();
     }
 
     /// Sets chunks free that hold no answer any more; the one being filled stays.
     fn free_chunks(&mut self) {
-        let in_use = self.entries.front().map_or(u64::MAX, |entry| entry.chunk);
-        while self.chunks.len() > 1 && self.first_chunk < in_use {
-            let chunk = self.chunks.pop_front().expect("there are two at least");
-            self.first_chunk += 1;
+        while self.chunks.len() > 1
+            && let Some(mut chunk) = self.chunks.pop_front_if(|chunk| chunk.ended == chunk.entries.len())
+        {
+            self.first_chunk = self.first_chunk.wrapping_add(1);
             // A burst is not paid for ever: as many are kept as are in use, and a few.
             if self.spare.len() < self.chunks.len() + SPARE_MIN {
+                chunk.entries.clear();
+                (chunk.used, chunk.ended) = (0, 0);
                 self.spare.push(chunk);
             }
         }
     }
 
-    fn drop_oldest(&mut self, early: bool) {
-        let Some(entry) = self.entries.pop_front() else { return };
-        let number = self.first;
-        self.first += 1;
-        self.forgotten_early += u64::from(early);
-        if let Ok(found) = self.index.find_entry(hash(entry.key), |&n| n == number) {
+    /// The entry that ends next.
+    fn oldest(&self) -> Option<&Entry> {
+        let chunk = self.chunks.front()?;
+        chunk.entries.get(chunk.ended)
+    }
+
+    /// Forgets the entry that ends next.
+    fn drop_oldest(&mut self) {
+        let Some(chunk) = self.chunks.front_mut() else { return };
+        let Some(entry) = chunk.entries.get(chunk.ended) else { return };
+        let (hash, number, at) = (hash(entry.key), self.first_chunk, chunk.ended as u32);
+        chunk.ended += 1;
+        self.len -= 1;
+        let is_it = |place: &Place| place.chunk == number && place.entry == at;
+        if let Ok(found) = self.index.tables[table(hash)].find_entry(hash, is_it) {
             found.remove();
+        }
+        if chunk.ended == chunk.entries.len() {
+            self.free_chunks();
+        }
+    }
+}
+
+/// Where the answers are.
+#[derive(Debug)]
+struct Index {
+    tables: Box<[HashTable<Place>]>,
+    /// How many entries each table has room for, or will have when it is its turn.
+    room: usize,
+    /// How many tables, from the first, have that room.
+    grown: usize,
+    /// Insertions until the next one gets it.
+    pause: usize,
+}
+
+impl Index {
+    fn new() -> Self {
+        Self {
+            tables: (0..TABLES).map(|_| HashTable::with_capacity(TABLE_LEN_MIN)).collect(),
+            room: TABLE_LEN_MIN,
+            grown: TABLES,
+            pause: 0,
         }
     }
 
-    fn entry(&self, number: u64) -> &Entry {
-        &self.entries[(number - self.first) as usize]
+    /// Adds a place, which is the `len`th. Tables are kept half empty, so that the fullest of them does not grow before its
+    /// turn.
+    fn insert(&mut self, place: Place, len: usize) {
+        if self.grown == TABLES && len > TABLES * self.room / 2 {
+            self.room *= 2;
+            self.grown = 0;
+        }
+        if self.grown < TABLES {
+            if self.pause == 0 {
+                let table = &mut self.tables[self.grown];
+                table.reserve(self.room.saturating_sub(table.len()), |place| place.hash);
+                self.grown += 1;
+                self.pause = self.room / GROWTH_SPREAD;
+            } else {
+                self.pause -= 1;
+            }
+        }
+        self.tables[table(place.hash)].insert_unique(place.hash, place, |place| place.hash);
+    }
+}
+
+impl Chunk {
+    fn has_room(&self, len: usize) -> bool {
+        self.used + len <= CHUNK_LEN && self.entries.len() < CHUNK_ENTRIES_MAX
     }
 }
 
 /// Bytes of one chunk: some hundreds of answers, and more than the longest message.
 const CHUNK_LEN: usize = 256 * 1024;
+/// Answers of one chunk, however short.
+const CHUNK_ENTRIES_MAX: usize = 2048;
+/// Answers of one chunk if they have the usual length.
+const CHUNK_ENTRIES_USUAL: usize = 640;
+/// Tables of the index: when one doubles, so few entries move that nobody waits.
+const TABLES: usize = 64;
+/// Entries that a table has room for at first.
+const TABLE_LEN_MIN: usize = 56;
+/// While the tables double one after another, each of them takes this part of the new room in.
+const GROWTH_SPREAD: usize = 32;
 /// Spare chunks kept whatever is in use.
 const SPARE_MIN: usize = 4;
 
@@ -201,9 +299,15 @@ const fn hash(key: TransactionKey) -> u64 {
     key.0 as u64
 }
 
+/// The table that holds a hash; by bits that the tables themselves do not use.
+const fn table(hash: u64) -> usize {
+    (hash >> 40) as usize % TABLES
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use super::*;
     use crate::flow::Transport;
@@ -229,19 +333,19 @@ mod tests {
     #[test]
     fn light_traffic_uses_little_memory_and_growing_traffic_forgets_nothing() {
         let mut transactions = ServerTransactions::new(64 << 20);
-        let mut n = 0u128;
+        let (mut n, mut last) = (0u128, Mono(0));
         for (seconds, rate) in [(100, 100), (40, 1000), (40, 5000)] {
             for second in 0..seconds * rate {
                 n += 1;
-                let now =
-                    Mono(transactions.entries.back().map_or(0, |e| e.ends.0 - 32_000_000) + 1_000_000 / rate);
+                let now = last + Duration::from_micros(1_000_000 / rate);
+                last = now;
                 transactions.remember(TransactionKey(n), flow(), &[7; 400], now);
                 if second % 97 == 0 {
                     let alive = n - (u128::from(rate) * 31).min(n - 1);
                     assert!(transactions.find(TransactionKey(alive)).is_some() || second < rate * 32);
                 }
             }
-            let alive = transactions.entries.len() * 400;
+            let alive = transactions.len() * 400;
             assert!(transactions.chunks.len() * CHUNK_LEN <= alive + 2 * CHUNK_LEN + alive / 100);
         }
         assert_eq!(transactions.forgotten_early(), 0);
