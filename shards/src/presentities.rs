@@ -4,6 +4,8 @@
 //!   * a presentity is here while it has a publication, a binding, a document or a watching shard;
 //!   * its version only grows, across restarts too (it begins at the wall clock).
 
+use std::num::NonZeroU64;
+
 use comsipl_core::chunked::Slab;
 use comsipl_core::publication::EntityTag;
 use comsipl_core::timer::Wheel;
@@ -23,6 +25,8 @@ pub struct Presentity {
     pub version: u64,
     /// Meaning of the document (see `pidf::Summary`).
     pub fingerprint: u64,
+    /// True while the document does not say what is published, because there was no room for it.
+    pub behind: bool,
     /// Slot of the document's record, or [`NONE`] while nothing is known of the user.
     pub document: u32,
     /// First publication, or [`NONE`].
@@ -38,6 +42,7 @@ impl Default for Presentity {
             watching_shards: 0,
             version: 0,
             fingerprint: 0,
+            behind: false,
             document: NONE,
             first_publication: NONE,
             first_binding: NONE,
@@ -46,7 +51,7 @@ impl Default for Presentity {
 }
 
 /// One publication of a device.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Publication {
     /// Whose.
     pub presentity: u32,
@@ -62,11 +67,17 @@ pub struct Publication {
     pub request: u64,
     /// When it ends.
     pub expires_at: UnixMillis,
+    /// When its meaning changed last.
+    pub published_at: UnixMillis,
+    /// Meaning of its document (see `pidf::Summary`); `None` after a start, until it is asked for.
+    pub meaning: Option<NonZeroU64>,
     /// Length of its document in bytes.
     pub len: u32,
     /// Its number among the user's publications: a later one has a higher one, so that an earlier device keeps its tuple
     /// ids when another comes with the same.
     pub number: u32,
+    /// Number of its event package.
+    pub event: u8,
 }
 
 impl Default for Publication {
@@ -79,8 +90,11 @@ impl Default for Publication {
             previous_tag: EntityTag(0),
             request: 0,
             expires_at: UnixMillis(0),
+            published_at: UnixMillis(0),
+            meaning: None,
             len: 0,
             number: 0,
+            event: 0,
         }
     }
 }

@@ -124,8 +124,11 @@ impl Shard {
             previous_tag: stored.previous_tag,
             request: stored.request,
             expires_at: stored.expires_at,
+            published_at: stored.published_at,
+            meaning: None,
             len: stored.body.len() as u32,
             number: stored.number,
+            event: stored.event,
         });
         self.presentities.publication_expiry.arm(number, mono_of(now, stored.expires_at));
         if stored.published_at.0 >= since {

@@ -65,8 +65,6 @@ pub(crate) struct Scratch {
     pub(crate) texts: Vec<u8>,
     /// Changes of bindings.
     pub(crate) changes: Vec<BindingChange>,
-    /// Published documents to compose.
-    pub(crate) published: Vec<u8>,
     /// The composed document.
     pub(crate) composed: Vec<u8>,
     /// Its note.
@@ -161,7 +159,7 @@ impl Shard {
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),
             settings,
-            composer: Composer::default(),
+            composer: Composer::with_key(keys),
             presentities: Presentities::new(now.mono),
             subscriptions: Subscriptions::new(now.mono),
             watched: WatchedTable::default(),

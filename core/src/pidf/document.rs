@@ -5,11 +5,12 @@
 
 use super::Basic;
 use super::bounds;
-use super::fingerprint;
+use super::fingerprint::{self, Key};
 use super::malformed::Malformed;
 use super::namespace::{Bindings, Known, xml_hash};
-use super::scan::{Attribute, QName, Scanner, Span, Token, text_of};
-use super::text::{attribute_value, is_blank, push_char, push_lines, trim};
+use super::run::Run;
+use super::scan::{Attribute, QName, Scanner, Span, Token, append_text};
+use super::text::{is_blank, trim};
 
 /// What a child of the root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,17 +122,23 @@ pub(super) struct Declaration {
 /// What is known of one document as a whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Page {
+    /// Its text, as a range of [`Pages::texts`].
+    text: Span,
     /// The root's declarations, as a range of [`Pages::declarations`].
     pub(super) declarations: Span,
     /// Its items, as a range of [`Pages::items`].
     pub(super) items: Span,
     /// The root's `xml:lang`.
     pub(super) language: Option<Attribute>,
+    /// True when the root declares a default namespace.
+    pub(super) has_default: bool,
 }
 
 /// Documents that have been read, and the scratch to read more.
 #[derive(Default)]
 pub(super) struct Pages {
+    /// Key of all hashes.
+    pub(super) key: Key,
     /// The documents.
     pub(super) pages: Vec<Page>,
     /// Children of their roots.
@@ -144,16 +151,18 @@ pub(super) struct Pages {
     pub(super) declarations: Vec<Declaration>,
     /// Texts of notes, unescaped.
     pub(super) notes: Vec<u8>,
+    /// Texts of the documents, each with its padding.
+    texts: Vec<u8>,
     /// Elements that are open, root first.
     frames: Vec<Frame>,
     /// Declarations in scope.
     bindings: Bindings,
     /// Attributes of the current start tag.
     attributes: Vec<Attribute>,
-    /// Hashes of the namespaces of these attributes.
+    /// Hash of the namespace of each; of a declaration, of the namespace that it declares.
     namespaces: Vec<u64>,
     /// Character data since the last tag.
-    run: Vec<u8>,
+    run: Run,
     /// Scratch for the value of one attribute.
     value: Vec<u8>,
 }
@@ -180,7 +189,7 @@ struct Frame {
     tag: Span,
     role: Role,
     /// How many declarations were in scope around it.
-    bindings: usize,
+    bindings: u8,
     /// Its meaning so far.
     hash: fingerprint::Element,
     /// True once a child element has begun.
@@ -202,16 +211,30 @@ impl Pages {
         self.moved.clear();
         self.declarations.clear();
         self.notes.clear();
+        self.texts.clear();
     }
 
-    /// Reads one document and returns its text, in which all spans are. After an error nothing but [`Pages::clear`]
-    /// may follow.
-    pub(super) fn read<'a>(&mut self, body: &'a [u8]) -> Result<&'a str, Malformed> {
-        let text = text_of(body)?;
+    /// Reads one document more. After an error nothing but [`Pages::clear`] may follow.
+    pub(super) fn read(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        let mut texts = std::mem::take(&mut self.texts);
+        let start = texts.len();
+        let result = append_text(body, &mut texts)
+            .and_then(|len| self.read_text(&texts[start..], Span::new(start, start + len)));
+        self.texts = texts;
+        result
+    }
+
+    /// The text of a document, in which its spans are.
+    pub(super) fn text(&self, document: u32) -> &[u8] {
+        self.pages[document as usize].text.of(&self.texts)
+    }
+
+    /// Reads the document whose padded text is `text`, and whose place is `place`.
+    fn read_text(&mut self, text: &[u8], place: Span) -> Result<(), Malformed> {
         self.frames.clear();
         self.bindings.clear();
         self.run.clear();
-        let mut scanner = Scanner::new(text);
+        let mut scanner = Scanner::new(text, (place.end - place.start) as usize);
         let mut rooted = false;
         // Where the white space in front of the current token begins.
         let mut gap = 0;
@@ -226,7 +249,7 @@ impl Pages {
                     } else if rooted {
                         return Err(Malformed::OutsideRoot(at));
                     } else {
-                        self.open_root(text, name, span)?;
+                        self.open_root(text, place, name, span)?;
                         rooted = true;
                     }
                     if empty {
@@ -240,49 +263,51 @@ impl Pages {
                     }
                     self.close(text, span);
                 }
-                Token::Text if outside => {
-                    if !is_blank(span.of(text).as_bytes()) {
+                Token::Text { blank, plain } => {
+                    if !outside {
+                        self.run.push(text, span, blank, plain);
+                    } else if !blank {
                         return Err(Malformed::OutsideRoot(at));
                     }
+                    continue;
                 }
                 Token::CData(_) | Token::Reference(_) if outside => return Err(Malformed::OutsideRoot(at)),
-                Token::Text => push_lines(&mut self.run, span.of(text).as_bytes()),
-                Token::CData(content) => push_lines(&mut self.run, content.of(text).as_bytes()),
-                Token::Reference(char) => push_char(&mut self.run, char),
+                Token::CData(content) => self.run.push_section(text, content),
+                Token::Reference(char) => self.run.push_char(text, char),
                 Token::Aside => {}
                 Token::Done if !outside => return Err(Malformed::Unclosed(at)),
                 Token::Done if !rooted => return Err(Malformed::NoRoot),
-                Token::Done => return Ok(text),
+                Token::Done => return Ok(()),
             }
-            if !matches!(token, Token::Text) {
-                gap = span.end;
-            }
+            gap = span.end;
         }
     }
 
-    /// Opens the root.
-    fn open_root(&mut self, text: &str, name: QName, tag: Span) -> Result<(), Malformed> {
-        self.bindings.enter(text, &self.attributes, 1)?;
-        let namespace = self.bindings.element(text, name)?;
+    /// Opens the root of the document whose place is `place`.
+    fn open_root(&mut self, text: &[u8], place: Span, name: QName, tag: Span) -> Result<(), Malformed> {
+        let at = tag.start as usize;
+        let declares = self.take_declarations(text, 1)?;
+        let namespace = self.bindings.element(self.key, text, name)?;
         self.check_attributes(text)?;
-        if namespace.known != Known::Pidf || name.local.of(text) != "presence" {
-            return Err(Malformed::NotPresence(tag.start as usize));
+        if namespace.known != Known::Pidf || name.local().of(text) != b"presence" {
+            return Err(Malformed::NotPresence(at));
         }
-        let entity = self.attributes.iter().find(|attribute| attribute.name.span().of(text) == "entity");
-        if entity.is_none_or(|entity| is_blank(entity.value.of(text).as_bytes())) {
-            return Err(Malformed::NoEntity(tag.start as usize));
+        let entity = self.attributes.iter().find(|it| it.name.span().of(text) == b"entity");
+        if entity.is_none_or(|entity| is_blank(entity.raw.of(text))) {
+            return Err(Malformed::NoEntity(at));
         }
         let language = self.language(text);
         let document = self.pages.len() as u32;
         let items = Span::new(self.items.len(), self.items.len());
-        let declarations = self.keep_declarations(text, document);
-        self.pages.push(Page { declarations, items, language });
+        let declarations = if declares { self.keep_declarations(document) } else { Span::default() };
+        let has_default = self.bindings.has_default();
+        self.pages.push(Page { text: place, declarations, items, language, has_default });
         self.frames.push(Frame {
             name: name.span(),
             tag,
             role: Role::Presence,
             bindings: 0,
-            hash: fingerprint::Element::new(namespace.hash, b"presence", 0),
+            hash: fingerprint::Element::new(self.key, namespace.hash, b"presence", 0),
             has_child: false,
             language: false,
             children_end: tag.end,
@@ -292,40 +317,48 @@ impl Pages {
     }
 
     /// Opens an element inside of the root. `gap` is where the white space in front of it begins.
-    fn open(&mut self, text: &str, name: QName, tag: Span, gap: u32) -> Result<(), Malformed> {
+    fn open(&mut self, text: &[u8], name: QName, tag: Span, gap: u32) -> Result<(), Malformed> {
         let depth = self.frames.len() + 1;
         if depth > bounds::DEPTH_MAX {
             return Err(Malformed::TooDeep(tag.start as usize));
         }
         let around = self.bindings.len();
-        self.bindings.enter(text, &self.attributes, depth)?;
-        let namespace = self.bindings.element(text, name)?;
-        self.check_attributes(text)?;
+        // Most elements have no attributes.
+        let plain = self.attributes.is_empty();
+        let declares = !plain && self.take_declarations(text, depth as u8)?;
+        let namespace = self.bindings.element(self.key, text, name)?;
+        if !plain {
+            self.check_attributes(text)?;
+        }
 
         let parent = self.frames.last_mut().expect("the root is open");
-        let spaced = is_blank(&self.run);
+        let spaced = self.run.is_blank();
         if !spaced {
-            parent.hash.text(&self.run);
+            parent.hash.text(self.key, self.run.of(text));
         }
         self.run.clear();
         let first_child = !std::mem::replace(&mut parent.has_child, true);
-        let role = Role::of(parent.role, namespace.known, name.local.of(text));
+        let local = name.local().of(text);
+        let role = Role::of(parent.role, namespace.known, local);
         let in_tuple = parent.role == Role::Child(Kind::Tuple);
         let status_declarations = parent.declarations;
-        let language = parent.language || self.attributes.iter().any(|it| is_language(it, text));
+        let language = parent.language || (!plain && self.language(text).is_some());
 
         // A note speaks the language of the elements around it. The publisher's root is not copied, so what it says
         // about the language is put on the note.
         let document = self.pages.len() - 1;
         let inherited = self.pages[document].language.filter(|_| role.is_note() && !language);
-        let mut sum = self.sum_attributes(text, matches!(role, Role::Child(kind) if kind.has_id()));
+        let mut sum = 0;
+        if !plain {
+            sum = self.sum_attributes(text, matches!(role, Role::Child(kind) if kind.has_id()));
+        }
         if let Some(attribute) = inherited {
-            sum = sum.wrapping_add(self.attribute_hash(text, attribute, xml_hash()));
+            sum = sum.wrapping_add(self.attribute_hash(text, attribute, xml_hash(self.key)));
         }
 
-        let name_end = name.local.end;
+        let name_end = name.end;
         if let Role::Child(kind) = role {
-            self.push_item(text, name_end, tag, kind)?;
+            self.push_item(text, name_end, tag, kind, declares)?;
         } else if in_tuple && first_child && spaced {
             self.item().indent = Span { start: gap, end: tag.start };
         } else if in_tuple && role == Role::Note {
@@ -333,7 +366,7 @@ impl Pages {
             self.place_moved(&mut tuple);
             self.frames.push(tuple);
         }
-        if namespace.depth <= 1 && name.prefix.of(text).is_empty() {
+        if namespace.depth <= 1 && !name.has_prefix() {
             self.item().uses_default = true;
         }
         if role == Role::StatusNote {
@@ -352,8 +385,8 @@ impl Pages {
         } else if inherited.is_some() {
             self.edits.push(Edit { span: Span { start: name_end, end: name_end }, with: With::Language });
         }
-        let declarations = if role == Role::Status {
-            self.keep_declarations(text, document as u32)
+        let declarations = if role == Role::Status && declares {
+            self.keep_declarations(document as u32)
         } else {
             Span::default()
         };
@@ -362,7 +395,7 @@ impl Pages {
             tag,
             role,
             bindings: around,
-            hash: fingerprint::Element::new(namespace.hash, name.local.of(text).as_bytes(), sum),
+            hash: fingerprint::Element::new(self.key, namespace.hash, local, sum),
             has_child: false,
             language,
             children_end: tag.end,
@@ -372,22 +405,23 @@ impl Pages {
     }
 
     /// Closes the innermost element with its end tag, or its empty-element tag.
-    fn close(&mut self, text: &str, tag: Span) {
+    fn close(&mut self, text: &[u8], tag: Span) {
         let mut frame = self.frames.pop().expect("an element is open");
         self.bindings.leave(frame.bindings);
+        let run = self.run.of(text);
         let basic = match frame.role {
-            Role::Basic if !frame.has_child => Basic::read(trim(&self.run)),
+            Role::Basic if !frame.has_child => Basic::read(trim(run)),
             _ => Basic::Unknown,
         };
         if basic != Basic::Unknown {
-            frame.hash.text(basic.as_str().as_bytes());
+            frame.hash.text(self.key, basic.as_str().as_bytes());
             self.keep_basic(text, basic, Span { start: frame.tag.end, end: tag.start });
-        } else if !is_blank(&self.run) || !(frame.has_child || self.run.is_empty()) {
+        } else if !self.run.is_blank() || !(frame.has_child || run.is_empty()) {
             // White space is content where it stands alone in an element without children.
-            frame.hash.text(&self.run);
+            frame.hash.text(self.key, run);
         }
         if frame.role.is_note() && !frame.has_child {
-            self.keep_note();
+            self.keep_note(text);
         }
         self.run.clear();
         let whole = Span { start: frame.tag.start, end: tag.end };
@@ -399,29 +433,36 @@ impl Pages {
                 cut.expect("pushed when the note opened").span.end = whole.end;
                 let moved = self.moved.last_mut().expect("pushed when the note opened");
                 moved.span = whole;
-                moved.hash = frame.hash.finish();
+                moved.hash = frame.hash.finish(self.key);
                 return;
             }
             _ => {}
         }
         let parent = self.frames.last_mut().expect("only the root has no parent");
-        parent.hash.child(frame.hash.finish());
+        parent.hash.child(self.key, frame.hash.finish(self.key));
         parent.children_end = whole.end;
     }
 
     /// Begins a child of the root.
-    fn push_item(&mut self, text: &str, name_end: u32, tag: Span, kind: Kind) -> Result<(), Malformed> {
+    fn push_item(
+        &mut self,
+        text: &[u8],
+        name_end: u32,
+        tag: Span,
+        kind: Kind,
+        declares: bool,
+    ) -> Result<(), Malformed> {
         let page = *self.pages.last().expect("the root is open");
         if (page.items.end - page.items.start) as usize == bounds::CHILDREN_MAX {
             return Err(Malformed::TooManyChildren(tag.start as usize));
         }
-        let redeclared = self.redeclared(text, page.declarations);
+        let redeclared = if declares { self.redeclared(text, page.declarations) } else { 0 };
         let id = if kind.has_id() {
-            self.attributes.iter().find(|it| it.name.span().of(text) == "id").map(|it| it.value)
+            self.attributes.iter().find(|it| it.name.span().of(text) == b"id").copied()
         } else {
             None
         };
-        let id_hash = id.map_or(0, |id| fingerprint::of(attribute_value(id.of(text), &mut self.value)));
+        let id_hash = id.map_or(0, |id| self.key.of(id.value(text, &mut self.value)));
         let edits = self.edits.len();
         let moved = self.moved.len() as u32;
         self.items.push(Item {
@@ -429,7 +470,7 @@ impl Pages {
             kind,
             span: tag,
             name_end,
-            id,
+            id: id.map(|id| id.raw),
             id_hash,
             hash: 0,
             basic: Basic::Unknown,
@@ -449,9 +490,10 @@ impl Pages {
     fn close_item(&mut self, mut frame: Frame, span: Span) {
         self.place_moved(&mut frame);
         let edits_end = self.edits.len() as u32;
+        let hash = frame.hash.finish(self.key);
         let item = self.item();
         item.span = span;
-        item.hash = frame.hash.finish();
+        item.hash = hash;
         item.edits.end = edits_end;
     }
 
@@ -461,11 +503,11 @@ impl Pages {
     /// as they stood.
     fn place_moved(&mut self, frame: &mut Frame) {
         let moved = Span::new(self.item().moved as usize, self.moved.len());
-        if moved.start == moved.end {
+        if moved.is_empty() {
             return;
         }
         for moved in &self.moved[moved.start as usize..] {
-            frame.hash.child(moved.hash);
+            frame.hash.child(self.key, moved.hash);
         }
         let place = Span { start: frame.children_end, end: frame.children_end };
         self.edits.push(Edit { span: place, with: With::Moved(moved) });
@@ -478,8 +520,8 @@ impl Pages {
     }
 
     /// Takes the state of a tuple, which stands in `inner`.
-    fn keep_basic(&mut self, text: &str, basic: Basic, inner: Span) {
-        if inner.of(text) != basic.as_str() {
+    fn keep_basic(&mut self, text: &[u8], basic: Basic, inner: Span) {
+        if inner.of(text) != basic.as_str().as_bytes() {
             self.edits.push(Edit { span: inner, with: With::Basic(basic) });
         }
         let item = self.item();
@@ -489,8 +531,8 @@ impl Pages {
     }
 
     /// Takes the text of a note, if it is the item's first with any.
-    fn keep_note(&mut self) {
-        let note = trim(&self.run);
+    fn keep_note(&mut self, text: &[u8]) {
+        let note = trim(self.run.of(text));
         let start = self.notes.len();
         let item = self.items.last_mut().expect("a note is in a child of the root");
         if item.note == Span::default() && !note.is_empty() {
@@ -499,24 +541,41 @@ impl Pages {
         }
     }
 
-    /// Keeps the declarations of the current start tag.
-    fn keep_declarations(&mut self, text: &str, document: u32) -> Span {
-        let start = self.declarations.len();
+    /// Takes the declarations among the attributes of an element at `depth`; says whether there are any.
+    fn take_declarations(&mut self, text: &[u8], depth: u8) -> Result<bool, Malformed> {
+        self.namespaces.clear();
+        let mut declares = false;
         for attribute in &self.attributes {
-            let Some(prefix) = attribute.declares(text) else { continue };
-            let namespace = self.bindings.declared(text, prefix);
-            self.declarations.push(Declaration { document, prefix, span: attribute.span(), namespace });
+            let namespace = if attribute.declares {
+                declares = true;
+                self.bindings.enter(self.key, text, attribute, depth)?.hash
+            } else {
+                0
+            };
+            self.namespaces.push(namespace);
+        }
+        Ok(declares)
+    }
+
+    /// Keeps the declarations of the current start tag.
+    fn keep_declarations(&mut self, document: u32) -> Span {
+        let start = self.declarations.len();
+        for (attribute, &namespace) in self.attributes.iter().zip(&self.namespaces) {
+            if attribute.declares {
+                let (prefix, span) = (attribute.declared(), attribute.span());
+                self.declarations.push(Declaration { document, prefix, span, namespace });
+            }
         }
         Span::new(start, self.declarations.len())
     }
 
     /// Bit `n` is set when the current start tag declares the prefix of number `n` of `declarations` itself.
-    fn redeclared(&self, text: &str, declarations: Span) -> u32 {
+    fn redeclared(&self, text: &[u8], declarations: Span) -> u32 {
         let mut bits = 0;
         let declarations = &self.declarations[declarations.start as usize..declarations.end as usize];
-        for prefix in self.attributes.iter().filter_map(|attribute| attribute.declares(text)) {
+        for attribute in self.attributes.iter().filter(|attribute| attribute.declares) {
             for (n, declaration) in declarations.iter().enumerate() {
-                if declaration.prefix.of(text) == prefix.of(text) {
+                if declaration.prefix.of(text) == attribute.declared().of(text) {
                     bits |= 1 << n;
                 }
             }
@@ -524,38 +583,41 @@ impl Pages {
         bits
     }
 
-    /// The `xml:lang` of the current start tag.
-    fn language(&self, text: &str) -> Option<Attribute> {
-        self.attributes.iter().find(|attribute| is_language(attribute, text)).copied()
+    /// The `xml:lang` of the current start tag; the prefix `xml` cannot be bound to anything else.
+    fn language(&self, text: &[u8]) -> Option<Attribute> {
+        self.attributes
+            .iter()
+            .find(|it| it.name.has_prefix() && it.name.span().of(text) == b"xml:lang")
+            .copied()
     }
 
     /// Finds the namespaces of the current attributes and checks that no two have one name (Namespaces in XML §6.3).
-    fn check_attributes(&mut self, text: &str) -> Result<(), Malformed> {
-        self.namespaces.clear();
-        for (n, attribute) in self.attributes.iter().enumerate() {
-            let is_declaration = attribute.declares(text).is_some();
-            let namespace = if is_declaration {
-                DECLARATION
-            } else {
-                self.bindings.attribute(text, attribute.name)?.hash
-            };
+    fn check_attributes(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        for n in 0..self.attributes.len() {
+            let attribute = self.attributes[n];
+            if !attribute.declares {
+                self.namespaces[n] = self.bindings.attribute(self.key, text, attribute.name)?.hash;
+            }
+            let namespace = self.namespaces[n];
+            let local = attribute.name.local().of(text);
             let twice = self.attributes[..n].iter().zip(&self.namespaces).any(|(other, &theirs)| {
-                theirs == namespace && other.name.local.of(text) == attribute.name.local.of(text)
+                other.declares == attribute.declares
+                    && (attribute.declares || theirs == namespace)
+                    && other.name.local().of(text) == local
             });
             if twice {
                 return Err(Malformed::DuplicateAttribute(attribute.span().start as usize));
             }
-            self.namespaces.push(namespace);
         }
         Ok(())
     }
 
     /// Sum of the hashes of the current attributes, without declarations, and without `id` if it is told apart.
-    fn sum_attributes(&mut self, text: &str, skip_id: bool) -> u64 {
+    fn sum_attributes(&mut self, text: &[u8], skip_id: bool) -> u64 {
         let mut sum = 0_u64;
         for n in 0..self.attributes.len() {
             let (attribute, namespace) = (self.attributes[n], self.namespaces[n]);
-            if namespace == DECLARATION || (skip_id && attribute.name.span().of(text) == "id") {
+            if attribute.declares || (skip_id && attribute.name.span().of(text) == b"id") {
                 continue;
             }
             sum = sum.wrapping_add(self.attribute_hash(text, attribute, namespace));
@@ -564,31 +626,31 @@ impl Pages {
     }
 
     /// Hash of one attribute.
-    fn attribute_hash(&mut self, text: &str, attribute: Attribute, namespace: u64) -> u64 {
-        let value = attribute_value(attribute.value.of(text), &mut self.value);
-        fingerprint::attribute(namespace, attribute.name.local.of(text).as_bytes(), value)
+    fn attribute_hash(&mut self, text: &[u8], attribute: Attribute, namespace: u64) -> u64 {
+        let value = attribute.value(text, &mut self.value);
+        self.key.attribute(namespace, attribute.name.local().of(text), value)
     }
 }
 
 impl Role {
     /// The role of the element `local` in an element of role `parent`.
-    fn of(parent: Self, known: Known, local: &str) -> Self {
+    fn of(parent: Self, known: Known, local: &[u8]) -> Self {
         match (parent, known, local) {
-            (Self::Presence, Known::Pidf, "tuple") => Self::Child(Kind::Tuple),
-            (Self::Presence, Known::Pidf, "note") => Self::Child(Kind::Note),
-            (Self::Presence, Known::DataModel, "person") => Self::Child(Kind::Person),
-            (Self::Presence, Known::DataModel, "device") => Self::Child(Kind::Device),
+            (Self::Presence, Known::Pidf, b"tuple") => Self::Child(Kind::Tuple),
+            (Self::Presence, Known::Pidf, b"note") => Self::Child(Kind::Note),
+            (Self::Presence, Known::DataModel, b"person") => Self::Child(Kind::Person),
+            (Self::Presence, Known::DataModel, b"device") => Self::Child(Kind::Device),
             (Self::Presence, _, _) => Self::Child(Kind::Other),
-            (Self::Child(Kind::Tuple), Known::Pidf, "status") => Self::Status,
-            (Self::Child(Kind::Tuple), Known::Pidf, "note") => Self::Note,
-            (Self::Child(Kind::Person | Kind::Device), Known::DataModel, "note") => Self::Note,
+            (Self::Child(Kind::Tuple), Known::Pidf, b"status") => Self::Status,
+            (Self::Child(Kind::Tuple), Known::Pidf, b"note") => Self::Note,
+            (Self::Child(Kind::Person | Kind::Device), Known::DataModel, b"note") => Self::Note,
             (
                 Self::Child(Kind::Tuple | Kind::Person | Kind::Device),
                 Known::Pidf | Known::DataModel,
-                "timestamp",
+                b"timestamp",
             ) => Self::Timestamp,
-            (Self::Status, Known::Pidf, "basic") => Self::Basic,
-            (Self::Status, Known::Pidf, "note") => Self::StatusNote,
+            (Self::Status, Known::Pidf, b"basic") => Self::Basic,
+            (Self::Status, Known::Pidf, b"note") => Self::StatusNote,
             _ => Self::Inner,
         }
     }
@@ -597,12 +659,4 @@ impl Role {
     const fn is_note(self) -> bool {
         matches!(self, Self::Note | Self::StatusNote | Self::Child(Kind::Note))
     }
-}
-
-/// Stands for the namespace of declarations in the list of the attributes' namespaces.
-const DECLARATION: u64 = u64::MAX;
-
-/// True for `xml:lang`; the prefix `xml` cannot be bound to anything else.
-fn is_language(attribute: &Attribute, text: &str) -> bool {
-    attribute.name.span().of(text) == "xml:lang"
 }

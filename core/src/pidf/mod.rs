@@ -12,6 +12,7 @@ mod document;
 mod fingerprint;
 mod malformed;
 mod namespace;
+mod run;
 mod scan;
 mod text;
 mod write;

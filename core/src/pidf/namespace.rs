@@ -1,10 +1,11 @@
 //! Namespace declarations in scope (Namespaces in XML 1.0).
+//!
+//! A namespace is known by the hash of its name, made once where it is declared.
 
 use super::bounds;
-use super::fingerprint;
+use super::fingerprint::Key;
 use super::malformed::Malformed;
 use super::scan::{Attribute, QName, Span};
-use super::text::attribute_value;
 
 /// Namespace of PIDF (RFC 3863 §4.1.1).
 pub(super) const PIDF: &str = "urn:ietf:params:xml:ns:pidf";
@@ -34,7 +35,7 @@ pub(super) struct Namespace {
     /// Which one it is.
     pub(super) known: Known,
     /// Depth of the element that declares it, 1 for the root; 0 when nothing does.
-    pub(super) depth: usize,
+    pub(super) depth: u8,
 }
 
 impl Namespace {
@@ -54,109 +55,117 @@ struct Binding {
 #[derive(Default)]
 pub(super) struct Bindings {
     list: Vec<Binding>,
+    /// Where in the list the default namespace is declared.
+    default: Option<u8>,
     value: Vec<u8>,
 }
+
+const _: () = assert!(bounds::BINDINGS_MAX <= u8::MAX as usize);
+const _: () = assert!(bounds::DEPTH_MAX <= u8::MAX as usize);
 
 impl Bindings {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.list.clear();
+        self.default = None;
     }
 
     /// How many are in scope; see [`Bindings::leave`].
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
+    pub(super) const fn len(&self) -> u8 {
+        self.list.len() as u8
+    }
+
+    /// True when a default namespace is declared, be it none.
+    pub(super) const fn has_default(&self) -> bool {
+        self.default.is_some()
     }
 
     /// Leaves an element: only the first `len` stay in scope.
-    pub(super) fn leave(&mut self, len: usize) {
-        self.list.truncate(len);
+    #[inline]
+    pub(super) fn leave(&mut self, len: u8) {
+        if len < self.len() {
+            self.list.truncate(len.into());
+            self.default = self.list.iter().rposition(|it| it.prefix.is_empty()).map(|at| at as u8);
+        }
     }
 
-    /// Takes the declarations among the attributes of an element at `depth`.
+    /// Takes a declaration of an element at `depth`, and gives what it declares.
     pub(super) fn enter(
         &mut self,
-        text: &str,
-        attributes: &[Attribute],
-        depth: usize,
-    ) -> Result<(), Malformed> {
-        for attribute in attributes {
-            let Some(prefix) = attribute.declares(text) else { continue };
-            let at = attribute.span().start as usize;
-            let value = attribute_value(attribute.value.of(text), &mut self.value);
-            let is_xml = value == XML.as_bytes();
-            // Namespaces in XML §3: `xml` may be declared as what it is; `xmlns` must not be declared; neither of
-            // their namespaces may have another prefix; and no prefix may be undeclared.
-            let legal = match prefix.of(text) {
-                "" => !is_xml && value != XMLNS.as_bytes(),
-                "xml" => is_xml,
-                "xmlns" => false,
-                _ => !is_xml && value != XMLNS.as_bytes() && !value.is_empty(),
-            };
-            if !legal {
-                return Err(Malformed::Namespace(at));
-            }
-            if self.list.len() == bounds::BINDINGS_MAX {
-                return Err(Malformed::TooManyNamespaces(at));
-            }
-            let known = if value == PIDF.as_bytes() {
-                Known::Pidf
-            } else if value == DATA_MODEL.as_bytes() {
-                Known::DataModel
-            } else {
-                Known::Other
-            };
-            let hash = if value.is_empty() { 0 } else { fingerprint::of(value) };
-            self.list.push(Binding { prefix, namespace: Namespace { hash, known, depth } });
+        key: Key,
+        text: &[u8],
+        attribute: &Attribute,
+        depth: u8,
+    ) -> Result<Namespace, Malformed> {
+        let prefix = attribute.declared();
+        let at = attribute.span().start as usize;
+        let value = attribute.value(text, &mut self.value);
+        let is_xml = value == XML.as_bytes();
+        // Namespaces in XML §3: `xml` may be declared as what it is; `xmlns` must not be declared; neither of their
+        // namespaces may have another prefix; and no prefix may be undeclared.
+        let legal = match prefix.of(text) {
+            b"" => !is_xml && value != XMLNS.as_bytes(),
+            b"xml" => is_xml,
+            b"xmlns" => false,
+            _ => !is_xml && value != XMLNS.as_bytes() && !value.is_empty(),
+        };
+        if !legal {
+            return Err(Malformed::Namespace(at));
         }
-        Ok(())
-    }
-
-    /// Hash of what `prefix`, just declared, stands for.
-    pub(super) fn declared(&self, text: &str, prefix: Span) -> u64 {
-        self.find(text, prefix.of(text)).map_or(0, |namespace| namespace.hash)
+        if self.list.len() == bounds::BINDINGS_MAX {
+            return Err(Malformed::TooManyNamespaces(at));
+        }
+        let known = if value == PIDF.as_bytes() {
+            Known::Pidf
+        } else if value == DATA_MODEL.as_bytes() {
+            Known::DataModel
+        } else {
+            Known::Other
+        };
+        let hash = if value.is_empty() { 0 } else { key.of(value) };
+        let namespace = Namespace { hash, known, depth };
+        if prefix.is_empty() {
+            self.default = Some(self.len());
+        }
+        self.list.push(Binding { prefix, namespace });
+        Ok(namespace)
     }
 
     /// The namespace of an element.
-    pub(super) fn element(&self, text: &str, name: QName) -> Result<Namespace, Malformed> {
-        match name.prefix.of(text) {
-            "" => Ok(self.find(text, "").unwrap_or(Namespace::NONE)),
-            "xmlns" => Err(Malformed::Namespace(name.prefix.start as usize)),
-            prefix => self.prefixed(text, prefix, name),
+    #[inline]
+    pub(super) fn element(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
+        if !name.has_prefix() {
+            return Ok(self.default.map_or(Namespace::NONE, |at| self.list[usize::from(at)].namespace));
         }
+        // `xmlns` is never declared, and so it is never found.
+        self.prefixed(key, text, name)
     }
 
     /// The namespace of an attribute; the default namespace does not apply (Namespaces in XML §6.2).
-    pub(super) fn attribute(&self, text: &str, name: QName) -> Result<Namespace, Malformed> {
-        match name.prefix.of(text) {
-            "" => Ok(Namespace::NONE),
-            prefix => self.prefixed(text, prefix, name),
-        }
+    #[inline]
+    pub(super) fn attribute(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
+        if name.has_prefix() { self.prefixed(key, text, name) } else { Ok(Namespace::NONE) }
     }
 
     /// The namespace that a prefix stands for.
-    fn prefixed(&self, text: &str, prefix: &str, name: QName) -> Result<Namespace, Malformed> {
-        if let Some(found) = self.find(text, prefix) {
-            return Ok(found);
+    fn prefixed(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
+        let prefix = name.prefix().of(text);
+        if let Some(found) = self.list.iter().rev().find(|binding| binding.prefix.of(text) == prefix) {
+            return Ok(found.namespace);
         }
-        if prefix == "xml" {
-            return Ok(Namespace { hash: xml_hash(), ..Namespace::NONE });
+        if prefix == b"xml" {
+            return Ok(Namespace { hash: xml_hash(key), ..Namespace::NONE });
         }
-        Err(Malformed::Namespace(name.prefix.start as usize))
-    }
-
-    /// The innermost declaration of `prefix`.
-    fn find(&self, text: &str, prefix: &str) -> Option<Namespace> {
-        self.list.iter().rev().find(|binding| binding.prefix.of(text) == prefix).map(|found| found.namespace)
+        Err(Malformed::Namespace(name.start as usize))
     }
 }
 
 /// Hash of the name of PIDF's namespace.
-pub(super) fn pidf_hash() -> u64 {
-    fingerprint::of(PIDF.as_bytes())
+pub(super) fn pidf_hash(key: Key) -> u64 {
+    key.of(PIDF.as_bytes())
 }
 
 /// Hash of the name of XML's own namespace.
-pub(super) fn xml_hash() -> u64 {
-    fingerprint::of(XML.as_bytes())
+pub(super) fn xml_hash(key: Key) -> u64 {
+    key.of(XML.as_bytes())
 }

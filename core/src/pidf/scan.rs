@@ -1,16 +1,19 @@
 //! Tokens of a document, checked to be XML.
 //!
-//! quick-xml finds the tokens; it is lenient by design, and what is copied to watchers must be read by strict parsers,
-//! so names, attributes, references, comments and the XML declaration are checked here. What holds across tokens (end
-//! tags, namespaces, the one root) is checked by the reader of the document.
-
-use quick_xml::Reader;
-use quick_xml::events::Event;
+//! What is copied to watchers must be read by strict parsers, so names, attributes, references, comments and the XML
+//! declaration are checked here to the letter. What holds across tokens (end tags, namespaces, the one root) is checked
+//! by the reader of the document.
+//!
+//! Every byte is looked at once: names by a table, character data and values eight bytes at a time. Behind the text
+//! stand zeros ([`PADDING`]), which no text has, so that a loop ends without asking where the text does.
 
 use super::bounds;
 use super::malformed::Malformed;
-use super::text::{BYTE_ORDER_MARK, is_space, reference};
+use super::text::{BYTE_ORDER_MARK, attribute_value, entity, is_space};
 use crate::limits::DOCUMENT_LEN_MAX;
+
+/// Zeros behind the text of a [`Scanner`].
+pub(super) const PADDING: usize = 16;
 
 /// A range of bytes in the text of a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,30 +26,59 @@ pub(super) struct Span {
 
 impl Span {
     /// The range `start..end`; documents are far shorter than 4 GiB.
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    #[inline]
+    pub(super) const fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
         Self { start: start as u32, end: end as u32 }
     }
 
     /// The bytes of the range.
-    pub(super) fn of(self, text: &str) -> &str {
+    #[inline]
+    pub(super) fn of(self, text: &[u8]) -> &[u8] {
         &text[self.start as usize..self.end as usize]
+    }
+
+    /// True when there is nothing in it.
+    #[inline]
+    pub(super) const fn is_empty(self) -> bool {
+        self.start == self.end
     }
 }
 
 /// A name, split at its colon.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QName {
-    /// The prefix, empty if there is none.
-    pub(super) prefix: Span,
-    /// The part behind the colon.
-    pub(super) local: Span,
+    /// First byte.
+    pub(super) start: u32,
+    /// First byte of the part behind the colon; `start` if there is no colon.
+    local: u32,
+    /// Byte behind the last.
+    pub(super) end: u32,
 }
 
 impl QName {
+    /// The prefix, empty if there is none.
+    #[inline]
+    pub(super) const fn prefix(self) -> Span {
+        Span { start: self.start, end: if self.has_prefix() { self.local - 1 } else { self.start } }
+    }
+
+    /// True when there is a prefix.
+    #[inline]
+    pub(super) const fn has_prefix(self) -> bool {
+        self.local != self.start
+    }
+
+    /// The part behind the colon.
+    #[inline]
+    pub(super) const fn local(self) -> Span {
+        Span { start: self.local, end: self.end }
+    }
+
     /// The whole name as written.
+    #[inline]
     pub(super) const fn span(self) -> Span {
-        Span { start: self.prefix.start, end: self.local.end }
+        Span { start: self.start, end: self.end }
     }
 }
 
@@ -56,24 +88,34 @@ pub(super) struct Attribute {
     /// Its name as written.
     pub(super) name: QName,
     /// Its value as written, without the quotes; references are legal.
-    pub(super) value: Span,
+    pub(super) raw: Span,
+    /// True when the value is what is written: no references, no white space but blanks.
+    pub(super) plain: bool,
+    /// True for a namespace declaration.
+    pub(super) declares: bool,
 }
 
 impl Attribute {
     /// The attribute as written, from its name to its closing quote.
     pub(super) const fn span(self) -> Span {
-        Span { start: self.name.prefix.start, end: self.value.end + 1 }
+        Span { start: self.name.start, end: self.raw.end + 1 }
     }
 
-    /// The prefix that a namespace declaration declares (empty for the default namespace), or `None` for other
-    /// attributes.
-    pub(super) fn declares(&self, text: &str) -> Option<Span> {
-        if self.name.prefix.of(text) == "xmlns" {
-            Some(self.name.local)
-        } else if self.name.span().of(text) == "xmlns" {
-            Some(Span { start: self.name.local.end, end: self.name.local.end })
+    /// Its value as it is read; `scratch` is for one that is not written so.
+    #[inline]
+    pub(super) fn value<'a>(&self, text: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        let raw = self.raw.of(text);
+        if self.plain { raw } else { attribute_value(raw, scratch) }
+    }
+
+    /// The prefix that a namespace declaration declares, empty for the default namespace.
+    #[inline]
+    pub(super) const fn declared(&self) -> Span {
+        debug_assert!(self.declares);
+        if self.name.has_prefix() {
+            self.name.local()
         } else {
-            None
+            Span { start: self.name.end, end: self.name.end }
         }
     }
 }
@@ -83,10 +125,11 @@ impl Attribute {
 pub(super) enum Token {
     /// A start tag, or an empty-element tag. Its attributes are in the scanner's caller's list.
     Start { name: QName, empty: bool },
-    /// An end tag, with the name as written.
+    /// An end tag, with the name as written, which may be no name at all.
     End(Span),
-    /// Character data without references.
-    Text,
+    /// Character data without references: whether it is nothing but white space, and whether its line ends are what
+    /// they are to be (no carriage return).
+    Text { blank: bool, plain: bool },
     /// The content of a CDATA section.
     CData(Span),
     /// A reference, resolved.
@@ -97,22 +140,26 @@ pub(super) enum Token {
     Done,
 }
 
-/// Checks that `body` is text that XML allows and of legal length, and takes off a byte order mark.
-pub(super) fn text_of(body: &[u8]) -> Result<&str, Malformed> {
+/// Checks that `body` is text that XML allows and of legal length, and appends it to `texts` without a byte order mark
+/// and with the [`PADDING`] that a scanner wants behind it. Returns its length.
+pub(super) fn append_text(body: &[u8], texts: &mut Vec<u8>) -> Result<usize, Malformed> {
     if body.len() > DOCUMENT_LEN_MAX {
         return Err(Malformed::TooLong(body.len()));
     }
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     if body.starts_with(BYTE_ORDER_MARK) {
-        // A second mark is a character in front of the root. quick-xml would skip it without counting it.
+        // A second mark is a character in front of the root.
         return Err(Malformed::OutsideRoot(0));
     }
-    let text = std::str::from_utf8(body).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
-    if let Some(at) = body.iter().position(|&byte| byte < b' ' && !is_space(byte)) {
+    let (is_ascii, is_legal) = survey(body);
+    if !is_ascii {
+        std::str::from_utf8(body).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))?;
+    }
+    if !is_legal && let Some(at) = body.iter().position(|&byte| is_control(byte)) {
         return Err(Malformed::Character(at));
     }
     // UTF-8 has no surrogates, so beside the controls only U+FFFE and U+FFFF are left.
-    let mut from = 0;
+    let mut from = if is_ascii { body.len() } else { 0 };
     while let Some(at) = memchr::memchr(0xef, &body[from..]) {
         let at = from + at;
         if matches!(body[at..], [0xef, 0xbf, 0xbe | 0xbf, ..]) {
@@ -120,197 +167,411 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, Malformed> {
         }
         from = at + 1;
     }
-    Ok(text)
+    texts.extend_from_slice(body);
+    texts.extend_from_slice(&[0; PADDING]);
+    Ok(body.len())
 }
 
 /// Finds the tokens of a text.
 pub(super) struct Scanner<'a> {
-    reader: Reader<&'a [u8]>,
-    text: &'a str,
+    /// The text and its padding.
+    text: &'a [u8],
+    /// Where the next token begins.
+    at: usize,
+    /// Where the text ends.
+    end: usize,
 }
 
 impl<'a> Scanner<'a> {
-    /// A scanner at the start of `text`, which [`text_of`] has checked.
-    pub(super) fn new(text: &'a str) -> Self {
-        let mut reader = Reader::from_str(text);
-        let config = reader.config_mut();
-        // The reader of the document compares end tags itself.
-        config.check_end_names = false;
-        config.allow_unmatched_ends = true;
-        Self { reader, text }
+    /// A scanner at the start of the `len` bytes of `text` that [`append_text`] has checked and padded.
+    pub(super) fn new(text: &'a [u8], len: usize) -> Self {
+        debug_assert!(text[len..].iter().take(PADDING).eq(&[0; PADDING]));
+        Self { text, at: 0, end: len }
     }
 
     /// The next token and where it stands. Fills `attributes` for a start tag.
+    #[inline]
     pub(super) fn next(&mut self, attributes: &mut Vec<Attribute>) -> Result<(Token, Span), Malformed> {
-        let start = self.reader.buffer_position() as usize;
-        let event = self.reader.read_event().map_err(|_| self.fault(start))?;
-        let end = self.reader.buffer_position() as usize;
-        let span = Span::new(start, end);
-        let token = match event {
-            Event::Start(_) => self.start_tag(span, false, attributes)?,
-            Event::Empty(_) => self.start_tag(span, true, attributes)?,
-            Event::End(_) => {
-                let name = &self.text[start + 2..end - 1];
-                Token::End(Span::new(start + 2, start + 2 + name.trim_end_matches(is_space_char).len()))
+        let start = self.at;
+        let (token, end) = match self.text[start] {
+            b'<' => match self.text[start + 1] {
+                b'/' => self.end_tag(start)?,
+                b'!' | b'?' => self.aside(start, attributes)?,
+                _ => self.start_tag(start, attributes)?,
+            },
+            b'&' => {
+                let (char, end) = self.reference(start)?;
+                (Token::Reference(char), end)
             }
-            Event::Text(_) => {
-                let raw = &self.text.as_bytes()[start..end];
-                // XML 1.0 §2.4: "]]>" stands in no content but as the end of a CDATA section.
-                if memchr::memchr_iter(b'>', raw).any(|at| raw[..at].ends_with(b"]]")) {
-                    return Err(Malformed::Syntax(start));
-                }
-                Token::Text
-            }
-            Event::CData(_) => Token::CData(Span::new(start + "<![CDATA[".len(), end - "]]>".len())),
-            Event::GeneralRef(_) => {
-                let name = &self.text[start + 1..end - 1];
-                Token::Reference(reference(name).ok_or(Malformed::Reference(start))?)
-            }
-            Event::Comment(_) => {
-                let comment = &self.text[start + "<!--".len()..end - "-->".len()];
-                // XML 1.0 §2.5: a comment holds no "--" and does not end with "-".
-                if comment.contains("--") || comment.ends_with('-') {
-                    return Err(Malformed::Syntax(start));
-                }
-                Token::Aside
-            }
-            Event::PI(_) => {
-                let content = &self.text[start + "<?".len()..end - "?>".len()];
-                let target = content.split(is_space_char).next().unwrap_or_default();
-                if target.eq_ignore_ascii_case("xml") || !is_ncname(target) {
-                    return Err(Malformed::Name(start));
-                }
-                Token::Aside
-            }
-            Event::Decl(_) => {
-                self.declaration(span, attributes)?;
-                Token::Aside
-            }
-            Event::DocType(_) => return Err(Malformed::Doctype(start)),
-            Event::Eof => Token::Done,
+            _ if start == self.end => (Token::Done, start),
+            _ => self.character_data(start)?,
         };
-        Ok((token, span))
+        self.at = end;
+        Ok((token, Span::new(start, end)))
     }
 
-    /// Checks a start tag and lists its attributes.
-    fn start_tag(
-        &self,
-        span: Span,
-        empty: bool,
-        attributes: &mut Vec<Attribute>,
-    ) -> Result<Token, Malformed> {
-        let start = span.start as usize + 1;
-        let end = span.end as usize - if empty { 2 } else { 1 };
-        let inner = &self.text.as_bytes()[start..end];
-        let name_len = inner.iter().position(|&byte| is_space(byte)).unwrap_or(inner.len());
-        let name = self.name(start, start + name_len)?;
-        self.attributes(start + name_len, end, attributes)?;
-        Ok(Token::Start { name, empty })
+    /// A start tag or an empty-element tag.
+    #[inline]
+    fn start_tag(&self, start: usize, attributes: &mut Vec<Attribute>) -> Result<(Token, usize), Malformed> {
+        attributes.clear();
+        let name = self.name(start + 1)?;
+        let mut at = name.end as usize;
+        if self.text[at] != b'>' {
+            at = self.attributes(at, attributes)?;
+        }
+        match (self.text[at], self.text[at + 1]) {
+            (b'>', _) => Ok((Token::Start { name, empty: false }, at + 1)),
+            (b'/', b'>') => Ok((Token::Start { name, empty: true }, at + 2)),
+            _ => Err(Malformed::Syntax(start)),
+        }
     }
 
-    /// Checks the XML declaration (XML 1.0 §2.8).
-    fn declaration(&self, span: Span, attributes: &mut Vec<Attribute>) -> Result<(), Malformed> {
-        let at = span.start as usize;
-        let wrong = Malformed::Declaration(at);
-        if at != 0 {
-            return Err(wrong);
+    /// An end tag.
+    #[inline]
+    fn end_tag(&self, start: usize) -> Result<(Token, usize), Malformed> {
+        let name_start = start + 2;
+        let mut name_end = name_start;
+        while self.class(name_end) & (NAME | COLON | HIGH) != 0 {
+            name_end += 1;
         }
-        self.attributes("<?xml".len(), span.end as usize - "?>".len(), attributes).map_err(|_| wrong)?;
-        let mut pairs = attributes
-            .iter()
-            .map(|attribute| (attribute.name.span().of(self.text), attribute.value.of(self.text)))
-            .peekable();
-        let Some(("version", version)) = pairs.next() else { return Err(wrong) };
-        let minor = version.strip_prefix("1.").ok_or(wrong)?;
-        // XML 1.1 allows characters that a reader of 1.0 refuses; what is copied must suit both.
-        if minor.is_empty() || !minor.bytes().all(|digit| digit.is_ascii_digit()) || minor == "1" {
-            return Err(wrong);
+        let at = self.skip_spaces(name_end);
+        if self.text[at] != b'>' {
+            return Err(Malformed::Syntax(start));
         }
-        if let Some((_, encoding)) = pairs.next_if(|pair| pair.0 == "encoding")
-            && !["utf-8", "utf8", "us-ascii"].iter().any(|name| encoding.eq_ignore_ascii_case(name))
-        {
-            return Err(Malformed::Encoding(at));
-        }
-        let standalone = pairs.next_if(|pair| pair.0 == "standalone");
-        if standalone.is_some_and(|pair| !matches!(pair.1, "yes" | "no")) || pairs.next().is_some() {
-            return Err(wrong);
-        }
-        Ok(())
+        Ok((Token::End(Span::new(name_start, name_end)), at + 1))
     }
 
-    /// Lists the attributes in `start..end`, which begins behind a name.
-    fn attributes(&self, start: usize, end: usize, list: &mut Vec<Attribute>) -> Result<(), Malformed> {
-        let bytes = &self.text.as_bytes()[..end];
-        let skip = |from: usize| bytes[from..].iter().position(|&b| !is_space(b)).map_or(end, |n| from + n);
-        list.clear();
+    /// Character data up to the next markup.
+    #[inline]
+    fn character_data(&self, start: usize) -> Result<(Token, usize), Malformed> {
         let mut at = start;
+        let mut seen = 0;
         loop {
-            let name_start = skip(at);
-            if name_start == end {
-                return Ok(());
+            let class = self.class(at);
+            if class & SPACE == 0 {
+                break;
             }
-            if name_start == at {
-                return Err(Malformed::Attribute(at));
+            seen |= class;
+            at += 1;
+        }
+        let mut plain = seen & RETURN == 0;
+        let blank = matches!(self.text[at], b'<' | b'&' | 0);
+        if blank {
+            return Ok((Token::Text { blank, plain }, at));
+        }
+        loop {
+            let word = self.word(at);
+            // `<` and `>` differ in one bit.
+            let stops = equal(word | repeat(b'<' ^ b'>'), b'>') | equal(word, b'&') | below(word, b'\r' + 1);
+            if stops == 0 {
+                at += 8;
+                continue;
             }
-            let name_len = bytes[name_start..].iter().position(|&b| b == b'=' || is_space(b));
-            let name_end = name_start + name_len.ok_or(Malformed::Attribute(name_start))?;
-            let name = self.name(name_start, name_end)?;
-            let equals = skip(name_end);
-            if bytes.get(equals) != Some(&b'=') {
-                return Err(Malformed::Attribute(equals));
+            at += first(stops);
+            match self.text[at] {
+                b'<' | b'&' | 0 => return Ok((Token::Text { blank, plain }, at)),
+                // XML 1.0 §2.4: "]]>" stands in no content but as the end of a CDATA section.
+                b'>' if self.text[start..at].ends_with(b"]]") => return Err(Malformed::Syntax(start)),
+                b'\r' => plain = false,
+                _ => {}
             }
-            let open = skip(equals + 1);
-            let Some(&quote @ (b'"' | b'\'')) = bytes.get(open) else {
-                return Err(Malformed::Attribute(open));
-            };
-            let len = memchr::memchr(quote, &bytes[open + 1..]).ok_or(Malformed::Attribute(open))?;
-            let value = Span::new(open + 1, open + 1 + len);
-            self.check_value(value)?;
-            if list.len() == bounds::ATTRIBUTES_MAX {
-                return Err(Malformed::TooManyAttributes(name_start));
-            }
-            list.push(Attribute { name, value });
-            at = open + 1 + len + 1;
+            at += 1;
         }
     }
 
-    /// Checks the value of an attribute: no `<`, and references that resolve.
-    fn check_value(&self, value: Span) -> Result<(), Malformed> {
-        let raw = value.of(self.text);
-        for at in memchr::memchr2_iter(b'<', b'&', raw.as_bytes()) {
-            let position = value.start as usize + at;
-            if raw.as_bytes()[at] == b'<' {
-                return Err(Malformed::Attribute(position));
-            }
-            let name = raw[at + 1..].split_once(';').ok_or(Malformed::Reference(position))?.0;
-            reference(name).ok_or(Malformed::Reference(position))?;
+    /// A comment, a CDATA section, a processing instruction or the XML declaration: what begins with `<!` or `<?`.
+    #[cold]
+    fn aside(&self, start: usize, attributes: &mut Vec<Attribute>) -> Result<(Token, usize), Malformed> {
+        let rest = &self.text[start..self.end];
+        if start == 0 && rest.starts_with(USUAL_DECLARATION) {
+            return Ok((Token::Aside, USUAL_DECLARATION.len()));
         }
-        Ok(())
-    }
-
-    /// Checks the name in `start..end` and splits it (Namespaces in XML §4).
-    fn name(&self, start: usize, end: usize) -> Result<QName, Malformed> {
-        let name = &self.text[start..end];
-        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        if !is_ncname(local) || !(is_ncname(prefix) || local.len() == name.len()) {
+        if let Some(comment) = rest.strip_prefix(b"<!--") {
+            // XML 1.0 §2.5: a comment holds no "--" and does not end with "-".
+            let len = memchr::memmem::find(comment, b"--").ok_or(Malformed::Syntax(start))?;
+            if comment.get(len + 2) != Some(&b'>') {
+                return Err(Malformed::Syntax(start));
+            }
+            return Ok((Token::Aside, start + b"<!--".len() + len + b"-->".len()));
+        }
+        if let Some(section) = rest.strip_prefix(b"<![CDATA[") {
+            let len = memchr::memmem::find(section, b"]]>").ok_or(Malformed::Syntax(start))?;
+            let content = start + b"<![CDATA[".len();
+            return Ok((Token::CData(Span::new(content, content + len)), content + len + b"]]>".len()));
+        }
+        let Some(instruction) = rest.strip_prefix(b"<?") else {
+            let is_doctype = matches!(rest, [_, _, b'D' | b'd', ..]);
+            return Err(if is_doctype { Malformed::Doctype(start) } else { Malformed::Syntax(start) });
+        };
+        let len = memchr::memmem::find(instruction, b"?>").ok_or(Malformed::Syntax(start))?;
+        let target = instruction[..len].split(|&byte| is_space(byte)).next().unwrap_or_default();
+        if target == b"xml" {
+            return Ok((Token::Aside, self.declaration(start, attributes)?));
+        }
+        if target.eq_ignore_ascii_case(b"xml") || !is_ncname(target) {
             return Err(Malformed::Name(start));
         }
-        Ok(QName { prefix: Span::new(start, start + prefix.len()), local: Span::new(end - local.len(), end) })
+        Ok((Token::Aside, start + b"<?".len() + len + b"?>".len()))
     }
 
-    /// The fault at which quick-xml stopped.
-    fn fault(&self, start: usize) -> Malformed {
-        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
-        match rest {
-            [b'<', b'!', b'D' | b'd', ..] => Malformed::Doctype(start),
-            [b'&', ..] => Malformed::Reference(start),
-            _ => Malformed::Syntax(start),
+    /// Checks the XML declaration (XML 1.0 §2.8) and says where it ends.
+    fn declaration(&self, start: usize, attributes: &mut Vec<Attribute>) -> Result<usize, Malformed> {
+        let wrong = Malformed::Declaration(start);
+        if start != 0 {
+            return Err(wrong);
         }
+        attributes.clear();
+        let end = self.attributes(b"<?xml".len(), attributes).map_err(|_| wrong)?;
+        if !self.text[end..].starts_with(b"?>") {
+            return Err(wrong);
+        }
+        let mut pairs = attributes
+            .iter()
+            .map(|attribute| (attribute.name.span().of(self.text), attribute.raw.of(self.text)))
+            .peekable();
+        let Some((b"version", version)) = pairs.next() else { return Err(wrong) };
+        let minor = version.strip_prefix(b"1.").ok_or(wrong)?;
+        // XML 1.1 allows characters that a reader of 1.0 refuses; what is copied must suit both.
+        if minor.is_empty() || !minor.iter().all(u8::is_ascii_digit) || minor == b"1" {
+            return Err(wrong);
+        }
+        if let Some((_, encoding)) = pairs.next_if(|pair| pair.0 == b"encoding")
+            && !["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|name| encoding.eq_ignore_ascii_case(name.as_bytes()))
+        {
+            return Err(Malformed::Encoding(start));
+        }
+        let standalone = pairs.next_if(|pair| pair.0 == b"standalone");
+        if standalone.is_some_and(|pair| !matches!(pair.1, b"yes" | b"no")) || pairs.next().is_some() {
+            return Err(wrong);
+        }
+        Ok(end + b"?>".len())
+    }
+
+    /// Lists the attributes from `at` on, which is behind a name, and says where what is no attribute begins.
+    fn attributes(&self, mut at: usize, list: &mut Vec<Attribute>) -> Result<usize, Malformed> {
+        loop {
+            let start = self.skip_spaces(at);
+            if matches!(self.text[start], b'>' | b'/' | b'?') {
+                return Ok(start);
+            }
+            if start == at {
+                return Err(Malformed::Attribute(at));
+            }
+            let name = self.name(start)?;
+            let equals = self.skip_spaces(name.end as usize);
+            if self.text[equals] != b'=' {
+                return Err(Malformed::Attribute(equals));
+            }
+            let open = self.skip_spaces(equals + 1);
+            let (value, plain) = self.value(open)?;
+            if list.len() == bounds::ATTRIBUTES_MAX {
+                return Err(Malformed::TooManyAttributes(start));
+            }
+            let declares = self.is_declaration(name);
+            list.push(Attribute { name, raw: value, plain, declares });
+            at = value.end as usize + 1;
+        }
+    }
+
+    /// True for the name of a namespace declaration (Namespaces in XML §3).
+    #[inline]
+    fn is_declaration(&self, name: QName) -> bool {
+        const XMLNS: u64 = u64::from_le_bytes(*b"xmlns\0\0\0");
+        let len = if name.has_prefix() { name.local - 1 } else { name.end } - name.start;
+        len == 5 && self.word(name.start as usize) & 0xff_ffff_ffff == XMLNS
+    }
+
+    /// The value of an attribute, which begins with a quote at `open`: no `<`, and references that resolve. Says also
+    /// whether it is what is written.
+    #[inline]
+    fn value(&self, open: usize) -> Result<(Span, bool), Malformed> {
+        let quote = self.text[open];
+        if !matches!(quote, b'"' | b'\'') {
+            return Err(Malformed::Attribute(open));
+        }
+        let mut at = open + 1;
+        let mut plain = true;
+        loop {
+            let word = self.word(at);
+            let stops = equal(word, quote) | equal(word, b'<') | equal(word, b'&') | below(word, b' ');
+            if stops == 0 {
+                at += 8;
+                continue;
+            }
+            at += first(stops);
+            match self.text[at] {
+                b'<' => return Err(Malformed::Attribute(at)),
+                b'&' => {
+                    at = self.reference(at)?.1;
+                    plain = false;
+                }
+                0 => return Err(Malformed::Attribute(open)),
+                byte if byte == quote => return Ok((Span::new(open + 1, at), plain)),
+                _ => {
+                    at += 1;
+                    plain = false;
+                }
+            }
+        }
+    }
+
+    /// The reference at `start`, and where it ends.
+    #[cold]
+    fn reference(&self, start: usize) -> Result<(char, usize), Malformed> {
+        let rest = &self.text[start + 1..self.end];
+        let len =
+            rest.iter().position(|&byte| !matches!(byte, b'#' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'));
+        let len = len.filter(|&len| rest[len] == b';').ok_or(Malformed::Reference(start))?;
+        let char = entity(&rest[..len]).ok_or(Malformed::Reference(start))?;
+        Ok((char, start + 1 + len + 1))
+    }
+
+    /// Checks the name at `start` and splits it (Namespaces in XML §4).
+    #[inline]
+    fn name(&self, start: usize) -> Result<QName, Malformed> {
+        let mut local = start;
+        let mut at = self.skip_name(start);
+        if self.text[at] == b':' {
+            local = at + 1;
+            at = self.skip_name(local);
+        }
+        let starts = self.class(start) & self.class(local) & NAME_START != 0;
+        if !starts || self.class(at) & (HIGH | COLON) != 0 {
+            return self.foreign_name(start);
+        }
+        Ok(QName { start: start as u32, local: local as u32, end: at as u32 })
+    }
+
+    /// [`Self::name`] for a name with characters beyond ASCII, or none at all.
+    #[cold]
+    fn foreign_name(&self, start: usize) -> Result<QName, Malformed> {
+        let mut end = start;
+        while self.class(end) & (NAME | COLON | HIGH) != 0 {
+            end += 1;
+        }
+        let name = &self.text[start..end];
+        let colon = memchr::memchr(b':', name);
+        let (prefix, local) = colon.map_or((None, name), |at| (Some(&name[..at]), &name[at + 1..]));
+        if !is_ncname(local) || !prefix.is_none_or(is_ncname) {
+            return Err(Malformed::Name(start));
+        }
+        Ok(QName { start: start as u32, local: (end - local.len()) as u32, end: end as u32 })
+    }
+
+    /// Where the part of a name in ASCII that begins at `at` ends.
+    #[inline]
+    fn skip_name(&self, mut at: usize) -> usize {
+        while self.class(at) & NAME != 0 {
+            at += 1;
+        }
+        at
+    }
+
+    /// Where the white space that begins at `at` ends.
+    #[inline]
+    fn skip_spaces(&self, mut at: usize) -> usize {
+        while self.class(at) & SPACE != 0 {
+            at += 1;
+        }
+        at
+    }
+
+    /// The class of the byte at `at`.
+    #[inline]
+    fn class(&self, at: usize) -> u8 {
+        CLASSES[usize::from(self.text[at])]
+    }
+
+    /// The eight bytes at `at`, the first in the lowest bits.
+    #[inline]
+    fn word(&self, at: usize) -> u64 {
+        // Zero stops every search; the padding keeps it from being needed.
+        self.text[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 
+/// How nearly all documents begin, and ours.
+pub(super) const USUAL_DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+
+/// A byte of a name in ASCII that is no colon.
+const NAME: u8 = 1;
+/// A byte of these that a name may begin with.
+const NAME_START: u8 = 2;
+/// The colon.
+const COLON: u8 = 4;
+/// White space.
+const SPACE: u8 = 8;
+/// The carriage return, which is white space too.
+const RETURN: u8 = 16;
+/// A byte of a character beyond ASCII.
+const HIGH: u8 = 32;
+
+/// The class of each byte.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' => NAME | NAME_START,
+            b'0'..=b'9' | b'-' | b'.' => NAME,
+            b':' => COLON,
+            b'\r' => SPACE | RETURN,
+            b' ' | b'\t' | b'\n' => SPACE,
+            0x80.. => HIGH,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// Eight times `byte`.
+#[inline]
+const fn repeat(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The high bit of the first byte of `word` that is `byte` is set, and nothing below it.
+#[inline]
+const fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ repeat(byte), 1)
+}
+
+/// The high bit of the first byte of `word` that is below `bound` (at most 128) is set, and nothing below it.
+#[inline]
+const fn below(word: u64, bound: u8) -> u64 {
+    word.wrapping_sub(repeat(bound)) & !word & repeat(0x80)
+}
+
+/// Number of the byte whose high bit is the first that is set.
+#[inline]
+const fn first(bits: u64) -> usize {
+    (bits.trailing_zeros() / 8) as usize
+}
+
+/// Whether all of `body` is ASCII, and whether it has none of the control characters that XML forbids.
+///
+/// Bytes are not told apart before the end, so that the compiler makes wide instructions of it.
+fn survey(body: &[u8]) -> (bool, bool) {
+    let (mut all, mut control) = (0, false);
+    for &byte in body {
+        all |= byte;
+        control |= is_control(byte);
+    }
+    (all < 0x80, !control)
+}
+
+/// True for the control characters that XML does not allow (XML 1.0 §2.2).
+#[inline]
+const fn is_control(byte: u8) -> bool {
+    (byte < b' ') & (byte != b'\t') & (byte != b'\n') & (byte != b'\r')
+}
+
 /// True for a name without a colon (XML 1.0 §2.3, Namespaces in XML §3).
-fn is_ncname(name: &str) -> bool {
+fn is_ncname(name: &[u8]) -> bool {
+    let Ok(name) = std::str::from_utf8(name) else { return false };
     let mut chars = name.chars();
     chars.next().is_some_and(is_name_start) && chars.all(is_name_char)
 }
@@ -330,9 +591,4 @@ const fn is_name_char(char: char) -> bool {
     is_name_start(char)
         || matches!(char,
             '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
-}
-
-/// [`is_space`] for characters.
-const fn is_space_char(char: char) -> bool {
-    matches!(char, ' ' | '\t' | '\r' | '\n')
 }

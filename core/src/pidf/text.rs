@@ -28,47 +28,50 @@ pub(super) const fn is_char(char: char) -> bool {
 /// The character that `&name;` stands for: one of the five entities of XML, or a character reference.
 ///
 /// Other entities would need a document type, and none is accepted.
-pub(super) fn reference(name: &str) -> Option<char> {
+pub(super) fn entity(name: &[u8]) -> Option<char> {
     match name {
-        "lt" => return Some('<'),
-        "gt" => return Some('>'),
-        "amp" => return Some('&'),
-        "apos" => return Some('\''),
-        "quot" => return Some('"'),
+        b"lt" => return Some('<'),
+        b"gt" => return Some('>'),
+        b"amp" => return Some('&'),
+        b"apos" => return Some('\''),
+        b"quot" => return Some('"'),
         _ => {}
     }
-    let number = name.strip_prefix('#')?;
-    let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
-    // `from_str_radix` takes a sign, which XML does not.
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    let number = name.strip_prefix(b"#")?;
+    let (digits, radix) = number.strip_prefix(b"x").map_or((number, 10), |hex| (hex, 16));
+    if digits.is_empty() {
         return None;
     }
-    let code = u32::from_str_radix(digits, radix).ok()?;
+    let mut code = 0_u32;
+    for &digit in digits {
+        code = code.checked_mul(radix)?.checked_add(char::from(digit).to_digit(radix)?)?;
+    }
     char::from_u32(code).filter(|&char| is_char(char))
 }
 
 /// The value of an attribute whose references have been checked: references replaced and white space made blank
 /// (XML 1.0 §3.3.3). Borrows `raw` when there is nothing to replace.
-pub(super) fn attribute_value<'a>(raw: &'a str, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    if !raw.bytes().any(|byte| matches!(byte, b'&' | b'\t' | b'\r' | b'\n')) {
-        return raw.as_bytes();
+pub(super) fn attribute_value<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let is_special = |byte: &u8| matches!(byte, b'&' | b'\t' | b'\r' | b'\n');
+    if !raw.iter().any(is_special) {
+        return raw;
     }
     scratch.clear();
     let mut rest = raw;
-    while let Some(at) = rest.find(['&', '\t', '\r', '\n']) {
-        scratch.extend_from_slice(&rest.as_bytes()[..at]);
+    while let Some(at) = rest.iter().position(is_special) {
+        scratch.extend_from_slice(&rest[..at]);
         let tail = &rest[at + 1..];
-        if rest.as_bytes()[at] == b'&' {
-            let (name, after) = tail.split_once(';').unwrap_or((tail, ""));
-            push_char(scratch, reference(name).unwrap_or(char::REPLACEMENT_CHARACTER));
-            rest = after;
+        if rest[at] == b'&' {
+            let end = tail.iter().position(|&byte| byte == b';').unwrap_or(tail.len());
+            push_char(scratch, entity(&tail[..end]).unwrap_or(char::REPLACEMENT_CHARACTER));
+            rest = tail.get(end + 1..).unwrap_or_default();
         } else {
             scratch.push(b' ');
             // A line end of two characters is one.
-            rest = if rest.as_bytes()[at] == b'\r' { tail.strip_prefix('\n').unwrap_or(tail) } else { tail };
+            rest = if rest[at] == b'\r' { tail.strip_prefix(b"\n").unwrap_or(tail) } else { tail };
         }
     }
-    scratch.extend_from_slice(rest.as_bytes());
+    scratch.extend_from_slice(rest);
     scratch
 }
 
@@ -118,6 +121,12 @@ pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
 /// carry as they are become percent-escapes.
 pub(super) fn escape_uri(uri: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if uri
+        .iter()
+        .all(|byte| matches!(byte, b'!'..=b'~') && !matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\''))
+    {
+        return out.extend_from_slice(uri);
+    }
     for &byte in uri {
         match byte {
             b'&' => out.extend_from_slice(b"&amp;"),
@@ -137,21 +146,23 @@ mod tests {
 
     #[test]
     fn references_are_the_five_entities_and_legal_characters() {
-        assert_eq!(reference("amp"), Some('&'));
-        assert_eq!(reference("#65"), Some('A'));
-        assert_eq!(reference("#x1F600"), Some('\u{1f600}'));
+        assert_eq!(entity(b"amp"), Some('&'));
+        assert_eq!(entity(b"#65"), Some('A'));
+        assert_eq!(entity(b"#0000000065"), Some('A'));
+        assert_eq!(entity(b"#x1F600"), Some('\u{1f600}'));
         for bad in
             ["", "nbsp", "#", "#x", "#0", "#8", "#xD800", "#xFFFF", "#x110000", "#-65", "#+65", "#6F", "#X41"]
         {
-            assert_eq!(reference(bad), None, "{bad}");
+            assert_eq!(entity(bad.as_bytes()), None, "{bad}");
         }
+        assert_eq!(entity(b"#4294967361"), None, "65 and 2 to the power of 32");
     }
 
     #[test]
     fn attribute_values_are_normalised() {
         let mut scratch = Vec::new();
-        assert_eq!(attribute_value("plain", &mut scratch), b"plain");
-        assert_eq!(attribute_value("a\r\nb\tc\rd&lt;&#x20AC;", &mut scratch), "a b c d<\u{20ac}".as_bytes());
+        assert_eq!(attribute_value(b"plain", &mut scratch), b"plain");
+        assert_eq!(attribute_value(b"a\r\nb\tc\rd&lt;&#x20AC;", &mut scratch), "a b c d<\u{20ac}".as_bytes());
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Documents that are made, not copied: presentities without publications, basic state only, and the plain shape of
 //! the profile `comsipl`.
 
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
 use super::Basic;
 use super::compose::{EntityScheme, Summary};
-use super::fingerprint;
+use super::fingerprint::{Document, Key};
 use super::namespace::PIDF;
+use super::scan::USUAL_DECLARATION;
 use super::text::{escape, escape_uri};
 
 /// The document of a presentity about whom nothing is published, into `out`, which is emptied first.
@@ -14,9 +19,10 @@ use super::text::{escape, escape_uri};
 /// scheme.
 pub fn write_bare(aor: &[u8], basic: Basic, out: &mut Vec<u8>) -> Summary {
     write_presence(aor, basic, true, out);
-    let mut hash = fingerprint::Document::new(EntityScheme::Sip.as_str().as_bytes(), aor);
-    hash.child(&tuple_id(aor), fingerprint::of(basic.as_str().as_bytes()));
-    Summary { basic, fingerprint: hash.finish(), tuples: usize::from(basic != Basic::Unknown) }
+    let key = Key::default();
+    let mut hash = Document::new(key, EntityScheme::Sip.as_str().as_bytes(), aor);
+    hash.child(key, key.of(&tuple_id(aor)), key.of(basic.as_str().as_bytes()));
+    Summary { basic, fingerprint: hash.finish(key), tuples: usize::from(basic != Basic::Unknown) }
 }
 
 /// The document that tells the basic state only, into `out`, which is emptied first: one tuple, nothing that tells
@@ -71,21 +77,24 @@ pub fn write_comsipl(
     out.extend_from_slice(b"    </status>\r\n  </tuple>\r\n</presence>\r\n");
 }
 
-/// Appends the XML declaration (RFC 3863 §4.1: "It MUST have the XML declaration").
-pub(super) fn prolog(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+/// Appends the beginning of a document up to and including `entity`: what follows is an attribute or `>`.
+///
+/// RFC 3863 §4.1: "It MUST have the XML declaration".
+pub(super) fn presence(scheme: EntityScheme, aor: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(USUAL_DECLARATION);
+    out.extend_from_slice(b"\n<presence xmlns=\"");
+    out.extend_from_slice(PIDF.as_bytes());
+    out.extend_from_slice(b"\" entity=\"");
+    out.extend_from_slice(scheme.as_str().as_bytes());
+    escape_uri(aor, out);
+    out.push(b'"');
 }
 
 /// Writes a document with at most one tuple.
 fn write_presence(aor: &[u8], basic: Basic, contact: bool, out: &mut Vec<u8>) {
     out.clear();
-    prolog(out);
-    out.extend_from_slice(b"<presence xmlns=\"");
-    out.extend_from_slice(PIDF.as_bytes());
-    out.extend_from_slice(b"\" entity=\"");
-    out.extend_from_slice(EntityScheme::Sip.as_str().as_bytes());
-    escape_uri(aor, out);
-    out.extend_from_slice(b"\">\n");
+    presence(EntityScheme::Sip, aor, out);
+    out.extend_from_slice(b">\n");
     if basic != Basic::Unknown {
         out.extend_from_slice(b"<tuple id=\"");
         out.extend_from_slice(&tuple_id(aor));
@@ -106,7 +115,10 @@ fn write_presence(aor: &[u8], basic: Basic, contact: bool, out: &mut Vec<u8>) {
 /// An identifier for the tuple of `aor`: a letter and six letters or digits.
 fn tuple_id(aor: &[u8]) -> [u8; 7] {
     const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut rest = fingerprint::of(aor);
+    // Of this hash and under this key since the first version: another identifier is a new tuple to every watcher.
+    let mut hasher = SipHasher13::new_with_keys(0x636f_6d73_6970_6c2e, 0x7069_6466_2b78_6d6c);
+    hasher.write(aor);
+    let mut rest = hasher.finish();
     let mut id = [0; 7];
     for (n, letter) in id.iter_mut().enumerate() {
         // An identifier is an XML name (xs:ID), so it starts with a letter.

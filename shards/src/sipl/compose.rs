@@ -8,16 +8,14 @@ use std::time::Duration;
 
 use comsipl_core::pidf::{self, Basic, Published};
 use comsipl_core::{AorKey, Mono, Now};
-use smallvec::SmallVec;
 
 use crate::note::Note;
+use crate::presentities::Publication;
 use crate::records::{self, StoredDocument};
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
 use crate::watched::NONE;
 
-/// Room on the stack for what one user publishes; more devices than this go to the heap.
-const DEVICES: usize = 8;
 /// Bare documents looked at in one turn when the time after a start is over.
 const SWEPT_PER_TURN: usize = 256;
 
@@ -38,29 +36,30 @@ impl Shard {
     /// Composes the presentity's document anew, and if it means something else than before, stores it and tells the
     /// shards that have watchers. Only the owner of the AoR calls this.
     pub(crate) fn state_changed(&mut self, now: Now, key: AorKey) {
-        let Some(user) = self.presentities.find(key) else { return };
-        let partition = key.partition();
-        let mut out = std::mem::take(&mut self.scratch.composed);
-        let mut note = std::mem::take(&mut self.scratch.note);
-        let mut bodies = std::mem::take(&mut self.scratch.published);
-        let mut aor = std::mem::take(&mut self.scratch.user);
-        note.clear();
-        let summary = self.compose(user, &mut aor, &mut bodies, &mut out, &mut note);
+        if let Some(user) = self.presentities.find(key) {
+            self.state_of_user_changed(now, user, None);
+        }
+    }
+
+    /// [`Self::state_changed`] for the user of number `user`. The composer has just read the document of the publication
+    /// `fresh`, and the AoR of that request is in the scratch buffer.
+    pub(super) fn state_of_user_changed(&mut self, now: Now, user: u32, fresh: Option<u32>) {
+        let summary = self.compose(user, fresh);
         let entry = &self.presentities[user];
-        let (document, unchanged) = match &summary {
-            Some(summary) => {
-                (entry.document, entry.document != NONE && entry.fingerprint == summary.fingerprint)
-            }
-            None => (entry.document, entry.document == NONE),
+        let (key, document) = (entry.key, entry.document);
+        let unchanged = match &summary {
+            Some(summary) => document != NONE && entry.fingerprint == summary.fingerprint,
+            None => document == NONE,
         };
         if unchanged {
             self.counters.changes_suppressed.up();
+            self.presentities[user].behind = false;
         } else {
             // The version grows with the wall clock, so that it also grows across a restart without being stored apart; and
             // beyond every other version of this shard, so that it grows for a user who was forgotten in between.
             let version = (entry.version.max(self.last_version) + 1).max(now.wall.0 << 10);
             self.last_version = version;
-            let files = self.files.presence_partition_mut(partition);
+            let files = self.files.presence_partition_mut(key.partition());
             let stored = match summary {
                 Some(summary) => {
                     let record = StoredDocument {
@@ -69,9 +68,9 @@ impl Shard {
                         fingerprint: summary.fingerprint,
                         basic: summary.basic,
                         changed_at: now.wall,
-                        aor: &aor,
-                        note: &note,
-                        body: &out,
+                        aor: &self.scratch.user,
+                        note: &self.scratch.note,
+                        body: &self.scratch.composed,
                     };
                     if document == NONE {
                         records::insert_document(files, &record).map(|slot| (slot, summary.fingerprint))
@@ -85,9 +84,10 @@ impl Shard {
                     Ok((NONE, 0))
                 }
             };
+            let entry = &mut self.presentities[user];
+            entry.behind = stored.is_err();
             match stored {
                 Ok((slot, fingerprint)) => {
-                    let entry = &mut self.presentities[user];
                     entry.document = slot;
                     entry.fingerprint = fingerprint;
                     entry.version = version;
@@ -101,9 +101,18 @@ impl Shard {
                 }
             }
         }
-        (self.scratch.composed, self.scratch.note) = (out, note);
-        (self.scratch.published, self.scratch.user) = (bodies, aor);
         self.presentities.forget_if_empty(user);
+    }
+
+    /// A publication's document was replaced by one of the same meaning.
+    pub(super) fn state_is_the_same(&mut self, now: Now, user: u32, fresh: u32) {
+        let entry = &self.presentities[user];
+        if entry.document == NONE || entry.behind {
+            self.state_of_user_changed(now, user, Some(fresh));
+        } else {
+            // The composition's meaning is made of the meanings of its parts.
+            self.counters.changes_suppressed.up();
+        }
     }
 
     /// One note to each shard that has watchers of the user, ourselves included.
@@ -117,70 +126,58 @@ impl Shard {
         }
     }
 
-    /// Writes the user's document of all that is published and registered; `None` if there is nothing to keep.
-    fn compose(
-        &mut self,
-        user: u32,
-        aor: &mut Vec<u8>,
-        bodies: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-        note: &mut Vec<u8>,
-    ) -> Option<pidf::Summary> {
-        bodies.clear();
-        let partition = self.presentities[user].key.partition();
-        let mut record = std::mem::take(&mut self.scratch.document);
-        let mut parts: SmallVec<[(u64, u64, std::ops::Range<usize>); DEVICES]> = SmallVec::new();
-        for number in self.presentities.publications_of(user) {
-            let slot = self.presentities.publications[number].slot;
-            let files = self.files.presence_partition(partition);
-            match records::view_publication(files, slot, &mut record) {
-                Some(stored) => {
-                    let start = bodies.len();
-                    bodies.extend_from_slice(stored.body);
-                    aor.clear();
-                    aor.extend_from_slice(stored.aor);
-                    parts.push((u64::from(stored.number), stored.published_at.0, start..bodies.len()));
-                }
-                None => self.counters.unreadable_records.up(),
-            }
+    /// Writes the user's document of all that is published and registered into the scratch buffers, with his AoR and the
+    /// note; `None` if there is nothing to keep.
+    fn compose(&mut self, user: u32, fresh: Option<u32>) -> Option<pidf::Summary> {
+        let scratch = &mut self.scratch;
+        scratch.user.clear();
+        scratch.note.clear();
+        if let Some(fresh) = fresh {
+            let Publication { number, published_at, .. } = self.presentities.publications[fresh];
+            self.composer.keep(number.into(), published_at.0);
+            scratch.user.extend_from_slice(&scratch.aor);
+        } else {
+            self.composer.begin();
         }
-        self.scratch.document = record;
-        if parts.is_empty() {
-            return self.compose_without_publications(user, aor, out);
-        }
-        // The oldest first, in whatever order the list has them now, so that the document does not depend on it.
-        parts.sort_by_key(|part| part.0);
-        let published: SmallVec<[Published<'_>; DEVICES]> = parts
-            .iter()
-            .map(|(number, published_at_ms, range)| Published {
-                number: *number,
-                published_at_ms: *published_at_ms,
-                body: &bodies[range.clone()],
-            })
-            .collect();
-        // Every body was checked when it was published, so this fails only for a damaged record.
-        match self.composer.compose(aor, &published, out, note) {
-            Ok(summary) => Some(summary),
-            Err(_) => {
+        let mut is_published = fresh.is_some();
+        let files = self.files.presence_partition(self.presentities[user].key.partition());
+        for id in self.presentities.publications_of(user).filter(|&id| Some(id) != fresh) {
+            let slot = self.presentities.publications[id].slot;
+            let Some(stored) = records::view_publication(files, slot, &mut scratch.document) else {
                 self.counters.unreadable_records.up();
-                None
+                continue;
+            };
+            is_published = true;
+            scratch.user.clear();
+            scratch.user.extend_from_slice(stored.aor);
+            let published = Published {
+                number: stored.number.into(),
+                published_at_ms: stored.published_at.0,
+                body: stored.body,
+            };
+            // Every body was checked when it was published, so this fails only for a damaged record.
+            if self.composer.add(published).is_err() {
+                self.counters.unreadable_records.up();
+                return None;
             }
         }
+        if !is_published {
+            return self.compose_without_publications(user);
+        }
+        Some(self.composer.finish(&scratch.user, &mut scratch.composed, &mut scratch.note))
     }
 
     /// A user about whom nothing is published: what the registration says, or that he is closed as long as anybody may
     /// have to be told.
-    fn compose_without_publications(
-        &mut self,
-        user: u32,
-        aor: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> Option<pidf::Summary> {
+    fn compose_without_publications(&mut self, user: u32) -> Option<pidf::Summary> {
         let entry = &self.presentities[user];
         let (key, document, first_binding) = (entry.key, entry.document, entry.first_binding);
         if first_binding != NONE && self.settings.registered_state == RegisteredState::Open {
-            self.aor_of_binding(first_binding, aor)?;
-            return Some(pidf::write_bare(aor, Basic::Open, out));
+            let mut aor = std::mem::take(&mut self.scratch.user);
+            let found = self.aor_of_binding(first_binding, &mut aor);
+            self.scratch.user = aor;
+            return found
+                .map(|()| pidf::write_bare(&self.scratch.user, Basic::Open, &mut self.scratch.composed));
         }
         if document == NONE || (entry.watching_shards == 0 && self.settling.is_none()) {
             return None;
@@ -188,14 +185,11 @@ impl Shard {
         if let Some(settling) = self.settling.as_mut().filter(|_| entry.watching_shards == 0) {
             settling.bare.push(key);
         }
-        let mut record = std::mem::take(&mut self.scratch.document);
+        let scratch = &mut self.scratch;
         let files = self.files.presence_partition(key.partition());
-        let known = records::view_document(files, document, &mut record).map(|stored| {
-            aor.clear();
-            aor.extend_from_slice(stored.aor);
-        });
-        self.scratch.document = record;
-        known.map(|()| pidf::write_bare(aor, Basic::Closed, out))
+        let stored = records::view_document(files, document, &mut scratch.document)?;
+        scratch.user.extend_from_slice(stored.aor);
+        Some(pidf::write_bare(stored.aor, Basic::Closed, &mut scratch.composed))
     }
 
     /// The last watcher of a user is gone: a document that says only that he is closed need not be kept.
@@ -203,7 +197,7 @@ impl Shard {
         let entry = &self.presentities[user];
         let is_bare = entry.document != NONE && entry.first_publication == NONE;
         if entry.watching_shards == 0 && is_bare {
-            self.state_changed(now, entry.key);
+            self.state_of_user_changed(now, user, None);
         } else {
             self.presentities.forget_if_empty(user);
         }

@@ -1,5 +1,7 @@
 //! PUBLISH: the event-state compositor (RFC 3903 §6).
 
+use std::num::NonZeroU64;
+
 use comsipl_core::event::EventPackage;
 use comsipl_core::limits::{DOCUMENT_LEN_MAX, PRESENTITY_LEN_MAX, PUBLICATIONS_PER_PRESENTITY_MAX};
 use comsipl_core::pidf::Composer;
@@ -27,38 +29,33 @@ impl Shard {
             .event()
             .and_then(|event| EventPackage::by_name(event.package()))
             .ok_or(Refusal::BadEvent)?;
-        let identity = request.identity();
         let publish = PublishRequest {
             if_match: message.if_match(),
             expires_secs: request.expires_secs(),
             has_body: !message.body().is_empty(),
-            request: identity,
+            request: request.identity(),
         };
         let user = self.presentities.find(key);
         let mut numbers: SmallVec<[u32; DEVICES]> = SmallVec::new();
-        if let Some(user) = user {
-            numbers.extend(self.presentities.publications_of(user));
+        let mut stored: SmallVec<[StoredPublication; DEVICES]> = SmallVec::new();
+        for n in user.into_iter().flat_map(|user| self.presentities.publications_of(user)) {
+            let Publication { entity_tag, previous_tag, request, .. } = self.presentities.publications[n];
+            numbers.push(n);
+            stored.push(StoredPublication { entity_tag, previous_tag, request });
         }
-        let stored: SmallVec<[StoredPublication; DEVICES]> = numbers
-            .iter()
-            .map(|&n| {
-                let Publication { entity_tag, previous_tag, request, .. } = self.presentities.publications[n];
-                StoredPublication { entity_tag, previous_tag, request }
-            })
-            .collect();
         let decision = publication::decide(&stored, &publish, self.settings.publication)?;
-        let carries_state = matches!(decision, Publish::Create { .. } | Publish::Modify { .. });
+        let replaced =
+            if let Publish::Modify { stored, .. } = decision { Some(numbers[stored]) } else { None };
+        if let Some(replaced) = replaced {
+            self.learn_meaning(replaced);
+        }
+        let carries_state = replaced.is_some() || matches!(decision, Publish::Create { .. });
         if carries_state || matches!(decision, Publish::Nothing) {
             check_document(request, package, &mut self.composer)?;
         }
         if carries_state {
-            let replaced =
-                if let Publish::Modify { stored, .. } = decision { Some(numbers[stored]) } else { None };
-            let others: usize = numbers
-                .iter()
-                .filter(|&&n| Some(n) != replaced)
-                .map(|&n| self.presentities.publications[n].len as usize)
-                .sum();
+            let others = numbers.iter().filter(|&&n| Some(n) != replaced);
+            let others: usize = others.map(|&n| self.presentities.publications[n].len as usize).sum();
             if others + message.body().len() > PRESENTITY_LEN_MAX {
                 return Err(Refusal::EntityTooLarge);
             }
@@ -68,8 +65,9 @@ impl Shard {
                 if numbers.len() >= PUBLICATIONS_PER_PRESENTITY_MAX {
                     return Err(Refusal::Unavailable { retry_after_secs: 30 });
                 }
-                let tag = self.create_publication(request, package, key, identity, expires_secs)?;
-                self.state_changed(request.now, key);
+                let (tag, number) = self.create_publication(request, package, key, &numbers, expires_secs)?;
+                let user = self.presentities.publications[number].presentity;
+                self.state_of_user_changed(request.now, user, Some(number));
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Nothing => {
@@ -77,13 +75,11 @@ impl Shard {
                 self.answer_publish(request, tag, 0);
             }
             Publish::Refresh { stored, expires_secs } => {
-                let tag = self.update_publication(request, numbers[stored], identity, expires_secs, None)?;
+                let tag = self.refresh_publication(request, numbers[stored], expires_secs);
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Modify { stored, expires_secs } => {
-                let body = Some(message.body());
-                let tag = self.update_publication(request, numbers[stored], identity, expires_secs, body)?;
-                self.state_changed(request.now, key);
+                let tag = self.modify_publication(request, package, key, numbers[stored], expires_secs)?;
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Remove { stored } => {
@@ -114,109 +110,113 @@ impl Shard {
         });
     }
 
+    /// Makes a publication of the document that the composer has just read, beside those of the numbers `others`. Gives
+    /// its tag and its number.
     fn create_publication(
         &mut self,
         request: &Request<'_>,
         package: &EventPackage,
         key: AorKey,
-        identity: u64,
+        others: &[u32],
+        expires_secs: u32,
+    ) -> Result<(EntityTag, u32), Refusal> {
+        let others = others.iter().map(|&n| self.presentities.publications[n].number);
+        let mut publication = Publication {
+            presentity: NONE,
+            next: NONE,
+            slot: NONE,
+            entity_tag: EntityTag(self.chance.next_u64()),
+            previous_tag: EntityTag(0),
+            request: request.identity(),
+            expires_at: request.now.wall.plus_secs(expires_secs),
+            published_at: request.now.wall,
+            meaning: self.meaning_read(),
+            len: request.message.body().len() as u32,
+            number: others.max().unwrap_or(0) + 1,
+            event: package.number,
+        };
+        let record = stored_publication(&publication, key, &self.scratch.aor, request.message.body());
+        let partition = self.files.presence_partition_mut(key.partition());
+        publication.slot =
+            records::insert_publication(partition, &record).map_err(|what| full(self, what))?;
+        publication.presentity = self.presentities.find_or_insert(key);
+        let entity_tag = publication.entity_tag;
+        let number = self.presentities.insert_publication(publication);
+        self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
+        Ok((entity_tag, number))
+    }
+
+    /// A new entity tag and a new expiry for the publication `number`.
+    fn refresh_publication(&mut self, request: &Request<'_>, number: u32, expires_secs: u32) -> EntityTag {
+        let entity_tag = EntityTag(self.chance.next_u64());
+        let publication = &mut self.presentities.publications[number];
+        renew(publication, request, entity_tag, expires_secs);
+        let (user, slot) = (publication.presentity, publication.slot);
+        let key = self.presentities[user].key;
+        let record = stored_publication(&self.presentities.publications[number], key, b"", b"");
+        let partition = self.files.presence_partition_mut(key.partition());
+        records::update_publication_fixed(partition, slot, &record);
+        self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
+        entity_tag
+    }
+
+    /// The document that the composer has just read, a new entity tag and a new expiry for the publication `number`.
+    fn modify_publication(
+        &mut self,
+        request: &Request<'_>,
+        package: &EventPackage,
+        key: AorKey,
+        number: u32,
         expires_secs: u32,
     ) -> Result<EntityTag, Refusal> {
         let entity_tag = EntityTag(self.chance.next_u64());
-        let expires_at = request.now.wall.plus_secs(expires_secs);
-        let number = self.presentities.find(key).map_or(0, |user| {
-            let others = self.presentities.publications_of(user);
-            others.map(|n| self.presentities.publications[n].number).max().unwrap_or(0)
-        }) + 1;
-        let record = StoredPublicationRecord {
-            number,
-            key,
-            entity_tag,
-            previous_tag: EntityTag(0),
-            request: identity,
-            expires_at,
-            published_at: request.now.wall,
-            event: package.number,
-            aor: &self.scratch.aor,
-            body: request.message.body(),
-        };
+        let meaning = self.meaning_read();
+        let body = request.message.body();
+        let before = &self.presentities.publications[number];
+        let is_same = meaning.is_some() && meaning == before.meaning;
+        let mut publication =
+            Publication { meaning, len: body.len() as u32, event: package.number, ..*before };
+        renew(&mut publication, request, entity_tag, expires_secs);
+        // Device order in the composed document follows the last change of meaning, so a document that differs in its time
+        // stamps alone keeps its place.
+        if !is_same {
+            publication.published_at = request.now.wall;
+        }
+        let record = stored_publication(&publication, key, &self.scratch.aor, body);
         let partition = self.files.presence_partition_mut(key.partition());
-        let slot = records::insert_publication(partition, &record).map_err(|what| full(self, what))?;
-        let presentity = self.presentities.find_or_insert(key);
-        let publication = self.presentities.insert_publication(Publication {
-            presentity,
-            next: NONE,
-            slot,
-            entity_tag,
-            previous_tag: EntityTag(0),
-            request: identity,
-            expires_at,
-            len: request.message.body().len() as u32,
-            number,
-        });
-        self.presentities.publication_expiry.arm(publication, expires_at_mono(request.now, expires_secs));
+        records::update_publication(partition, publication.slot, &record).map_err(|what| full(self, what))?;
+        let user = publication.presentity;
+        self.presentities.publications[number] = publication;
+        self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
+        if is_same {
+            self.state_is_the_same(request.now, user, number);
+        } else {
+            self.state_of_user_changed(request.now, user, Some(number));
+        }
         Ok(entity_tag)
     }
 
-    /// A refresh, or with `body` a modify: a new entity tag and a new expiry.
-    fn update_publication(
-        &mut self,
-        request: &Request<'_>,
-        number: u32,
-        identity: u64,
-        expires_secs: u32,
-        body: Option<&[u8]>,
-    ) -> Result<EntityTag, Refusal> {
-        let entity_tag = EntityTag(self.chance.next_u64());
-        let expires_at = request.now.wall.plus_secs(expires_secs);
+    /// Meaning of the document that the composer has just read.
+    fn meaning_read(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.composer.summary().fingerprint)
+    }
+
+    /// After a start nobody knows what the stored documents mean; reads the one of the publication `number` then.
+    fn learn_meaning(&mut self, number: u32) {
         let publication = &self.presentities.publications[number];
-        let (slot, previous_tag) = (publication.slot, publication.entity_tag);
+        if publication.meaning.is_some() {
+            return;
+        }
         let partition = self.presentities[publication.presentity].key.partition();
-        let mut record = std::mem::take(&mut self.scratch.document);
-        let files = self.files.presence_partition_mut(partition);
-        let result = match records::read_publication(files, slot, &mut record) {
-            Some(mut stored) => {
-                stored.previous_tag = previous_tag;
-                stored.entity_tag = entity_tag;
-                stored.request = identity;
-                stored.expires_at = expires_at;
-                match body {
-                    // Device order in the composed document follows the last change of meaning, so a document that
-                    // differs in its time stamps alone keeps its place.
-                    Some(body) => {
-                        let same = self.composer.read(stored.body).map(|s| s.fingerprint).ok()
-                            == self.composer.read(body).map(|s| s.fingerprint).ok();
-                        if !same {
-                            stored.published_at = request.now.wall;
-                        }
-                        stored.body = body;
-                        records::update_publication(files, slot, &stored)
-                    }
-                    None => {
-                        records::update_publication_fixed(files, slot, &stored);
-                        Ok(())
-                    }
-                }
+        let files = self.files.presence_partition(partition);
+        match records::view_publication(files, publication.slot, &mut self.scratch.document) {
+            Some(stored) => {
+                let read = self.composer.read(stored.body).ok();
+                let meaning = read.and_then(|summary| NonZeroU64::new(summary.fingerprint));
+                self.presentities.publications[number].meaning = meaning;
             }
-            None => {
-                self.counters.unreadable_records.up();
-                Ok(())
-            }
-        };
-        self.scratch.document = record;
-        if let Err(what) = result {
-            return Err(full(self, what));
+            None => self.counters.unreadable_records.up(),
         }
-        let publication = &mut self.presentities.publications[number];
-        publication.previous_tag = previous_tag;
-        publication.entity_tag = entity_tag;
-        publication.request = identity;
-        publication.expires_at = expires_at;
-        if let Some(body) = body {
-            publication.len = body.len() as u32;
-        }
-        self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
-        Ok(entity_tag)
     }
 
     /// Ends a publication.
@@ -224,20 +224,47 @@ impl Shard {
     /// The record says first that it is over, then the document is composed without it, and last the record goes: at
     /// whichever step a crash comes, the next start finds a publication that has run out and ends it again.
     pub(crate) fn end_publication(&mut self, now: Now, number: u32) {
-        let publication = self.presentities.remove_publication(number);
-        let key = self.presentities[publication.presentity].key;
-        let (partition, slot) = (key.partition(), publication.slot);
+        let mut publication = self.presentities.remove_publication(number);
+        let (user, slot) = (publication.presentity, publication.slot);
+        let key = self.presentities[user].key;
         if publication.expires_at > now.wall {
-            let mut record = std::mem::take(&mut self.scratch.document);
-            let files = self.files.presence_partition_mut(partition);
-            if let Some(mut stored) = records::read_publication(files, slot, &mut record) {
-                stored.expires_at = now.wall;
-                records::update_publication_fixed(files, slot, &stored);
-            }
-            self.scratch.document = record;
+            publication.expires_at = now.wall;
+            let record = stored_publication(&publication, key, b"", b"");
+            let files = self.files.presence_partition_mut(key.partition());
+            records::update_publication_fixed(files, slot, &record);
         }
-        self.state_changed(now, key);
-        self.files.presence_partition_mut(partition).remove(slot);
+        self.state_of_user_changed(now, user, None);
+        self.files.presence_partition_mut(key.partition()).remove(slot);
+    }
+}
+
+/// What of a publication a success changes in any case.
+fn renew(publication: &mut Publication, request: &Request<'_>, entity_tag: EntityTag, expires_secs: u32) {
+    publication.previous_tag = std::mem::replace(&mut publication.entity_tag, entity_tag);
+    publication.request = request.identity();
+    publication.expires_at = request.now.wall.plus_secs(expires_secs);
+}
+
+/// The record of a publication; without texts for its numbers alone.
+fn stored_publication<'a>(
+    publication: &Publication,
+    key: AorKey,
+    aor: &'a [u8],
+    body: &'a [u8],
+) -> StoredPublicationRecord<'a> {
+    let &Publication { entity_tag, previous_tag, request, expires_at, published_at, number, event, .. } =
+        publication;
+    StoredPublicationRecord {
+        key,
+        entity_tag,
+        previous_tag,
+        request,
+        expires_at,
+        published_at,
+        number,
+        event,
+        aor,
+        body,
     }
 }
 

@@ -4,6 +4,7 @@ mod composing;
 mod oracle;
 mod random;
 mod reading;
+mod tokens;
 mod writing;
 
 use super::{Composer, Published, Summary};

@@ -127,7 +127,7 @@ fn extension(names: Names) -> impl Strategy<Value = String> {
 }
 
 /// A legal document.
-fn body() -> impl Strategy<Value = String> {
+pub(super) fn body() -> impl Strategy<Value = String> {
     proptest::sample::select(NAMES.to_vec()).prop_flat_map(|names| {
         let p = names.pidf;
         (

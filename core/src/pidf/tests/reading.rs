@@ -232,8 +232,8 @@ fn there_is_one_root() {
 
 #[test]
 fn a_second_byte_order_mark_is_content() {
-    // quick-xml takes a mark off the text without counting its bytes: the second one moved every position by three,
-    // so that a text with `?>` behind it was cut inside of a character.
+    // A reader that took off both moved every position by three, so that a text with `?>` behind it was cut inside of a
+    // character.
     for body in ["\u{feff}\u{feff}?>".to_owned(), format!("\u{feff}\u{feff}{LINPHONE}")] {
         assert_eq!(refuse(&body), Malformed::OutsideRoot(0));
     }
