@@ -71,7 +71,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             counters.send_errors.add(sockets.flush(|_| ()));
             now = shared.clock.now();
             // Requests leave at their time also when much comes in.
-            if crowd.next_at(now) <= now {
+            if crowd.next_request(now) <= now {
                 break;
             }
         }
@@ -99,9 +99,11 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             post.finished.store(stage, Ordering::Release);
         }
 
-        let next = crowd.next_at(now);
+        let request = crowd.next_request(now);
+        let next = request.min(crowd.next_timer());
         let rests = next > now && sockets.is_drained();
-        sockets.wait(Duration::from_nanos(next.clamp(now, now + SLEEP_MAX) - now))?;
+        let until = next.clamp(now, now + SLEEP_MAX);
+        sockets.wait(Duration::from_nanos(until - now), request == until)?;
         if rests {
             let woken = shared.clock.now();
             post.idle.store(post.idle.load(Ordering::Relaxed) + (woken - now), Ordering::Relaxed);

@@ -201,10 +201,10 @@ impl Sockets {
         self.ready.is_empty() && self.dirty.is_empty()
     }
 
-    /// Waits for datagrams, at most for `wait`, and wakes up early rather than late.
-    pub fn wait(&mut self, wait: Duration) -> anyhow::Result<()> {
-        let spin = !self.is_drained() || wait <= SPIN_MAX;
-        let wait = if spin { Duration::ZERO } else { wait - SPIN_MAX };
+    /// Waits for datagrams, at most for `wait`; when the end matters `exactly`, it wakes up early rather than late.
+    pub fn wait(&mut self, wait: Duration, exactly: bool) -> anyhow::Result<()> {
+        let early = if exactly { SPIN_MAX } else { Duration::ZERO };
+        let wait = if self.is_drained() { wait.saturating_sub(early) } else { Duration::ZERO };
         let wait = Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
@@ -281,7 +281,7 @@ mod tests {
         }
         let mut got = 0;
         while got < 3 {
-            sockets.wait(Duration::from_secs(5)).unwrap();
+            sockets.wait(Duration::from_secs(5), false).unwrap();
             while let Some(count) = sockets.receive(|outlet, datagram| {
                 assert_eq!(datagram.bytes, b"back");
                 outlet.send(datagram.source, |out| out.extend_from_slice(b"again"));
@@ -301,8 +301,10 @@ mod tests {
         let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap(), false).unwrap();
         for _ in 0..3 {
             let start = Instant::now();
-            sockets.wait(Duration::from_millis(3)).unwrap();
+            sockets.wait(Duration::from_millis(3), true).unwrap();
             assert!(start.elapsed() >= Duration::from_millis(2));
+            sockets.wait(Duration::from_millis(3), false).unwrap();
+            assert!(start.elapsed() >= Duration::from_millis(5));
         }
     }
 }

@@ -67,7 +67,7 @@ impl Notifier {
                 while sockets.receive(|outlet, datagram| server.take(outlet, &datagram)).is_some() {
                     sockets.flush(|_| ());
                 }
-                if sockets.wait(Duration::from_millis(20)).is_err() {
+                if sockets.wait(Duration::from_millis(20), false).is_err() {
                     break;
                 }
             }

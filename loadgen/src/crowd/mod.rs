@@ -203,15 +203,16 @@ impl<'s> Crowd<'s> {
         self.unfinished.iter().sum::<u64>() + (self.changes.len() + self.calls.len()) as u64
     }
 
-    /// When there is something to do without a datagram.
-    pub fn next_at(&self, now: Nanos) -> Nanos {
-        let works = self.works.iter().map(|work| work.schedule.next_at(now)).min();
+    /// When the next request is meant to be sent that nobody has asked for: to be kept exactly.
+    pub fn next_request(&self, now: Nanos) -> Nanos {
+        let works = self.works.iter().map(|work| work.schedule.next_at(now)).min().unwrap_or(Nanos::MAX);
+        works.min(self.calls.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at))
+    }
+
+    /// When a timer fires, whether it still means something or not.
+    pub fn next_timer(&self) -> Nanos {
         let rested = self.resting.peek().map_or(Nanos::MAX, |Reverse((at, ..))| *at);
-        works
-            .unwrap_or(Nanos::MAX)
-            .min(self.retransmit.next_at())
-            .min(rested)
-            .min(self.calls.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at))
+        self.retransmit.next_at().min(rested)
     }
 
     /// Tells all threads what became of a presentity's PUBLISH.
