@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use comsipl_core::msg::{Message, parse, peek};
+use comsipl_core::msg::{Message, parse, peek, plain_answer};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 criterion_group!(benches, read, peek_owner);
@@ -39,7 +39,7 @@ fn peek_owner(c: &mut Criterion) {
     group.bench_function("request", |b| b.iter(|| peek::peek_request(black_box(&subscribe))));
     group.bench_function("call_id", |b| b.iter(|| peek::peek_call_id(black_box(&subscribe))));
     group.bench_function("response_branch", |b| b.iter(|| peek::peek_response_branch(black_box(&ok))));
-    group.bench_function("answer", |b| b.iter(|| peek::peek_answer(black_box(&ok))));
+    group.bench_function("answer", |b| b.iter(|| plain_answer(black_box(&ok))));
     group.finish();
 }
 

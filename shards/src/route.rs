@@ -27,8 +27,8 @@ impl Shard {
     fn partition_of(&mut self, datagram: &[u8]) -> Option<u8> {
         let Some((method, uri)) = peek::peek_request(datagram) else {
             let branch = peek::peek_response_branch(datagram)?;
-            if let Some((partition, _)) = marked(branch) {
-                return Some(partition);
+            if let Some(mark) = marked(branch) {
+                return Some(mark.partition);
             }
             return Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?));
         };

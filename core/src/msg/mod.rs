@@ -1,5 +1,7 @@
 //! SIP messages (RFC 3261 §7): reading them as borrowed views of a datagram, and writing them.
 
+mod answer;
+pub use answer::{PlainAnswer, plain_answer};
 mod error;
 pub use error::{Malformed, ParseError, Partial};
 mod message;

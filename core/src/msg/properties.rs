@@ -6,7 +6,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::{HeaderName, Malformed, Message, Method, Start, Writer, parse, peek, respond, respond_malformed};
+use super::{
+    HeaderName, Malformed, Message, Method, Start, Writer, parse, peek, plain_answer, respond,
+    respond_malformed,
+};
 use crate::aor::Aor;
 use crate::header::{NameAddr, Params, Via};
 use crate::uri::Uri;
@@ -157,7 +160,7 @@ fn exercise(bytes: &[u8]) {
         );
     };
     let _ = (peek::peek_request(bytes), peek::peek_call_id(bytes), peek::peek_response_branch(bytes));
-    let plain = peek::peek_answer(bytes);
+    let plain = plain_answer(bytes);
     let mut out = Vec::new();
     let message = match parse(bytes) {
         Ok(message) => message,
@@ -175,11 +178,10 @@ fn exercise(bytes: &[u8]) {
     };
     if let Some(plain) = plain {
         let cseq = message.cseq();
-        assert_eq!(Some(plain.status), message.status());
+        assert!(matches!(message.status(), Some(200..300)));
         assert_eq!(Some(plain.branch), message.via().branch());
-        assert_eq!((plain.cseq, plain.method, plain.call_id), (cseq.number, cseq.method, message.call_id()));
-        assert_eq!(plain.to_tag(), message.to().tag());
-        assert!(message.body().is_empty() || message.content_length().is_none());
+        assert_eq!((plain.cseq, Method::Notify), (cseq.number, cseq.method));
+        assert!(message.body().is_empty());
         assert!(!message.has(HeaderName::Contact));
     }
     for (name, value) in message.headers() {

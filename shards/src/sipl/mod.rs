@@ -22,6 +22,9 @@ use crate::shard::Shard;
 impl Shard {
     /// Takes a datagram that this shard owns.
     pub fn on_datagram(&mut self, now: Now, flow: Flow, datagram: &[u8]) {
+        if msg::plain_answer(datagram).is_some_and(|answer| self.on_plain_answer(now, &answer)) {
+            return;
+        }
         if self.is_keep_alive(flow, datagram) {
             return;
         }

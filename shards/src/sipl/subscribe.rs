@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::full;
 use super::publish::expires_at_mono;
-use crate::note::Note;
 use crate::listeners::SentBy;
+use crate::note::Note;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, is_usable};
 use crate::shard::Shard;

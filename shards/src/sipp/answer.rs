@@ -1,18 +1,28 @@
 //! The answer to a NOTIFY, and what becomes of the subscription (RFC 6665 §4.2.2).
 
-use comsipl_core::msg::{Message, Method};
+use comsipl_core::msg::{Message, Method, PlainAnswer};
 use comsipl_core::subscription::{self, AfterNotify};
-use comsipl_core::token::parse_hex;
 use comsipl_core::{HashKey, Now};
 
 use crate::records;
 use crate::reply::{contact_uri, is_usable};
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
-use crate::sipp::notify::{BRANCH_LEN, branch_of};
+use crate::sipp::branch::{BRANCH_LEN, Mark, branch_of, check_of, marked};
 use crate::watched::NONE;
 
 impl Shard {
+    /// Takes a 2xx that says nothing more, as nearly all answers are. Returns whether it answers a NOTIFY whose branch names
+    /// its subscription; other answers need a closer look.
+    pub(crate) fn on_plain_answer(&mut self, now: Now, answer: &PlainAnswer<'_>) -> bool {
+        let id = marked(answer.branch).and_then(|mark| self.notify_marked(mark, answer.cseq));
+        if let Some(id) = id {
+            self.counters.notifies_delivered.up();
+            self.after_notify(now, id, AfterNotify::Delivered);
+        }
+        id.is_some()
+    }
+
     /// Takes an answer to one of our requests.
     pub(crate) fn on_answer(&mut self, now: Now, message: &Message<'_>, status: u16) {
         let Some(id) = self.notify_answered_by(message) else {
@@ -82,35 +92,42 @@ impl Shard {
 
     /// The subscription whose NOTIFY in flight this answers.
     fn notify_answered_by(&self, message: &Message<'_>) -> Option<u32> {
-        if message.cseq().method != Method::Notify {
+        let cseq = message.cseq();
+        if cseq.method != Method::Notify {
             return None;
         }
         let branch = message.via().branch()?;
-        let id = match marked(branch) {
-            Some((_, id)) => self.subscriptions.knows(id).then_some(id)?,
-            None => {
-                let tag = message.to().tag().unwrap_or_default();
-                let partition = self.keys.call_id_partition(message.call_id());
-                let dialog = dialog_hash(&self.keys, message.call_id(), tag);
-                self.subscriptions
-                    .of_dialog(partition, dialog)
-                    .find(|&id| self.is_answer_to(id, message, branch))?
-            }
-        };
-        self.is_answer_to(id, message, branch).then_some(id)
+        if let Some(mark) = marked(branch) {
+            return self.notify_marked(mark, cseq.number);
+        }
+        let tag = message.to().tag().unwrap_or_default();
+        let partition = self.keys.call_id_partition(message.call_id());
+        let dialog = dialog_hash(&self.keys, message.call_id(), tag);
+        let profile = self.settings.profile;
+        self.subscriptions.of_dialog(partition, dialog).find(|&id| {
+            let mut expected = [0; BRANCH_LEN];
+            let entry = &self.subscriptions[id];
+            self.awaits_answer(id, cseq.number)
+                && branch_of(profile, entry.partition, id, entry.secret, cseq.number, &mut expected) == branch
+        })
     }
 
-    fn is_answer_to(&self, id: u32, message: &Message<'_>, branch: &[u8]) -> bool {
-        let entry = &self.subscriptions[id];
-        if entry.attempt == NONE {
-            return false;
+    /// The subscription that a branch of ours names, if its NOTIFY with this sequence number is in flight.
+    fn notify_marked(&self, mark: Mark, cseq: u32) -> Option<u32> {
+        if !self.subscriptions.knows(mark.id) {
+            return None;
         }
-        let attempt = &self.attempts[entry.attempt];
-        let mut expected = [0; BRANCH_LEN];
-        let profile = self.settings.profile;
-        attempt.phase == Phase::InFlight
-            && attempt.cseq == message.cseq().number
-            && branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut expected) == branch
+        let entry = &self.subscriptions[mark.id];
+        let ours = entry.partition == mark.partition && mark.check == check_of(entry.secret, cseq);
+        (ours && self.awaits_answer(mark.id, cseq)).then_some(mark.id)
+    }
+
+    /// Whether a subscription's NOTIFY with this sequence number may be answered.
+    fn awaits_answer(&self, id: u32, cseq: u32) -> bool {
+        let attempt = self.subscriptions[id].attempt;
+        attempt != NONE
+            && self.attempts[attempt].phase == Phase::InFlight
+            && self.attempts[attempt].cseq == cseq
     }
 
     /// NOTIFY is a target refresh request (RFC 6665 §4.4.1), so the Contact of its 2xx is the new remote target
@@ -141,17 +158,6 @@ impl Shard {
         }
         self.scratch.subscription = record;
     }
-}
-
-/// Partition and subscription that a branch of ours names.
-pub(crate) fn marked(branch: &[u8]) -> Option<(u8, u32)> {
-    let mark = branch.strip_prefix(b"z9hG4bK~")?;
-    if mark.len() != BRANCH_LEN - 8 {
-        return None;
-    }
-    let partition = u8::try_from(parse_hex(&mark[..2])?).ok()?;
-    let id = u32::try_from(parse_hex(&mark[2..10])?).ok()?;
-    (usize::from(partition) < comsipl_core::PARTITIONS).then_some((partition, id))
 }
 
 /// Keyed hash of what names a dialog from the watcher's side.

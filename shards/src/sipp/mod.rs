@@ -3,9 +3,11 @@
 mod answer;
 mod attempt;
 mod body;
+mod branch;
 mod fanout;
 mod notify;
 
-pub(crate) use answer::{dialog_hash, marked};
+pub(crate) use answer::dialog_hash;
 pub(crate) use attempt::{Attempt, Phase};
 pub(crate) use body::CACHED_MAX;
+pub(crate) use branch::marked;

@@ -1,6 +1,5 @@
 //! One NOTIFY: made from the stored dialog and the shared body, sent, and sent again while nobody answers.
 
-use comsipl_core::token::{hex2, hex8};
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
     Bodies, BodyId, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
@@ -10,6 +9,7 @@ use crate::listeners::{Listeners, SentBy};
 use crate::records::{self, StoredSubscription};
 use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
+use crate::sipp::branch::{BRANCH_LEN, branch_of};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::NONE;
 
@@ -239,46 +239,4 @@ impl NotifyWriter<'_> {
         });
         written
     }
-}
-
-/// Length of our longest branch: cookie, mark, partition, subscription, check.
-pub(crate) const BRANCH_LEN: usize = COOKIE.len() + 1 + 2 + 8 + 8;
-/// RFC 3261 §8.1.1.7: every branch begins with the magic cookie.
-const COOKIE: &[u8] = b"z9hG4bK";
-
-/// The branch of a NOTIFY. It names the owner, so that the answer finds its shard and subscription without a search, and
-/// carries a check that only we can make; the `comsipl` profile has the shape of the customer's document.
-pub(crate) fn branch_of(
-    profile: Profile,
-    partition: u8,
-    id: u32,
-    secret: u32,
-    cseq: u32,
-    out: &mut [u8; BRANCH_LEN],
-) -> &[u8] {
-    let check = hex8(check_of(secret, cseq));
-    let (cookie, rest) = out.split_at_mut(COOKIE.len());
-    cookie.copy_from_slice(COOKIE);
-    match profile {
-        Profile::Rfc => {
-            rest[0] = b'~';
-            rest[1..3].copy_from_slice(&hex2(partition));
-            rest[3..11].copy_from_slice(&hex8(id));
-            rest[11..19].copy_from_slice(&check);
-            &out[..]
-        }
-        Profile::Comsipl => {
-            rest[0] = b'-';
-            rest[1..9].copy_from_slice(&check);
-            &out[..COOKIE.len() + 9]
-        }
-    }
-}
-
-/// Mixes a subscription's secret with a sequence number (the finalizer of a 32-bit multiplicative hash).
-fn check_of(secret: u32, cseq: u32) -> u32 {
-    let mut x = secret ^ cseq.wrapping_mul(0x9e37_79b9);
-    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
-    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
-    x ^ (x >> 16)
 }
