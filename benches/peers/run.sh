@@ -1,30 +1,48 @@
 #!/bin/bash
-# Kamailio and ComSIPL side by side: the same load generator, the same cores, in turns; writes benches/REPORT.md.
+# Kamailio and ComSIPL side by side: the same load generator, the same cores, in turns; writes benches/REPORT.md,
+# REPORT.html and plots/.
 #
-#   benches/peers/run.sh            three rounds, 12 minutes at most (after the build)
-#   benches/peers/run.sh --quick    one short round, to see that everything works, under 2 minutes; prints the report
+#   benches/peers/run.sh              three rounds, some 20 minutes (after the build)
+#     --rounds N                      so many rounds
+#     --only REGEX                    only the questions whose names match (see `# ---- the questions`)
+#     --resume                        go on where a run ended or broke off; keeps what is there
+#     --into DIR                      write the report there instead of benches/
+#     --quick                         one short round, to see that everything works; prints the report, leaves nothing
 #
 # For Debian 12; installs what is missing by apt (asks for sudo if need be). The servers run on one half of the
-# processors, the load generator on the other. Nothing is left behind but the report.
+# processors, the load generator on the other. Each figure is written down at once, in target/peers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # ---- how much
 
-case "${1:-}" in
-"")
-  quick=no rounds=3 seconds=3 registering=100000 celebrity_watchers=30000 held=500000 durable_held=10000
-  patience=60 celebrity_patience=130 budget=$((9 * 60 + 30)) databases=(durable relaxed)
-  ;;
---quick)
-  quick=yes rounds=1 seconds=1 registering=10000 celebrity_watchers=2000 held=20000 durable_held=2000
-  patience=15 celebrity_patience=15 budget=90 databases=(durable)
-  ;;
-*)
-  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
-  exit 2
-  ;;
-esac
+command="benches/peers/run.sh${*:+ $*}"
+quick=no resume=no only=. rounds=3 into=benches
+while (($#)); do
+  case $1 in
+  --quick) quick=yes rounds=1 ;;
+  --resume) resume=yes ;;
+  --rounds) rounds=$2 && shift ;;
+  --only) only=$2 && shift ;;
+  --into) into=$(realpath -m "$2") && shift ;;
+  *)
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+  esac
+  shift
+done
+# holding, watched: presentities, and watchers of each (and one more) whose state is weighed.
+if [[ $quick == no ]]; then
+  seconds=3 registering=100000 celebrity_watchers=30000 holding=50000 watched=20 durable_held=10000
+  patience=60 holding_patience=240 celebrity_patience=130 databases=(durable relaxed)
+  trial_seconds=2 precision=5 capacity_patience=300
+else
+  seconds=1 registering=10000 celebrity_watchers=2000 holding=2000 watched=10 durable_held=2000
+  patience=15 holding_patience=30 celebrity_patience=15 databases=(durable)
+  trial_seconds=0.5 precision=50 capacity_patience=60
+fi
+held=$((holding * watched)) limit_ms=10
 
 # ---- where: the upper half of the processors for the servers, the lower for the load
 
@@ -59,6 +77,7 @@ fi
 postgres_bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 cargo build --release --quiet -p comsipl-shards -p comsipl-loadgen -p comsipl-benches --bins
 bin=${CARGO_TARGET_DIR:-target}/release
+results=${CARGO_TARGET_DIR:-target}/peers
 
 # ---- processes: each is remembered, and ended by its id
 
@@ -90,6 +109,11 @@ stop() {
   wait "$server" 2>/dev/null || true
   server=
 }
+
+if [[ $quick == yes ]]; then results=$work/results; fi
+if [[ $resume == no ]]; then rm -rf "$results"; fi
+mkdir -p "$results"
+touch "$results/results.jsonl" "$results/loads" "$results/floor.jsonl"
 
 finish() {
   stop
@@ -152,14 +176,15 @@ make_database() {
   cp -a "$work/postgres" "$work/postgres.empty"
 }
 
-# Starts $1 (comsipl, kamailio, or kamailio on PostgreSQL: durable, relaxed) on $port, with the state that is there.
+# Starts $1 (comsipl, one-shard, kamailio, or kamailio on PostgreSQL: durable, relaxed) on $port, with the state that is there.
 # A shell is the parent of all its processes, so that the processor time of a database counts as the server's.
 start() {
   local address=127.0.0.1:$port
   (
-    taskset -cp "$server_cpus" "$BASHPID"
+    if [[ $1 == one-shard ]]; then taskset -cp "$share" "$BASHPID"; else taskset -cp "$server_cpus" "$BASHPID"; fi
     case $1 in
-    comsipl) serve_comsipl ;;
+    comsipl) serve_comsipl "$share" ;;
+    one-shard) serve_comsipl 1 ;;
     kamailio) serve_kamailio "$kamailio_processes" ;;
     durable)
       postgres on &
@@ -182,10 +207,11 @@ start() {
   fi
 }
 
+# How many shards.
 serve_comsipl() {
   printf '[storage]\ndata_dir = "%s/data"\n[limits]\nsocket_buffer_kib = %s\n' "$work" "$socket_buffer_kib" \
     >"$work/comsipl.toml"
-  "$bin/comsipl" serve --config "$work/comsipl.toml" --listen "$address" --shards "$share" \
+  "$bin/comsipl" serve --config "$work/comsipl.toml" --listen "$address" --shards "$1" \
     >"$work/server.log" 2>&1 </dev/null &
   echo "$!" >"$work/server.pid"
 }
@@ -210,12 +236,20 @@ start_fresh() {
   start "$1"
 }
 
-# ---- what is measured; each line of $work/results.jsonl is one figure of one run
+# ---- what is measured; each line of results.jsonl is one figure of one run
 
 # A figure: question, server, JSON.
 note() {
   jq -c --arg question "$1" --arg server "$2" --arg round "$round" \
-    '{question: $question, server: $server, round: ($round | tonumber)} + .' <<<"$3" >>"$work/results.jsonl"
+    '{question: $question, server: $server, round: ($round | tonumber)} + .' <<<"$3" >>"$results/results.jsonl"
+  jq -r '"  \(.server): \(.question): \(.rate // 0 | round), \(.us // 0 | . * 100 | round / 100) µs, p99 \(.p99_us // 0) µs \(.trouble // "")"' \
+    < <(tail -n 1 "$results/results.jsonl") >&2
+}
+
+# Whether this question is to be asked of this server in this round, and was not yet.
+is_wanted() {
+  [[ $1 =~ $only ]] && ! jq -ne --arg question "$1" --arg server "$2" --argjson round "$round" \
+    'any(inputs; .question == $question and .server == $server and .round == $round)' "$results/results.jsonl" >/dev/null
 }
 
 # Runs the load generator against $server: patience, then its arguments. Leaves $work/run.json, empty if it did not end.
@@ -224,7 +258,7 @@ load() {
   shift
   rm -f "$work/run.json"
   timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" --target "127.0.0.1:$port" \
-    --server-pid "$server" --cpus "$load_cpus" --quiet --keep --json "$work/run.json" >"$work/run.log" 2>&1 || status=$?
+    --server-pid "$server" --cpus "$load_cpus" --quiet --json "$work/run.json" >"$work/run.log" 2>&1 || status=$?
   if ((status == 0 || status == 1)) && [[ -s $work/run.json ]]; then return; fi
   if ((status == 124 || status == 137)); then
     echo "{\"trouble\": \"not done in $limit s\"}" >"$work/run.json"
@@ -239,6 +273,8 @@ figure() {
   jq -c --arg of "$1" 'if .trouble then . else {
     rate: .rates[$of + "_per_sec"],
     us: (if $of == "notifies" then .server_us_per_notify else .server_us_per_operation end),
+    p50_us: ({registers: .percentiles.register_answer, subscribes: .percentiles.subscribe_notify,
+      publishes: .percentiles.publish_answer, notifies: .percentiles.publish_notify}[$of].p50_us),
     p99_us: ({registers: .percentiles.register_answer, subscribes: .percentiles.subscribe_notify,
       publishes: .percentiles.publish_answer, notifies: .percentiles.publish_notify}[$of].p99_us),
     trouble: (if .passed then null else [
@@ -254,63 +290,11 @@ figure() {
 ask() {
   local question=$1 name=$2 of=$3 limit=$4
   shift 4
-  if ((SECONDS > budget)); then
-    echo "out of time, left out: $question" | tee -a "$work/left_out" >&2
-    return
-  fi
+  is_wanted "$question" "$name" || return 0
   start_fresh "$name"
-  load "$limit" "$@"
+  load "$limit" "$@" --keep
   note "$question" "$name" "$(figure "$of")"
   stop
-  jq -r '"  \(.server): \(.question): \(.rate // 0 | round)/s, \(.us // 0 | . * 100 | round / 100) µs \(.trouble // "")"' \
-    < <(tail -n 1 "$work/results.jsonl") >&2
-}
-
-# What the state itself takes at the moment: of Kamailio the shared memory that is given out; of ComSIPL its resident memory,
-# files included, which right after a start is nothing else.
-state_bytes() {
-  case $1 in
-  kamailio) /usr/sbin/kamcmd -s "unix:$work/ctl" core.shmmem | awk '$1 == "used:" { print $2 }' ;;
-  comsipl)
-    load "$patience" subscribe --presentities 1 --watchers 1 --threads 1
-    jq '.server.memory_bytes' "$work/run.json"
-    ;;
-  esac
-}
-
-# Subscriptions held: their memory, strangers among them, and a start after a kill. $2: how many.
-ask_holding() {
-  local name=$1 held_by=$2 empty empty_state full state answer
-  if ((SECONDS > budget)); then
-    echo "out of time, left out: holding" | tee -a "$work/left_out" >&2
-    return
-  fi
-  start_fresh "$name"
-  empty_state=$(state_bytes "$name")
-  load "$patience" subscribe --presentities 1 --watchers 1 --threads 1
-  empty=$(jq '.server.memory_bytes' "$work/run.json")
-  load "$patience" subscribe --presentities $((held_by / 10)) --watchers 10 --threads "$share"
-  full=$(jq '.server.memory_bytes' "$work/run.json")
-  if [[ $full == null ]]; then
-    note memory "$name" "$(figure subscribes)"
-    stop
-    return
-  fi
-  note memory "$name" "{\"rate\": $(((full - empty) / held_by))}"
-  sleep 3 # its transactions are over then
-  if [[ $name == kamailio ]]; then state=$(state_bytes kamailio); fi
-  answer=$(taskset -c "$load_cpus" "$bin/probe" strangers --target "127.0.0.1:$port" --server-pid "$server" \
-    --duration "$seconds")
-  note strangers "$name" "$(jq -c '{rate: .answers_per_sec, us: .server_us_per_answer, trouble:
-    (if .passed then null else "\([.answers[]] | add // 0) of \(.sent) answered, by \(.answers | keys | join(", "))" end)}' \
-    <<<"$answer")"
-  stop
-  start "$name"
-  note restart "$name" "{\"rate\": $started_ms}"
-  if [[ $name == comsipl ]]; then state=$(state_bytes comsipl); fi
-  note state "$name" "{\"rate\": $(((state - empty_state) / held_by))}"
-  stop
-  tail -n 4 "$work/results.jsonl" >&2
 }
 
 # The same question to both, one after the other.
@@ -319,17 +303,109 @@ ask_both() {
   ask "$1" comsipl "${@:2}"
 }
 
-: >"$work/results.jsonl"
-: >"$work/left_out"
-: >"$work/loads"
-: >"$work/floor.jsonl"
+# The highest rate that holds: what, server, arguments of the generator.
+ask_capacity() {
+  local question="capacity: $1" name=$2
+  shift 2
+  is_wanted "$question" "$name" || return 0
+  start_fresh "$name"
+  load "$capacity_patience" capacity "$@" --limit "${limit_ms}ms" --duration "$trial_seconds" --precision "$precision"
+  note "$question" "$name" "$(jq -c --arg what "$1" 'if .trouble then . else {
+    rate: (if $what == "fanout" then .notifies_per_sec else .capacity_per_sec end),
+    p99_us: ([.trials[] | select(.reasons == [])] | max_by(.rate) | .p99_us),
+    trouble: (if .capacity_per_sec > 0 then null else "no rate holds: \(.trials[-1].reasons | join(", "))" end),
+    doubts: (if .generator_limited then "beyond this rate the generator may have been in the way" else "" end)} end' \
+    "$work/run.json")"
+  stop
+}
+
+# PUBLISHes per second at half of what a server did in a closed loop with 100 watchers each; nothing if it was not asked.
+half_rate() {
+  jq -rs --arg server "$1" '[.[] | select(.question == "100 × 100" and .server == $server) | .rate | values] | sort
+    | if length == 0 then empty else .[length / 2 | floor] / 200 | floor end' "$results/results.jsonl"
+}
+
+# How long a change takes to its watchers when a server is half busy: question, server, whose rate.
+ask_latency() {
+  local rate
+  rate=$(half_rate "$3")
+  [[ $rate ]] || return 0
+  ask "$1" "$2" notifies "$patience" fanout --presentities 100 --watchers 100 --rate "$rate" --duration "$seconds" \
+    "${threads[@]}"
+}
+
+# What the state itself takes at the moment, into $state: of Kamailio the shared memory that is given out; of ComSIPL, started
+# again, its resident memory, files included, which is nothing else then.
+weigh_state() {
+  if [[ $1 == kamailio ]]; then
+    sleep 3 # its transactions are over then
+    state=$(/usr/sbin/kamcmd -s "unix:$work/ctl" core.shmmem | awk '$1 == "used:" { print $2 }')
+  else
+    stop
+    start "$1"
+    state=$(resident_bytes)
+  fi
+}
+
+# Resident memory of the server's processes, pages that they share once.
+resident_bytes() {
+  local pid pids sum=0 kib
+  pid=$(<"$work/server.pid")
+  pids=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
+  for pid in $pid $pids; do
+    kib=$(awk '$1 == "Pss:" { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || true)
+    sum=$((sum + ${kib:-0}))
+  done
+  echo $((sum * 1024))
+}
+
+# Subscriptions held: what their state takes, their memory, strangers among them, and a start after a kill.
+ask_holding() {
+  local name=$1 empty resident few answer
+  is_wanted memory "$name" || return 0
+  start_fresh "$name"
+  weigh_state "$name"
+  empty=$state
+  load "$holding_patience" subscribe --presentities "$holding" --watchers 1 "${threads[@]}" --keep
+  weigh_state "$name"
+  few=$state
+  stop
+  start_fresh "$name"
+  resident=$(resident_bytes)
+  load "$holding_patience" subscribe --presentities "$holding" --watchers $((watched + 1)) "${threads[@]}" --keep
+  if jq -e .trouble "$work/run.json" >/dev/null; then
+    note memory "$name" "$(figure subscribes)"
+    stop
+    return
+  fi
+  resident=$(($(resident_bytes) - resident))
+  if [[ $name == kamailio ]]; then weigh_state kamailio; fi
+  answer=$(taskset -c "$load_cpus" "$bin/probe" strangers --target "127.0.0.1:$port" --server-pid "$server" \
+    --duration "$seconds")
+  note strangers "$name" "$(jq -c '{rate: .answers_per_sec, us: .server_us_per_answer, trouble:
+    (if .passed then null else "\([.answers[]] | add // 0) of \(.sent) answered, by \(.answers | keys | join(", "))" end)}' \
+    <<<"$answer")"
+  stop
+  start "$name"
+  note restart "$name" "{\"rate\": $started_ms}"
+  if [[ $name == comsipl ]]; then state=$(resident_bytes); fi
+  note "state of a subscription" "$name" "{\"rate\": $(((state - few) / held))}"
+  note "state of a presentity" "$name" "{\"rate\": $(((few - empty - (state - few) / watched) / holding))}"
+  note memory "$name" "{\"rate\": $((resident / (held + holding)))}"
+  stop
+}
+
+# ---- the questions
+
 make_database
 threads=(--threads "$share")
 celebrity="1 × $celebrity_watchers"
 for ((round = 1; round <= rounds; round++)); do
   echo "round $round of $rounds, after $SECONDS s; load $(cut -d' ' -f1-3 /proc/loadavg)" >&2
-  cut -d' ' -f1-3 /proc/loadavg >>"$work/loads"
-  "$bin/floor" --server-cpu "$share" --client-cpu 0 --json >>"$work/floor.jsonl"
+  if (($(wc -l <"$results/floor.jsonl") < round)); then
+    cut -d' ' -f1-3 /proc/loadavg >>"$results/loads"
+    "$bin/floor" --threads "$share" --server-cpu "$share" --client-cpu 0 --json >>"$results/floor.jsonl"
+  fi
   ask_both REGISTER registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}"
   ask_both SUBSCRIBE subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}"
   ask_both PUBLISH publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}"
@@ -340,13 +416,30 @@ for ((round = 1; round <= rounds; round++)); do
   done
   ask_both "100 × 100, one proxy" notifies "$patience" \
     fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy
+  if ((share > 1)); then
+    ask "100 × 100" one-shard notifies "$patience" \
+      fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
+    ask "100 × 100, one proxy" one-shard notifies "$patience" \
+      fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy
+  fi
+  for name in kamailio comsipl; do
+    ask_latency "half of its own rate" "$name" "$name"
+    ask_latency "half of Kamailio's rate" "$name" kamailio
+  done
 done
 
-# Once only, because they take long and differ by whole orders: very many subscriptions; Kamailio with its state in
-# PostgreSQL, which waits for the disk (durable) or not (relaxed); and one presentity that very many watch.
-round=$rounds
-ask_holding kamailio "$held"
-ask_holding comsipl "$held"
+# Once only, because they take long or differ by whole orders: the highest rates that hold; very many subscriptions; Kamailio
+# with its state in PostgreSQL, which waits for the disk (durable) or not (relaxed); one presentity that very many watch.
+round=1
+for name in kamailio comsipl; do
+  ask_capacity REGISTER "$name" register --users 10000 "${threads[@]}"
+  # All have to subscribe within a trial.
+  ask_capacity SUBSCRIBE "$name" subscribe --presentities 100 --watchers 10 "${threads[@]}"
+  ask_capacity PUBLISH "$name" publish --presentities 10000 "${threads[@]}"
+  ask_capacity "NOTIFY, 100 × 100" "$name" fanout --presentities 100 --watchers 100 "${threads[@]}"
+done
+ask_holding kamailio
+ask_holding comsipl
 for peer in "${databases[@]}"; do
   ask REGISTER "$peer" registers "$patience" register --users 10000 --duration "$seconds" "${threads[@]}"
   ask SUBSCRIBE "$peer" subscribes "$patience" \
@@ -360,22 +453,18 @@ ask_both "$celebrity" notifies "$celebrity_patience" \
 
 # ---- the report
 
-report=benches/REPORT.md
-if [[ $quick == yes ]]; then report=$work/REPORT.md; fi
-jq -rn --slurpfile results "$work/results.jsonl" --slurpfile floors "$work/floor.jsonl" \
-  --rawfile loads "$work/loads" --rawfile left_out "$work/left_out" \
-  --arg command "benches/peers/run.sh${1:+ $1}" \
-  --arg date "$(date -u '+%Y-%m-%d %H:%M UTC')" \
+if [[ $quick == yes ]]; then into=$work/report; fi
+jq -n --arg command "$command" --arg date "$(date -u '+%Y-%m-%d %H:%M UTC')" \
   --arg commit "$(git describe --always --dirty 2>/dev/null || echo unknown)" \
-  --arg cpu "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)" \
-  --arg kernel "$(uname -sr)" \
+  --arg cpu "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)" --arg kernel "$(uname -sr)" \
   --arg memory_gib "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)" \
   --arg processors "$processors" --arg server_cpus "$server_cpus" --arg load_cpus "$load_cpus" \
-  --arg share "$share" --arg kamailio_processes "$kamailio_processes" \
-  --arg kamailio_db_processes "$kamailio_db_processes" \
-  --arg socket_buffer_kib "$socket_buffer_kib" --arg held "$held" --arg rounds "$rounds" \
-  --arg seconds "$seconds" --arg celebrity "$celebrity" --arg took "$SECONDS" \
+  --argjson share "$share" --argjson kamailio_processes "$kamailio_processes" \
+  --argjson kamailio_db_processes "$kamailio_db_processes" --argjson socket_buffer_kib "$socket_buffer_kib" \
+  --argjson held "$held" --argjson holding "$holding" --argjson rounds "$rounds" --argjson seconds "$seconds" \
+  --argjson limit_ms "$limit_ms" --arg celebrity "$celebrity" \
   --arg kamailio "$(dpkg-query -W -f '${Version}' kamailio)" \
   --arg postgres "$("$postgres_bin/postgres" --version | sed 's/.*) //; s/ .*//')" \
-  -f benches/peers/report.jq >"$report"
-if [[ $quick == yes ]]; then cat "$report"; else echo "written: $report" >&2; fi
+  '$ARGS.named' >"$results/conditions.json"
+"$bin/report" "$results" "$into"
+if [[ $quick == yes ]]; then cat "$into/REPORT.md"; else echo "written: $into/REPORT.md, REPORT.html, plots" >&2; fi
