@@ -275,8 +275,10 @@ pub struct Report {
     pub audit: Option<Tally>,
     /// Whether the run as a whole is right: the audit passes and nothing was refused, given up or foreign.
     pub passed: bool,
-    /// What `passed` consists of.
+    /// What `passed` consists of; what the profile claims comes last.
     pub verdicts: Vec<Verdict>,
+    /// How many of the verdicts are about claims of the profile.
+    pub claims: usize,
     /// What the run says nothing about.
     pub unjudged: Vec<String>,
     /// The phases.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(20);
-/// How long no refusal has to come until the server is believed to listen.
+/// How long no refusal has to come to a probe.
 const QUIET: Duration = Duration::from_millis(50);
+/// How many probes have to go without a refusal until the server is believed to listen.
+const PROBES: u32 = 4;
 
 /// A server, killed at the end.
 #[derive(Debug)]
@@ -67,15 +69,16 @@ fn listens(target: SocketAddr) -> anyhow::Result<bool> {
     let socket = UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(QUIET))?;
-    // An empty line keeps a connection alive and is no request (RFC 5626 §3.5.1).
-    socket.send(b"\r\n\r\n")?;
-    match socket.recv(&mut [0; 16]) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+    for _ in 0..PROBES {
+        // An empty line keeps a connection alive and is no request (RFC 5626 §3.5.1). A refusal of the one before may
+        // come late on a busy machine.
+        let answered = socket.send(b"\r\n\r\n").and_then(|_| socket.recv(&mut [0; 16]));
+        if answered.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             std::thread::sleep(QUIET);
-            Ok(false)
+            return Ok(false);
         }
-        _ => Ok(true),
     }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -168,6 +168,10 @@ impl fmt::Display for Report {
                 Grouped(audit.missing_cseqs)
             )?;
         }
+        let claims = self.verdicts.iter().skip(self.verdicts.len() - self.claims);
+        for verdict in claims.filter(|verdict| verdict.passed) {
+            writeln!(f, "  SO          {}: {}", verdict.claim, verdict.found)?;
+        }
         for claim in &self.unjudged {
             writeln!(f, "  NOT JUDGED  {claim}")?;
         }

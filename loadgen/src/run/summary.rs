@@ -72,6 +72,7 @@ impl Conductor<'_> {
         let operations = measured.registered + measured.subscribed + measured.published;
         let series = self.series.into_points();
         let mut verdicts = verdicts(audit.as_ref(), &total, &self.phases);
+        let general = verdicts.len();
         let mut unjudged = Vec::new();
         let facts = Facts { phases: &self.phases, total, series: &series };
         for expect in &plan.expects {
@@ -114,6 +115,7 @@ impl Conductor<'_> {
             total,
             audit,
             passed: verdicts.iter().all(|verdict| verdict.passed),
+            claims: verdicts.len() - general,
             verdicts,
             unjudged,
             latencies: plan.latencies,

@@ -3,7 +3,7 @@
 use super::Size;
 use crate::agent::Op;
 use crate::clock::{Nanos, nanos};
-use crate::pace::Rate;
+use crate::pace::{Arrivals, Rate};
 use crate::scenario::contacts::Contacts;
 use crate::scenario::{Common, Ends, PerAgent, Phase, Work};
 use anyhow::{bail, ensure};
@@ -86,6 +86,8 @@ pub struct WorkText {
     pub op: OpText,
     /// The group that does it.
     pub who: String,
+    /// How they lie in time, if not as all works of the profile do.
+    pub arrivals: Option<Arrivals>,
     /// So many in a second.
     pub rate: Option<f64>,
     /// Each phone once in this time.
@@ -169,7 +171,8 @@ impl PhaseText {
                 OpText::Call => Op::Call,
                 OpText::Visit => Op::Visit,
             };
-            works.push(Work { amount, agents, ..common.work(op, rate) });
+            let arrivals = work.arrivals.unwrap_or(common.arrivals);
+            works.push(Work { amount, agents, arrivals, ..common.work(op, rate) });
         }
         let ends = self.settle.map_or(Ends::Done, |settle| Ends::Settled(nanos(settle.0)));
         ensure!(!works.is_empty() || self.settle.is_some(), "phase `{}` has nothing to do", self.name);
