@@ -177,6 +177,10 @@ impl NotifyHead<'_> {
 /// The first route's URI if it is a strict router's (no `lr`, RFC 3261 §12.2.1.1).
 fn strict_first_route(route_set: &[u8]) -> Option<&[u8]> {
     let first = crate::dialog::first_route(route_set)?;
+    // Nearly all say so at their end, and a look there is cheaper than reading the URI.
+    if first.ends_with(b";lr") && !first.contains(&b'?') {
+        return None;
+    }
     let uri = crate::uri::Uri::parse(first).ok()?;
     (!uri.lr()).then_some(first)
 }

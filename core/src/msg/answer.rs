@@ -1,5 +1,7 @@
 //! The answer that nearly every NOTIFY gets, read at a fraction of what the parser takes.
 
+use crate::header::scan::{TOKEN, skip};
+
 /// A 2xx to a NOTIFY that says nothing more; see [`plain_answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainAnswer<'a> {
@@ -52,7 +54,7 @@ pub(super) fn first_branch(bytes: &[u8]) -> Option<&[u8]> {
     loop {
         let param = from + memchr::memchr(b';', &line[from..])?;
         if let Some(branch) = line[param..].strip_prefix(b";branch=") {
-            let len = branch.iter().position(|byte| !is_token(*byte)).unwrap_or(branch.len());
+            let len = skip(branch, 0, TOKEN);
             let ends = len > 0 && matches!(branch.get(len), None | Some(b';'));
             return ends.then(|| &branch[..len]);
         }
@@ -88,12 +90,6 @@ fn is_harmless_content(line: &[u8]) -> bool {
         return true;
     }
     matches!(rest[9..].strip_prefix(b": 0\r\n"), Some([next, ..]) if !matches!(next, b' ' | b'\t'))
-}
-
-/// RFC 3261 §25.1 `token`.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
 }
 
 /// Makes a letter small.
