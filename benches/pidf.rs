@@ -1,5 +1,7 @@
 //! What does it cost to check a published presence document, and to compose those of one and of three devices?
 //!
+//! `publish` is what a PUBLISH of a user with one device takes: the document is read once, and composed of what was read.
+//!
 //! The documents are what phones send: a plain one of Linphone (489 bytes) and one with rich presence.
 
 use std::hint::black_box;
@@ -46,6 +48,16 @@ fn pidf(criterion: &mut Criterion) {
     let mut composer = Composer::default();
     group.bench_function("read", |bencher| bencher.iter(|| composer.read(black_box(LINPHONE.as_bytes()))));
     let (mut out, mut note) = (Vec::new(), Vec::new());
+    for (name, body) in [("publish", LINPHONE), ("publish rich", RICH)] {
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                composer.read(black_box(body.as_bytes())).expect("a legal document");
+                composer.keep(1, 1);
+                composer.finish(b"51234@10.0.0.27", &mut out, &mut note)
+            });
+        });
+    }
     for (name, bodies) in [
         ("compose 1 device", &[LINPHONE][..]),
         ("compose 1 rich device", &[RICH]),

@@ -463,10 +463,19 @@ impl<'a> Scanner<'a> {
     /// Where the part of a name in ASCII that begins at `at` ends.
     #[inline]
     fn skip_name(&self, mut at: usize) -> usize {
-        while self.class(at) & NAME != 0 {
+        loop {
+            // Names are letters, and now and then something else.
+            let others = !letters(self.word(at)) & repeat(0x80);
+            if others == 0 {
+                at += 8;
+                continue;
+            }
+            at += first(others);
+            if self.class(at) & NAME == 0 {
+                return at;
+            }
             at += 1;
         }
-        at
     }
 
     /// Where the white space that begins at `at` ends.
@@ -545,6 +554,16 @@ const fn below(word: u64, bound: u8) -> u64 {
     word.wrapping_sub(repeat(bound)) & !word & repeat(0x80)
 }
 
+/// The high bits of the bytes of `word` that are letters of ASCII are set, and nothing else.
+#[inline]
+const fn letters(word: u64) -> u64 {
+    // Seven bits and at most seven more stay within their byte.
+    let small = (word | repeat(b'a' ^ b'A')) & repeat(0x7f);
+    let from_a = small.wrapping_add(repeat(0x80 - b'a'));
+    let beyond_z = small.wrapping_add(repeat(0x7f - b'z'));
+    from_a & !beyond_z & !word & repeat(0x80)
+}
+
 /// Number of the byte whose high bit is the first that is set.
 #[inline]
 const fn first(bits: u64) -> usize {
@@ -591,4 +610,44 @@ const fn is_name_char(char: char) -> bool {
     is_name_start(char)
         || matches!(char,
             '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_searched_as_their_bytes_are() {
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            // Bytes beside those that are looked for, so that borrows and carries show.
+            let bytes: [u8; 8] = std::array::from_fn(|_| {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                let near = b"<>&\r\"'@AZ[`az{\0\x0e\x7f\x80\xff"[(seed >> 40) as usize % 19];
+                near.wrapping_add((seed >> 60) as u8 % 3).wrapping_sub(1)
+            });
+            let word = u64::from_le_bytes(bytes);
+            let place = |bits: u64| (bits != 0).then(|| first(bits));
+            for byte in [b'<', b'&', b'"', 0] {
+                assert_eq!(place(equal(word, byte)), bytes.iter().position(|&b| b == byte), "{bytes:x?}");
+            }
+            for bound in [1, 14, 32, 128] {
+                assert_eq!(place(below(word, bound)), bytes.iter().position(|&b| b < bound), "{bytes:x?}");
+            }
+            let expected = bytes.map(|b| u8::from(b.is_ascii_alphabetic()) << 7);
+            assert_eq!(letters(word), u64::from_le_bytes(expected), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn classes_are_those_of_xml() {
+        for byte in 0..=u8::MAX {
+            let class = CLASSES[usize::from(byte)];
+            let char = char::from(byte);
+            assert_eq!(class & NAME != 0, byte.is_ascii() && is_name_char(char), "{char:?}");
+            assert_eq!(class & NAME_START != 0, byte.is_ascii() && is_name_start(char), "{char:?}");
+            assert_eq!(class & SPACE != 0, is_space(byte), "{char:?}");
+            assert_eq!(class & HIGH != 0, !byte.is_ascii(), "{char:?}");
+        }
+    }
 }
