@@ -18,6 +18,8 @@ const TICK_SHIFT: u32 = 13;
 const BUCKETS: u32 = 256;
 /// Levels of the hierarchy.
 const LEVELS: u32 = 4;
+/// A tick that does not come.
+const NEVER: u64 = u64::MAX;
 /// Link value of a node that is in no list.
 const NONE: u32 = u32::MAX;
 /// Links from here on name buckets, below they name nodes. The bucket after the last level holds what is due.
@@ -50,6 +52,9 @@ pub struct Wheel {
     occupied: [[u64; 4]; LEVELS as usize],
     /// Ticks passed.
     current: u64,
+    /// No occupied bucket comes up before this tick. It may be too early, because cancelling leaves it as it is: most timers
+    /// are cancelled, and looking through the buckets for each would cost more than a look in vain now and then.
+    next_event: u64,
     armed: usize,
 }
 
@@ -65,6 +70,7 @@ impl Wheel {
             anchors,
             occupied: [[0; 4]; LEVELS as usize],
             current: now.0 >> TICK_SHIFT,
+            next_event: NEVER,
             armed: 0,
         }
     }
@@ -89,6 +95,9 @@ impl Wheel {
         if (id as usize) < self.nodes.len() && self.nodes[id as usize].next != NONE {
             self.unlink(id);
             self.armed -= 1;
+            if self.armed == 0 {
+                self.next_event = NEVER;
+            }
         }
     }
 
@@ -114,23 +123,25 @@ impl Wheel {
                 self.armed -= 1;
                 return Some(first);
             }
-            match self.next_event() {
-                Some(tick) if tick <= now_tick => self.step_to(tick),
-                _ => {
-                    self.current = self.current.max(now_tick);
-                    return None;
-                }
+            if self.next_event <= now_tick {
+                self.next_event = self.find_next_event();
             }
+            if self.next_event > now_tick {
+                self.current = self.current.max(now_tick);
+                return None;
+            }
+            self.step_to(self.next_event);
         }
     }
 
-    /// A moment at which the wheel wants `pop_due`: never later than the earliest timer. `None` when nothing is armed.
+    /// A moment at which the wheel wants `pop_due`: never later than the earliest timer. `None` when nothing is armed, as far as
+    /// was seen up to the moment named before.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         if self.node(DUE).next != DUE {
             return Some(Mono(0));
         }
-        self.next_event().map(|tick| Mono(tick << TICK_SHIFT))
+        (self.next_event != NEVER).then_some(Mono(self.next_event << TICK_SHIFT))
     }
 
     /// Goes to `tick`, whose buckets are due: upper levels move down, level 0 becomes due.
@@ -193,6 +204,8 @@ impl Wheel {
             0x1_0000..=0xff_ffff => 2,
             _ => 3,
         };
+        let comes_up = ((self.current + u64::from(distance)) >> (8 * level)) << (8 * level);
+        self.next_event = self.next_event.min(comes_up);
         let slot = (deadline >> (8 * level)) & 255;
         let bucket = BUCKET_BASE + level * BUCKETS + slot;
         let tail = self.node(bucket).prev;
@@ -217,17 +230,16 @@ impl Wheel {
         }
     }
 
-    /// The earliest tick at which an occupied bucket comes up.
-    fn next_event(&self) -> Option<u64> {
-        let mut earliest: Option<u64> = None;
+    /// The earliest tick at which an occupied bucket comes up, or [`NEVER`].
+    fn find_next_event(&self) -> u64 {
+        let mut earliest = NEVER;
         for level in 0..LEVELS {
             let position = self.current >> (8 * level);
             let slot = (position & 255) as u32;
             // A level-0 bucket at the present position is due now; an upper one there is a whole turn away.
             let nearest = u32::from(level > 0);
             if let Some(distance) = self.first_occupied(level, slot, nearest) {
-                let tick = (position + u64::from(distance)) << (8 * level);
-                earliest = Some(earliest.map_or(tick, |e| e.min(tick)));
+                earliest = earliest.min((position + u64::from(distance)) << (8 * level));
             }
         }
         earliest
