@@ -77,10 +77,10 @@ impl<'a> Uri<'a> {
     /// [`BadUri`] for white space, control characters, quotes or angle brackets, a missing or odd scheme, and for `sip`,
     /// `sips`, `pres` and `im` also for a bad escape in the user part, host, port or parameters.
     pub fn parse(raw: &'a [u8]) -> Result<Self, BadUri> {
-        if !scan::all(raw, scan::URI) {
+        if raw.is_empty() || scan::uri_end(raw, 0) != raw.len() {
             return Err(BadUri);
         }
-        let colon = memchr::memchr(b':', raw).ok_or(BadUri)?;
+        let colon = scan::position(raw, b':').ok_or(BadUri)?;
         let scheme = scheme(&raw[..colon])?;
         let opaque = &raw[colon + 1..];
         let mut uri = Self {
@@ -106,9 +106,9 @@ impl<'a> Uri<'a> {
     fn parse_hierarchy(&mut self) -> Result<(), BadUri> {
         let bytes = self.opaque;
         let mut at = 0;
-        if let Some(end) = memchr::memchr(b'@', bytes) {
+        if let Some(end) = scan::position(bytes, b'@') {
             let userinfo = &bytes[..end];
-            let user_end = memchr::memchr(b':', userinfo).unwrap_or(end);
+            let user_end = scan::position(userinfo, b':').unwrap_or(end);
             if user_end == 0 || !escapes_are_whole(userinfo) {
                 return Err(BadUri);
             }
@@ -117,7 +117,7 @@ impl<'a> Uri<'a> {
             at = end + 1;
         }
         let host_end = match bytes.get(at) {
-            Some(b'[') => at + memchr::memchr(b']', &bytes[at..]).ok_or(BadUri)? + 1,
+            Some(b'[') => at + scan::position(&bytes[at..], b']').ok_or(BadUri)? + 1,
             _ => skip(bytes, at, HOST),
         };
         self.host = Some(Host::parse(&bytes[at..host_end])?);
@@ -127,11 +127,14 @@ impl<'a> Uri<'a> {
             self.port = Some(scan::port(&bytes[at + 1..end]).map_err(|_| BadUri)?);
             at = end;
         }
-        let params_end = memchr::memchr(b'?', &bytes[at..]).map_or(bytes.len(), |len| at + len);
+        if at == bytes.len() {
+            return Ok(());
+        }
+        let params_end = scan::position(&bytes[at..], b'?').map_or(bytes.len(), |len| at + len);
         self.params = Params::parse_uri(&bytes[at..params_end]).map_err(|_| BadUri)?;
         self.headers = bytes.get(params_end + 1..);
         // `@` cannot stand unescaped behind the host; were it let pass, two readers could see two hosts.
-        if bytes[at..].contains(&b'@') {
+        if scan::position(&bytes[at..], b'@').is_some() {
             return Err(BadUri);
         }
         Ok(())
@@ -222,19 +225,23 @@ impl<'a> Host<'a> {
     /// # Errors
     /// [`BadUri`] when it is none of them; digits and dots alone must be an IPv4 address.
     pub fn parse(text: &'a [u8]) -> Result<Self, BadUri> {
-        let ascii = std::str::from_utf8(text).map_err(|_| BadUri)?;
-        if let Some(inner) = ascii.strip_prefix('[') {
-            let address = inner.strip_suffix(']').ok_or(BadUri)?;
+        if let Some(inner) = text.strip_prefix(b"[") {
+            let address = std::str::from_utf8(inner.strip_suffix(b"]").ok_or(BadUri)?).map_err(|_| BadUri)?;
             return address.parse().map(Self::V6).map_err(|_| BadUri);
         }
-        if let Ok(address) = ascii.parse() {
-            return Ok(Self::V4(address));
+        let mut before = b'.';
+        let mut digits_and_dots = true;
+        for &byte in text {
+            if !scan::is(byte, HOST) || (byte == b'.' && before == b'.') {
+                return Err(BadUri);
+            }
+            digits_and_dots &= byte == b'.' || byte.is_ascii_digit();
+            before = byte;
         }
-        let is_name = scan::all(text, HOST)
-            && text.iter().any(|byte| !byte.is_ascii_digit() && *byte != b'.')
-            && text[0] != b'.'
-            && !ascii.contains("..");
-        if is_name { Ok(Self::Name(text)) } else { Err(BadUri) }
+        match digits_and_dots {
+            true => scan::ipv4(text).map(Self::V4).ok_or(BadUri),
+            false => Ok(Self::Name(text)),
+        }
     }
 
     /// The address, unless it is a name.
@@ -280,9 +287,14 @@ fn scheme(name: &[u8]) -> Result<Scheme, BadUri> {
 
 /// Whether every `%` is followed by two hexadecimal digits.
 pub(crate) fn escapes_are_whole(text: &[u8]) -> bool {
-    memchr::memchr_iter(b'%', text).all(
-        |at| matches!(text.get(at + 1..at + 3), Some(digits) if digits.iter().all(u8::is_ascii_hexdigit)),
-    )
+    let mut at = 0;
+    while let Some(found) = scan::position(&text[at..], b'%') {
+        at += found + 1;
+        if !matches!(text.get(at..at + 2), Some(digits) if digits.iter().all(u8::is_ascii_hexdigit)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether letters in upper and lower case are the same.

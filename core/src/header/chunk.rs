@@ -1,82 +1,99 @@
 //! Looking at sixteen bytes at a time.
 //!
-//! Lines, names and the longer runs within values are found with these; a loop over single bytes takes about twice as
-//! long for a whole message, and so does a call of `memchr` for each line, as lines are short.
-//!
-//! A *mark* is the highest bit of a byte in a word, set where the byte is one that is looked for. Marks are exact: no
-//! carry crosses from one byte into the next.
+//! Lines, names and the longer runs within values are found with these; a loop over single bytes takes some times as long
+//! for a whole message, and so does a call of `memchr` for each line, as lines are short.
+
+use std::ops::BitOr;
+
+use wide::u8x16;
 
 /// Bytes that are looked at together.
 const CHUNK: usize = 16;
 
-/// One of these in each byte makes a number for each byte.
-const ONES: u64 = u64::from_le_bytes([1; 8]);
+/// Sixteen bytes, in one register of the processor.
+#[derive(Clone, Copy)]
+pub(crate) struct Block(u8x16);
 
-/// The highest bit of each byte.
-const HIGHS: u64 = ONES << 7;
+/// Some of the bytes of a block: all bits of those, none of the others.
+#[derive(Clone, Copy)]
+pub(crate) struct Marks(u8x16);
 
-/// Marks the bytes of `word` that are `byte`.
+/// Marks the bytes that are `byte`.
 #[inline(always)]
-pub(crate) const fn equal(word: u64, byte: u8) -> u64 {
-    let difference = word ^ (ONES * byte as u64);
-    !(((difference & !HIGHS) + !HIGHS) | difference) & HIGHS
+pub(crate) fn equal(block: Block, byte: u8) -> Marks {
+    Marks(block.0.simd_eq(u8x16::splat(byte)))
 }
 
-/// Marks the bytes of `word` below `limit`, which is at most 0x80.
+/// Marks the bytes below `limit`, which is 1 at least.
 #[inline(always)]
-pub(crate) const fn below(word: u64, limit: u8) -> u64 {
-    !(((word & !HIGHS) + ONES * (0x80 - limit) as u64) | word) & HIGHS
+pub(crate) fn below(block: Block, limit: u8) -> Marks {
+    Marks(block.0.min(u8x16::splat(limit - 1)).simd_eq(block.0))
 }
 
-/// The first position of a mark in `chunk`, or its length if there is none.
+impl BitOr for Marks {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Marks {
+    /// The first mark from position `from` on (at most [`CHUNK`]), counted from there; at least `CHUNK` if there is none.
+    #[inline(always)]
+    fn first_from(self, from: usize) -> usize {
+        // One bit a byte; the one that stands for "none" is so far up that shifting does not bring it among them.
+        let bits = u64::from(self.0.to_bitmask()) | 1 << (2 * CHUNK);
+        (bits >> from).trailing_zeros() as usize
+    }
+}
+
+/// The first position of a mark in `chunk`, or at least its length if there is none.
 #[inline(always)]
-pub(crate) fn first(chunk: &[u8; CHUNK], marks: impl Fn(u64) -> u64) -> usize {
-    let (low, high) = halves(chunk);
-    position(marks(low), marks(high))
+pub(crate) fn first(chunk: &[u8; CHUNK], marks: impl Fn(Block) -> Marks) -> usize {
+    marks(Block(u8x16::new(*chunk))).first_from(0)
 }
 
 /// The first position of a mark in `bytes` from `at` on, or the end if there is none.
 #[inline(always)]
-pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(u64) -> u64) -> usize {
+pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(Block) -> Marks) -> usize {
     let mut at = at;
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        let (low, high) = halves(chunk);
-        let (low, high) = (marks(low), marks(high));
-        if low | high != 0 {
-            return at + position(low, high);
+        let found = first(chunk, &marks);
+        if found < CHUNK {
+            return at + found;
         }
         at += CHUNK;
     }
     if at >= bytes.len() {
         return bytes.len();
     }
-    match bytes.last_chunk() {
+    let found = match bytes.last_chunk::<CHUNK>() {
         // The last sixteen bytes are looked at together, and the marks in front of `at` dropped.
         Some(chunk) => {
-            let (low, high) = halves(chunk);
-            let seen = CHUNK - (bytes.len() - at);
-            let marks = (u128::from(marks(low)) | u128::from(marks(high)) << 64) >> (8 * seen);
-            (at + marks.trailing_zeros() as usize / 8).min(bytes.len())
+            let marks = marks(Block(u8x16::new(*chunk)));
+            marks.first_from(CHUNK - (bytes.len() - at))
         }
-        None => {
-            let is_marked = |byte: &u8| marks(u64::from(*byte)) & 0x80 != 0;
-            bytes[at..].iter().position(is_marked).map_or(bytes.len(), |found| at + found)
-        }
+        None => marks(Block(u8x16::new(short(&bytes[at..]).to_le_bytes()))).first_from(0),
+    };
+    (at + found).min(bytes.len())
+}
+
+/// At most sixteen bytes, zeros behind them.
+#[inline(always)]
+fn short(bytes: &[u8]) -> u128 {
+    let len = bytes.len();
+    if let (Some(low), Some(high)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u128::from(u64::from_le_bytes(*low))
+            | u128::from(u64::from_le_bytes(*high)) << (8 * (len - 8));
     }
-}
-
-/// The chunk as two little-endian words.
-#[inline(always)]
-fn halves(chunk: &[u8; CHUNK]) -> (u64, u64) {
-    let all = u128::from_le_bytes(*chunk);
-    (all as u64, (all >> 64) as u64)
-}
-
-/// The position of the lowest mark in two words of marks.
-#[inline(always)]
-fn position(low: u64, high: u64) -> usize {
-    let bit = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
-    bit as usize / 8
+    if let (Some(low), Some(high)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return u128::from(u32::from_le_bytes(*low))
+            | u128::from(u32::from_le_bytes(*high)) << (8 * (len - 4));
+    }
+    let byte = |at: usize| bytes.get(at).map_or(0, |&byte| u128::from(byte) << (8 * at));
+    byte(0) | byte(1) | byte(2)
 }
 
 #[cfg(test)]
@@ -89,16 +106,27 @@ mod tests {
             for neighbour in
                 [0, 1, b'\r', b':', b';', 0x7f, 0x80, 0xff, byte.wrapping_sub(1), byte.wrapping_add(1)]
             {
-                let word =
-                    u64::from_le_bytes([byte, neighbour, byte, neighbour, neighbour, byte, byte, neighbour]);
-                let expected = |is: fn(u8) -> bool| {
-                    let mark = |byte| if is(byte) { 0x80 } else { 0 };
-                    u64::from_le_bytes(word.to_le_bytes().map(mark))
+                let bytes: [u8; CHUNK] =
+                    std::array::from_fn(|i| if [0, 2, 5, 6, 9, 15].contains(&i) { byte } else { neighbour });
+                let block = Block(u8x16::new(bytes));
+                let check = |marks: Marks, is: fn(u8) -> bool| {
+                    for from in 0..=CHUNK {
+                        let found = marks.first_from(from);
+                        match bytes[from..].iter().position(|&byte| is(byte)) {
+                            Some(expected) => assert_eq!(found, expected, "{bytes:?} {from}"),
+                            None => {
+                                assert!(found >= CHUNK - from && from + found >= CHUNK, "{bytes:?} {from}")
+                            }
+                        }
+                    }
                 };
-                assert_eq!(equal(word, b':'), expected(|byte| byte == b':'), "{word:016x}");
-                assert_eq!(equal(word, 0), expected(|byte| byte == 0), "{word:016x}");
-                assert_eq!(below(word, b'!'), expected(|byte| byte < b'!'), "{word:016x}");
-                assert_eq!(below(word, 14), expected(|byte| byte < 14), "{word:016x}");
+                check(equal(block, b':'), |byte| byte == b':');
+                check(equal(block, 0), |byte| byte == 0);
+                check(equal(block, 0xff), |byte| byte == 0xff);
+                check(below(block, b'!'), |byte| byte < b'!');
+                check(below(block, 14), |byte| byte < 14);
+                check(below(block, 1), |byte| byte == 0);
+                check(equal(block, b';') | below(block, 14), |byte| byte == b';' || byte < 14);
             }
         }
     }

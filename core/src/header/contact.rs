@@ -44,16 +44,13 @@ impl<'a> Contact<'a> {
     /// (RFC 3261 §20.10).
     #[must_use]
     pub fn expires(&self) -> Option<Result<u32, BadValue>> {
-        match self.param("expires")? {
-            Some(value) => Some(number_saturating(value)),
-            None => Some(Err(BadValue)),
-        }
+        Some(self.param("expires")?.and_then(seconds).ok_or(BadValue))
     }
 
     /// The `q` parameter in thousandths; `None` when absent or malformed.
     #[must_use]
     pub fn q(&self) -> Option<u16> {
-        thousandths(self.param("q")??).ok()
+        preference(self.param("q")??)
     }
 
     /// A parameter: `None` if it is not there, `Some(None)` if it has no value.
@@ -76,6 +73,18 @@ impl<'a> Iterator for Contacts<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next().map(Contact::parse)
     }
+}
+
+/// The value of an `expires` parameter (RFC 3261 §20.10): seconds, beyond `u32` saturated; `None` if it is malformed.
+#[must_use]
+pub fn seconds(value: &[u8]) -> Option<u32> {
+    number_saturating(value).ok()
+}
+
+/// The value of a `q` parameter (RFC 3261 §20.10) in thousandths; `None` if it is malformed.
+#[must_use]
+pub fn preference(value: &[u8]) -> Option<u16> {
+    thousandths(value).ok()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub(crate) struct Line {
     pub value_end: usize,
     /// Start of the next line.
     pub next: usize,
+    /// Whether there is a fold in it.
+    pub folded: bool,
 }
 
 impl Line {
@@ -25,14 +27,16 @@ impl Line {
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
         // The end is looked for from the start of the line, not from the colon, so that neither waits for the other.
-        let (mut end, next) = folded_end(bytes, at)?;
+        let first_end = line_end(bytes, at)?;
+        let (mut end, next) = after_folds(bytes, first_end)?;
+        let folded = end != first_end;
         let (name, name_end, value_at) = header_name(bytes, at, end)?;
         let value_start = skip_space(bytes, value_at).min(end);
         // Only white space is left below `!` here: other control characters keep their place at the end of a value.
         while end > value_start && bytes[end - 1] < b'!' && is(bytes[end - 1], WS) {
             end -= 1;
         }
-        Ok(Self { name, name_end, value_start, value_end: end, next })
+        Ok(Self { name, name_end, value_start, value_end: end, next, folded })
     }
 }
 
@@ -55,7 +59,13 @@ pub(crate) fn line_end(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
 /// The position of the CRLF that ends the value from `at` on, folds passed over, and the start of the next line.
 #[inline(always)]
 pub(crate) fn folded_end(bytes: &[u8], at: usize) -> Result<(usize, usize), Malformed> {
-    let mut end = line_end(bytes, at)?;
+    let end = line_end(bytes, at)?;
+    after_folds(bytes, end)
+}
+
+/// [`folded_end`] for a value whose first line ends at `end`.
+#[inline(always)]
+fn after_folds(bytes: &[u8], mut end: usize) -> Result<(usize, usize), Malformed> {
     while let Some(b' ' | b'\t') = bytes.get(end + 2) {
         end = line_end(bytes, end + 3)?;
     }

@@ -131,7 +131,8 @@ impl<'a> Accept<'a> {
     /// [`Self::is_present`] first.
     #[must_use]
     pub fn allows(&self, media_type: &str) -> bool {
-        self.q(media_type) > 0
+        // The usual one, alone on its line, is not taken apart. Whatever else is accepted, nothing is more specific.
+        self.values.first_line() == Some(media_type.as_bytes()) || self.q(media_type) > 0
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parameters of a header value or of a URI: `;name=value;flag` (RFC 3261 §7.3.1, §25.1 `generic-param`).
 
 use super::BadValue;
-use super::scan::{TOKEN, quoted_end, skip, skip_space, value_end};
+use super::scan::{TOKEN, position, quoted_end, skip, skip_space, value_end};
 
 /// Parameters as they stand in the message, beginning at the first `;` (or empty).
 ///
@@ -26,11 +26,24 @@ impl<'a> Params<'a> {
         };
         // `paramchar` (RFC 3261 §25.1) holds `[ ] / : & + $` beside the token characters; what stands before `=` is a
         // name to us only if it is a token.
-        let is_param = |param: &[u8]| {
-            let name = &param[..memchr::memchr(b'=', param).unwrap_or(param.len())];
-            super::scan::all(name, TOKEN) && !param.contains(&b',')
-        };
-        if rest.split(|&byte| byte == b';').all(is_param) { Ok(Self(raw)) } else { Err(BadValue) }
+        if position(raw, b',').is_some() {
+            return Err(BadValue);
+        }
+        let mut rest = rest;
+        loop {
+            let name = skip(rest, 0, TOKEN);
+            let end = match rest.get(name) {
+                _ if name == 0 => return Err(BadValue),
+                None => return Ok(Self(raw)),
+                Some(b';') => name,
+                Some(b'=') => match position(&rest[name..], b';') {
+                    Some(len) => name + len,
+                    None => return Ok(Self(raw)),
+                },
+                Some(_) => return Err(BadValue),
+            };
+            rest = &rest[end + 1..];
+        }
     }
 
     /// The bytes in the message.
@@ -62,6 +75,31 @@ impl<'a> Params<'a> {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
+    }
+
+    /// The parameters with these names, in one pass; each as [`Self::get`] gives it.
+    #[must_use]
+    #[inline]
+    pub fn find<const N: usize>(&self, names: [&str; N]) -> [Option<Option<&'a [u8]>>; N] {
+        let mut found = [None; N];
+        for param in self.iter() {
+            for (name, found) in names.iter().zip(&mut found) {
+                if found.is_none()
+                    && param.name.len() == name.len()
+                    && param.name.eq_ignore_ascii_case(name.as_bytes())
+                {
+                    *found = Some(param.value);
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes a list that was [parsed](Self::parse) before it was stored. Should it be none after all, it ends where it stops
+    /// being one.
+    #[must_use]
+    pub const fn parsed_before(raw: &'a [u8]) -> Self {
+        Self(raw)
     }
 
     /// All parameters in order.
@@ -200,6 +238,8 @@ mod tests {
         assert_eq!(params.value("x"), Some(&b"\"a;b=\\\"c\""[..]));
         assert_eq!(params.get("b"), None);
         assert_eq!(params.iter().count(), 3);
+        let both = params.find(["rport", "b", "x", "branch"]);
+        assert_eq!(both, [Some(None), None, params.get("x"), params.get("branch")]);
     }
 
     #[test]

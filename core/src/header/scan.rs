@@ -3,6 +3,8 @@
 //! Every function takes the whole slice and a position and never reads past the end. The message parser has already
 //! made sure that CR and LF occur in a header value only as part of a fold, so here they are white space like any other.
 
+use std::net::Ipv4Addr;
+
 use super::BadValue;
 use super::chunk::{below, equal, find};
 
@@ -10,8 +12,6 @@ use super::chunk::{below, equal, find};
 pub(crate) const TOKEN: u8 = 1;
 /// White space inside a header value: space, tab, and the CR LF of a fold.
 pub(crate) const WS: u8 = 2;
-/// A character that may stand in a URI between angle brackets; bytes from 0x80 up are let through.
-pub(crate) const URI: u8 = 4;
 /// A character of a host name; `_` is not in the grammar but in the field.
 pub(crate) const HOST: u8 = 8;
 /// A decimal digit.
@@ -31,9 +31,6 @@ const fn classes() -> [u8; 256] {
         }
         if in_set(b, b" \t\r\n") {
             class |= WS;
-        }
-        if b > b' ' && b != 0x7f && !in_set(b, b"\"<>") {
-            class |= URI;
         }
         if b.is_ascii_alphanumeric() || in_set(b, b"-._") {
             class |= HOST;
@@ -115,6 +112,41 @@ pub(crate) fn bare_end(bytes: &[u8], at: usize) -> usize {
 #[inline]
 pub(crate) fn bracket_end(bytes: &[u8], at: usize) -> usize {
     find(bytes, at, |word| below(word, b'!') | equal(word, b'>'))
+}
+
+/// The first position from `at` on whose byte may not stand in a URI, or the end; bytes from 0x80 up are let through.
+#[inline]
+pub(crate) fn uri_end(bytes: &[u8], at: usize) -> usize {
+    find(bytes, at, |block| {
+        below(block, b'!') | equal(block, b'"') | equal(block, b'<') | equal(block, b'>') | equal(block, 0x7f)
+    })
+}
+
+/// The first position of `byte`.
+#[inline]
+pub(crate) fn position(bytes: &[u8], byte: u8) -> Option<usize> {
+    let at = find(bytes, 0, |block| equal(block, byte));
+    (at < bytes.len()).then_some(at)
+}
+
+/// The IPv4 address that `bytes` are: four numbers without leading zeros, dots between them, as
+/// [`std::net::Ipv4Addr`] reads it.
+pub(crate) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut rest = bytes;
+    for (n, octet) in octets.iter_mut().enumerate() {
+        if n > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+        let value = rest[..digits].iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
+        if digits == 0 || (digits > 1 && rest[0] == b'0') {
+            return None;
+        }
+        *octet = u8::try_from(value).ok()?;
+        rest = &rest[digits..];
+    }
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
 }
 
 /// Whether all of `bytes`, at least one, are of `class`.
@@ -233,6 +265,32 @@ mod tests {
         assert_eq!(element_end(list, 0), 22);
         assert_eq!(element_end(b"\"open, quote", 0), 12);
         assert_eq!(element_end(b"<open, bracket", 0), 14);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_library_reads_them() {
+        for text in [
+            "1.2.3.4",
+            "255.255.255.255",
+            "0.0.0.0",
+            "256.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.",
+            ".1.2.3",
+            "1..2.3",
+            "1.2.3.4 ",
+            "",
+            "1.2.3.400",
+            "1.2.3.4000",
+            "00.0.0.0",
+            "99999999999.1.1.1",
+            "a.b.c.d",
+            "1.2.3.4.",
+        ] {
+            assert_eq!(ipv4(text.as_bytes()), text.parse().ok(), "{text}");
+        }
     }
 
     #[test]

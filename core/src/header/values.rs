@@ -115,6 +115,11 @@ impl<'a> Values<'a> {
     pub(crate) const fn new(lines: Lines<'a>) -> Self {
         Self { lines, rest: &[] }
     }
+
+    /// The first line, as long as no value was taken.
+    pub(crate) const fn first_line(&self) -> Option<&'a [u8]> {
+        self.lines.first
+    }
 }
 
 impl<'a> Iterator for Values<'a> {

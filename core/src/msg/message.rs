@@ -48,6 +48,8 @@ pub struct Message<'a> {
     pub(super) content_length: Option<u32>,
     /// Start of the first header line.
     pub(super) headers_at: u16,
+    /// Whether there is a fold in any header line: a value without one has no CR and no LF.
+    pub(super) folded: bool,
     pub(super) index: Index,
 }
 

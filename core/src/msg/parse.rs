@@ -33,10 +33,11 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     at = headers_at;
 
     let mut index = Index::new();
-    let mut count = 0;
+    let (mut count, mut folded) = (0, false);
     while !is_empty_line(bytes, at).map_err(bad)? {
         let line = Line::read(bytes, at).map_err(bad)?;
         count += 1;
+        folded |= line.folded;
         if count > HEADERS_MAX {
             return Err(bad(Malformed::TooManyHeaders));
         }
@@ -90,6 +91,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
         max_forwards,
         content_length,
         headers_at,
+        folded,
         index,
     })
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::write::{Writer, push_number, push_unfolded};
 use super::{Message, Partial};
-use crate::header::scan::{TOKEN, skip, trim};
+use crate::header::scan::{TOKEN, ipv4, skip, trim};
 use crate::header::{HeaderName, Rport, Via};
 
 /// Writes the beginning of a response to `request` that came from `source`: status line, all Vias, From, To, Call-ID
@@ -22,21 +22,40 @@ pub fn respond<'v>(
     source: SocketAddr,
 ) -> Writer<'v> {
     Writer::new(out).status_line(code, reason);
+    let folds = request.folded;
     let mut top = Some(request.via());
     for line in request.via_lines() {
-        push_via_line(out, line, top.take(), source);
+        push_via_line(out, line, top.take(), source, folds);
     }
-    let mut writer = Writer::new(out);
-    writer.header("From", request.from().raw());
-    match to_tag {
-        Some(tag) if request.to().tag().is_none() => {
-            writer.header_parts("To", &[request.to().raw(), b";tag=", tag])
-        }
-        _ => writer.header("To", request.to().raw()),
-    };
-    writer.header("Call-ID", request.call_id());
-    writer.cseq_text(request.cseq().number, request.cseq().method_text);
-    writer
+    out.extend_from_slice(b"From: ");
+    push(out, request.from().raw(), folds);
+    out.extend_from_slice(b"\r\nTo: ");
+    push(out, request.to().raw(), folds);
+    if let Some(tag) = to_tag
+        && request.to().tag().is_none()
+    {
+        out.extend_from_slice(b";tag=");
+        push_unfolded(out, tag);
+    }
+    out.extend_from_slice(b"\r\nCall-ID: ");
+    push(out, request.call_id(), folds);
+    let cseq = request.cseq();
+    out.extend_from_slice(b"\r\nCSeq: ");
+    push_number(out, u64::from(cseq.number));
+    out.push(b' ');
+    out.extend_from_slice(cseq.method_text);
+    out.extend_from_slice(b"\r\n");
+    Writer::new(out)
+}
+
+/// Appends a value of a request; without `folds` it has no line break.
+#[inline]
+fn push(out: &mut Vec<u8>, value: &[u8], folds: bool) {
+    if folds {
+        push_unfolded(out, value);
+    } else {
+        out.extend_from_slice(value);
+    }
 }
 
 /// Writes a complete response without body to a request that could not be parsed, and tells whether it did: nothing is
@@ -52,7 +71,7 @@ pub fn respond_malformed(
     Writer::new(out).status_line(code, reason);
     let mut top = Some(&repeated.via);
     for (_, value) in raw_lines(repeated.head).filter(|(name, _)| *name == HeaderName::Via) {
-        push_via_line(out, value, top.take(), source);
+        push_via_line(out, value, top.take(), source, true);
     }
     let mut writer = Writer::new(out);
     writer.header("From", repeated.from);
@@ -78,34 +97,22 @@ pub fn response_destination(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
     }
 }
 
-impl Writer<'_> {
-    /// `CSeq: number METHOD` with a method we may not know.
-    fn cseq_text(&mut self, number: u32, method: &[u8]) {
-        let out = self.buffer();
-        out.extend_from_slice(b"CSeq: ");
-        push_number(out, u64::from(number));
-        out.push(b' ');
-        out.extend_from_slice(method);
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
 /// Writes one Via line. If its first value is the top Via, that is completed from `source`.
-fn push_via_line(out: &mut Vec<u8>, line: &[u8], top: Option<&Via<'_>>, source: SocketAddr) {
+fn push_via_line(out: &mut Vec<u8>, line: &[u8], top: Option<&Via<'_>>, source: SocketAddr, folds: bool) {
     out.extend_from_slice(b"Via: ");
     match top {
-        None => push_unfolded(out, line),
+        None => push(out, line, folds),
         Some(via) => {
-            push_top_via(out, via, source);
-            push_unfolded(out, &line[via.raw().len()..]);
+            push_top_via(out, via, source, folds);
+            push(out, &line[via.raw().len()..], folds);
         }
     }
     out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the top Via with `received` and `rport` as the server's transport must set them.
-fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
-    push_unfolded(out, via.head());
+fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr, folds: bool) {
+    push(out, via.head(), folds);
     let asked = via.rport() != Rport::Absent;
     for param in via.params() {
         if param.name.eq_ignore_ascii_case(b"received") || param.name.eq_ignore_ascii_case(b"rport") {
@@ -115,13 +122,14 @@ fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
         out.extend_from_slice(param.name);
         if let Some(value) = param.value {
             out.push(b'=');
-            push_unfolded(out, value);
+            push(out, value, folds);
         }
     }
     // RFC 3261 §18.2.1: `received` is added when the host of sent-by is a name or another address than the source's;
     // RFC 3581 §4: with `rport` it is added always.
     if asked || host_ip(via.host()) != Some(source.ip()) {
-        write!(out, ";received={}", source.ip()).expect("a Vec takes all that is written");
+        out.extend_from_slice(b";received=");
+        push_ip(out, source.ip());
     }
     if asked {
         out.extend_from_slice(b";rport=");
@@ -129,12 +137,26 @@ fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr) {
     }
 }
 
+/// Appends an address, an IPv6 one without brackets.
+fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (n, octet) in ip.octets().into_iter().enumerate() {
+                if n > 0 {
+                    out.push(b'.');
+                }
+                push_number(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(ip) => write!(out, "{ip}").expect("a Vec takes all that is written"),
+    }
+}
+
 /// The address that `host` is, if it is one.
 fn host_ip(host: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(host).ok()?;
-    match text.strip_prefix('[') {
-        Some(text) => text.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
-        None => text.parse().ok().map(IpAddr::V4),
+    match host.strip_prefix(b"[") {
+        Some(text) => std::str::from_utf8(text.strip_suffix(b"]")?).ok()?.parse().ok().map(IpAddr::V6),
+        None => ipv4(host).map(IpAddr::V4),
     }
 }
 

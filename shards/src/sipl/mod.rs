@@ -1,6 +1,7 @@
 //! SIPL, the front service: takes REGISTER, PUBLISH and SUBSCRIBE, and answers whatever else comes.
 
 mod compose;
+mod date;
 mod options;
 mod publish;
 mod register;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use comsipl_core::header::HeaderName;
+use comsipl_core::header::{HeaderName, Params, preference, seconds};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::msg::Contact;
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
@@ -10,6 +10,7 @@ use comsipl_core::token::push_number;
 use comsipl_core::{AorKey, Refusal};
 use smallvec::SmallVec;
 
+use super::date::push_date;
 use super::full;
 use super::publish::expires_at_mono;
 use crate::presentities::Binding;
@@ -80,15 +81,17 @@ impl Shard {
             match contact {
                 Contact::Star => star = true,
                 Contact::Addr { name_addr, params: parameters } => {
+                    let named = parameters.find(["expires", "+sip.instance", "reg-id", "q"]);
+                    let [expires, instance, reg_id, q] = named;
                     wishes.push(ContactWish {
                         contact: name_addr.uri(),
                         // A malformed value counts as 3600 (RFC 3261 §20.10).
-                        expires_secs: contact.expires().map(|secs| secs.unwrap_or(3600)),
-                        instance: contact.param("+sip.instance").flatten().unwrap_or_default(),
-                        reg_id: contact.param("reg-id").flatten().and_then(number).unwrap_or(0),
+                        expires_secs: expires.map(|secs| secs.and_then(seconds).unwrap_or(3600)),
+                        instance: instance.flatten().unwrap_or_default(),
+                        reg_id: reg_id.flatten().and_then(number).unwrap_or(0),
                     });
                     params.push(parameters.raw());
-                    qs.push(contact.q().unwrap_or(1000));
+                    qs.push(q.flatten().and_then(preference).unwrap_or(1000));
                 }
             }
         }
@@ -315,35 +318,18 @@ fn push_contact(stored: &StoredBindingRecord<'_>, left_secs: u32, out: &mut Vec<
     out.extend_from_slice(stored.contact);
     out.extend_from_slice(b">;expires=");
     push_number(out, u64::from(left_secs));
-    if let Ok(params) = comsipl_core::header::Params::parse(stored.params) {
-        for param in params.iter() {
-            if param.name.eq_ignore_ascii_case(b"expires") {
-                continue;
-            }
-            out.push(b';');
-            out.extend_from_slice(param.name);
-            if let Some(value) = param.value {
-                out.push(b'=');
-                out.extend_from_slice(value);
-            }
+    for param in Params::parsed_before(stored.params).iter() {
+        if param.name.eq_ignore_ascii_case(b"expires") {
+            continue;
+        }
+        out.push(b';');
+        out.extend_from_slice(param.name);
+        if let Some(value) = param.value {
+            out.push(b'=');
+            out.extend_from_slice(value);
         }
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// `Date` (RFC 3261 §20.17, the RFC 1123 form): phones without a clock set theirs by it.
-fn push_date(unix_secs: u64, out: &mut Vec<u8>) {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let Ok(time) = jiff::Timestamp::from_second(unix_secs.cast_signed()) else { return };
-    let civil = time.to_zoned(jiff::tz::TimeZone::UTC);
-    let day = DAYS[(unix_secs / 86_400 % 7) as usize];
-    let month = MONTHS[usize::from(civil.month().unsigned_abs()) - 1];
-    use std::io::Write as _;
-    let (d, y, h, m, s) = (civil.day(), civil.year(), civil.hour(), civil.minute(), civil.second());
-    write!(out, "Date: {day}, {d:02} {month} {y} {h:02}:{m:02}:{s:02} GMT\r\n")
-        .expect("a Vec takes everything");
 }
 
 /// A small decimal number.
