@@ -32,7 +32,7 @@ pub fn run_below(operation: &Operation) {
 pub fn count(operation: &'static Operation) -> anyhow::Result<Count> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("callgrind.out");
-    let (done, processor) = run(operation, &file, &[])?;
+    let (done, processor) = run(operation, &file)?;
     let text = std::fs::read_to_string(&file).context("callgrind leaves no file")?;
     let total: u64 = text
         .lines()
@@ -49,11 +49,12 @@ pub fn count(operation: &'static Operation) -> anyhow::Result<Count> {
 /// # Errors
 /// As [`count`], or the operation is not done.
 pub fn profile(operation: &'static Operation) -> anyhow::Result<String> {
-    let file = format!("callgrind.out.{}", operation.name);
-    let (done, _) = run(operation, Path::new(&file), &[])?;
+    let file = env::temp_dir().join(format!("callgrind.out.{}", operation.name));
+    let (done, _) = run(operation, &file)?;
     let list = |inclusive: &str| -> anyhow::Result<Vec<Line>> {
         let output = Command::new("callgrind_annotate")
-            .args(["--auto=no", "--show-percs=no", "--threshold=100", inclusive, &file])
+            .args(["--auto=no", "--show-percs=no", "--threshold=100", inclusive])
+            .arg(&file)
             .output()
             .context("callgrind_annotate, which comes with valgrind")?;
         Ok(checked(output, "callgrind_annotate")?.lines().filter_map(Line::parse).collect())
@@ -62,11 +63,12 @@ pub fn profile(operation: &'static Operation) -> anyhow::Result<String> {
     let inclusive = list("--inclusive=yes")?;
     let engine = inclusive.iter().filter(|line| !HARNESS.iter().any(|name| line.function.contains(name)));
     Ok(format!(
-        "instructions of {}, the mean of {done}; {file} stays, for kcachegrind and callgrind_annotate\n\n\
+        "instructions of {}, the mean of {done}; {} stays, for kcachegrind and callgrind_annotate\n\n\
          by function, with what is inlined into it\n{}\n\
          by source file, wherever it is inlined\n{}\n\
          by function and source file, with what they call\n{}",
         operation.name,
+        file.display(),
         top(own.iter().map(|line| (line.function.clone(), line.instructions)), done),
         top(own.iter().map(|line| (line.file.clone(), line.instructions)), done),
         top(engine.map(|line| (format!("{} ({})", line.function, line.file), line.instructions)), done),
@@ -106,12 +108,11 @@ fn short(file: &str) -> String {
 }
 
 /// Runs this program below callgrind: how often the operation was done, and the processor.
-fn run(operation: &Operation, file: &Path, arguments: &[&str]) -> anyhow::Result<(u64, String)> {
+fn run(operation: &Operation, file: &Path) -> anyhow::Result<(u64, String)> {
     let output = Command::new("valgrind")
         .args(["--quiet", "--tool=callgrind", "--collect-atstart=no"])
         .arg(format!("--toggle-collect={ENGINE_WORK}"))
         .arg(format!("--callgrind-out-file={}", file.display()))
-        .args(arguments)
         .arg(env::current_exe()?)
         .args(["--run", operation.name])
         .output()

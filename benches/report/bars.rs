@@ -26,6 +26,13 @@ pub struct Pair {
     pub comsipl: Option<f64>,
 }
 
+impl Pair {
+    /// Whether there is nothing to show.
+    pub const fn is_empty(&self) -> bool {
+        self.kamailio.is_none() && self.comsipl.is_none()
+    }
+}
+
 impl Bars {
     /// The picture.
     pub fn svg(&self) -> String {

@@ -88,7 +88,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}\
 body{margin:0;background:var(--ground);color:var(--ink);\
 font:15px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}\
-main{max-width:980px;margin:0 auto;padding:28px 20px 60px}h1{font-size:28px;margin:0 0 8px}\
+main{max-width:1060px;margin:0 auto;padding:28px 20px 60px}h1{font-size:28px;margin:0 0 8px}\
 h2{font-size:19px;margin:38px 0 6px}p,ul{margin:8px 0}li{margin:3px 0}a{color:var(--link)}\
 code{background:var(--tint);padding:1px 5px;border-radius:4px;font-size:13px}\
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums;margin:10px 0}\

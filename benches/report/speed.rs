@@ -28,8 +28,9 @@ pub fn processor_time(results: &Results) -> Vec<Block> {
             times(us("kamailio"), us("comsipl")),
             least.map_or_else(String::new, |least| times(us("comsipl"), Some(least))),
         ]);
-        if question != "strangers" {
-            pairs.push(Pair { name, kamailio: us("kamailio"), comsipl: us("comsipl") });
+        let pair = Pair { name, kamailio: us("kamailio"), comsipl: us("comsipl") };
+        if question != "strangers" && !pair.is_empty() {
+            pairs.push(pair);
         }
     }
     let part = |of: &dyn Fn(&Floor) -> f64| shown(results.floor(|floor| Some(of(floor))));
@@ -76,7 +77,10 @@ pub fn rates(results: &Results) -> Vec<Block> {
             p99("comsipl"),
             times(rate("comsipl"), rate("kamailio")),
         ]);
-        pairs.push(Pair { name, kamailio: rate("kamailio"), comsipl: rate("comsipl") });
+        let pair = Pair { name, kamailio: rate("kamailio"), comsipl: rate("comsipl") };
+        if !pair.is_empty() {
+            pairs.push(pair);
+        }
     }
     vec![
         Block::Heading("Rates".to_owned()),
