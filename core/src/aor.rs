@@ -1,7 +1,8 @@
 //! Addresses-of-record in canonical form.
 
+use crate::header::scan::{USER, is, skip};
 use crate::limits::AOR_LEN_MAX;
-use crate::uri::{Host, Scheme, Uri, hex};
+use crate::uri::{Host, Scheme, Uri, hex, push_ipv4};
 
 /// Identity of a user as others address it, in canonical form.
 ///
@@ -108,9 +109,11 @@ pub fn canonical_into(uri: &Uri<'_>, out: &mut Vec<u8>) -> Result<(), BadAor> {
     match host {
         Host::Name(name) => {
             let name = name.strip_suffix(b".").unwrap_or(name);
-            out.extend(name.iter().map(u8::to_ascii_lowercase));
+            let host = out.len();
+            out.extend_from_slice(name);
+            out[host..].make_ascii_lowercase();
         }
-        Host::V4(address) => push_display(address, out),
+        Host::V4(address) => push_ipv4(address, out),
         Host::V6(address) => push_display(format_args!("[{address}]"), out),
     }
     if out.len() - start > AOR_LEN_MAX {
@@ -123,7 +126,11 @@ pub fn canonical_into(uri: &Uri<'_>, out: &mut Vec<u8>) -> Result<(), BadAor> {
 /// Appends the user part with its escapes resolved, and set again where they must be.
 fn push_user(user: &[u8], out: &mut Vec<u8>) {
     let mut rest = user;
-    while let Some((&first, after)) = rest.split_first() {
+    loop {
+        let plain = skip(rest, 0, USER);
+        out.extend_from_slice(&rest[..plain]);
+        rest = &rest[plain..];
+        let Some((&first, after)) = rest.split_first() else { return };
         let (byte, after) = match *after {
             [high, low, ref after @ ..] if first == b'%' => match (hex(high), hex(low)) {
                 (Some(high), Some(low)) => (high << 4 | low, after),
@@ -132,7 +139,7 @@ fn push_user(user: &[u8], out: &mut Vec<u8>) {
             _ => (first, after),
         };
         rest = after;
-        if is_user_character(byte) {
+        if is(byte, USER) {
             out.push(byte);
         } else {
             out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
@@ -148,16 +155,6 @@ fn push_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
 
 /// Digits of escapes.
 const HEX: [u8; 16] = *b"0123456789ABCDEF";
-
-/// `unreserved` and `user-unreserved` (RFC 3261 §25.1): what stands in a user part without an escape.
-const fn is_user_character(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' // mark
-                | b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' // user-unreserved
-        )
-}
 
 #[cfg(test)]
 mod tests {

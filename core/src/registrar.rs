@@ -129,14 +129,18 @@ pub fn decide(
     let mut changed = [false; BINDINGS_PER_AOR_MAX];
     for (index, wish) in wishes.iter().enumerate() {
         let expires_secs = policy.grant(wish.expires_secs.or(request.expires_secs))?;
-        let uri = Uri::parse(wish.contact).map_err(|_| Refusal::BadRequest("Bad Contact URI"))?;
+        // A contact that is stored byte for byte was found good then.
+        let mut uri = None;
+        if !stored.iter().any(|binding| binding.contact == wish.contact) {
+            uri = Some(Uri::parse(wish.contact).map_err(|_| Refusal::BadRequest("Bad Contact URI"))?);
+        }
         if wishes[..index]
             .iter()
-            .any(|earlier| same_contact(&uri, wish, earlier.contact, earlier.instance, earlier.reg_id))
+            .any(|earlier| same_contact(&mut uri, wish, earlier.contact, earlier.instance, earlier.reg_id))
         {
             return Err(Refusal::BadRequest("Contact Given Twice"));
         }
-        let found = stored.iter().position(|b| same_contact(&uri, wish, b.contact, b.instance, b.reg_id));
+        let found = stored.iter().position(|b| same_contact(&mut uri, wish, b.contact, b.instance, b.reg_id));
         match found {
             Some(stored_index) => {
                 let seen = changed.get_mut(stored_index).ok_or(Refusal::Forbidden("Too Many Bindings"))?;
@@ -176,8 +180,10 @@ pub fn decide(
 
 /// Contacts are compared each with each, and their parameters likewise: both are bounded.
 fn check_length(wish: &ContactWish<'_>) -> Result<(), Refusal> {
-    let parts = wish.contact.iter().filter(|&&b| matches!(b, b';' | b'&')).count();
-    if wish.contact.len() > CONTACT_LEN_MAX || wish.instance.len() > CONTACT_LEN_MAX || parts > URI_PARAMS_MAX
+    let parts = || memchr::memchr2_iter(b';', b'&', wish.contact).count();
+    if wish.contact.len() > CONTACT_LEN_MAX
+        || wish.instance.len() > CONTACT_LEN_MAX
+        || parts() > URI_PARAMS_MAX
     {
         return Err(Refusal::BadRequest("Contact Too Long"));
     }
@@ -195,12 +201,25 @@ fn in_order(binding: &StoredBinding<'_>, request: &RegisterRequest<'_>) -> Resul
 }
 
 /// Whether two contacts are one binding: by RFC 5626 §6 (instance and reg-id) where both have them, else by the URI
-/// comparison of RFC 3261 §19.1.4.
-fn same_contact(uri: &Uri<'_>, wish: &ContactWish<'_>, other: &[u8], instance: &[u8], reg_id: u32) -> bool {
+/// comparison of RFC 3261 §19.1.4. `uri` is the wish's, read when it is needed first.
+fn same_contact<'a>(
+    uri: &mut Option<Uri<'a>>,
+    wish: &ContactWish<'a>,
+    other: &[u8],
+    instance: &[u8],
+    reg_id: u32,
+) -> bool {
     if wish.reg_id != 0 && reg_id != 0 && !wish.instance.is_empty() && !instance.is_empty() {
         return wish.reg_id == reg_id && wish.instance == instance;
     }
-    uri.raw() == other || Uri::parse(other).is_ok_and(|other| uri.matches(&other))
+    if wish.contact == other {
+        return true;
+    }
+    if uri.is_none() {
+        *uri = Uri::parse(wish.contact).ok();
+    }
+    let Some(uri) = uri else { return false };
+    Uri::parse(other).is_ok_and(|other| uri.matches(&other))
 }
 
 #[cfg(test)]

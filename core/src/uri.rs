@@ -116,11 +116,17 @@ impl<'a> Uri<'a> {
             self.password = userinfo.get(user_end + 1..);
             at = end + 1;
         }
-        let host_end = match bytes.get(at) {
-            Some(b'[') => at + scan::position(&bytes[at..], b']').ok_or(BadUri)? + 1,
-            _ => skip(bytes, at, HOST),
+        let (host_end, host) = match bytes.get(at) {
+            Some(b'[') => {
+                let end = at + scan::position(&bytes[at..], b']').ok_or(BadUri)? + 1;
+                (end, Host::parse(&bytes[at..end])?)
+            }
+            _ => {
+                let end = skip(bytes, at, HOST);
+                (end, Host::of_run(&bytes[at..end])?)
+            }
         };
-        self.host = Some(Host::parse(&bytes[at..host_end])?);
+        self.host = Some(host);
         at = host_end;
         if bytes.get(at) == Some(&b':') {
             let end = skip(bytes, at + 1, scan::DIGIT);
@@ -229,17 +235,21 @@ impl<'a> Host<'a> {
             let address = std::str::from_utf8(inner.strip_suffix(b"]").ok_or(BadUri)?).map_err(|_| BadUri)?;
             return address.parse().map(Self::V6).map_err(|_| BadUri);
         }
-        let mut before = b'.';
-        let mut digits_and_dots = true;
-        for &byte in text {
-            if !scan::is(byte, HOST) || (byte == b'.' && before == b'.') {
-                return Err(BadUri);
-            }
-            digits_and_dots &= byte == b'.' || byte.is_ascii_digit();
-            before = byte;
+        if skip(text, 0, HOST) == text.len() { Self::of_run(text) } else { Err(BadUri) }
+    }
+
+    /// Parses a name or an IPv4 address, given characters of host names only.
+    fn of_run(text: &'a [u8]) -> Result<Self, BadUri> {
+        if text.first().is_some_and(u8::is_ascii_digit)
+            && let Some(address) = scan::ipv4(text)
+        {
+            return Ok(Self::V4(address));
         }
-        match digits_and_dots {
-            true => scan::ipv4(text).map(Self::V4).ok_or(BadUri),
+        if text.first() == Some(&b'.') || scan::has_pair(text, b'.') {
+            return Err(BadUri);
+        }
+        match scan::all_digits_and_dots(text) {
+            true => Err(BadUri),
             false => Ok(Self::Name(text)),
         }
     }
@@ -343,6 +353,38 @@ impl Iterator for Units<'_> {
     }
 }
 
+/// Appends an IPv4 address as it is written.
+pub(crate) fn push_ipv4(address: Ipv4Addr, out: &mut Vec<u8>) {
+    let mut text = [0; IPV4_LEN_MAX];
+    let len = write_ipv4(address, &mut text);
+    out.extend_from_slice(&text[..len]);
+}
+
+/// Writes an IPv4 address to the beginning of `text` and gives its length.
+fn write_ipv4(address: Ipv4Addr, text: &mut [u8; IPV4_LEN_MAX]) -> usize {
+    let mut at = 0;
+    for (n, octet) in address.octets().into_iter().enumerate() {
+        if n > 0 {
+            text[at] = b'.';
+            at += 1;
+        }
+        if octet > 99 {
+            text[at] = b'0' + octet / 100;
+            at += 1;
+        }
+        if octet > 9 {
+            text[at] = b'0' + octet / 10 % 10;
+            at += 1;
+        }
+        text[at] = b'0' + octet % 10;
+        at += 1;
+    }
+    at
+}
+
+/// Length of `255.255.255.255`.
+const IPV4_LEN_MAX: usize = 15;
+
 /// The value of a hexadecimal digit.
 pub(crate) const fn hex(digit: u8) -> Option<u8> {
     match digit {
@@ -409,6 +451,39 @@ mod tests {
         assert_eq!(uri.maddr(), Some(&b"10.0.0.1"[..]));
         assert_eq!(uri.headers, Some(&b"subject=x&p=y"[..]));
         assert_eq!(uri.socket_addr(), None);
+    }
+
+    #[test]
+    fn an_address_is_written_as_the_library_writes_it() {
+        for address in [[0, 9, 10, 99], [100, 101, 199, 200], [255, 255, 255, 255], [127, 0, 0, 1]] {
+            let address = Ipv4Addr::from(address);
+            let mut text = Vec::new();
+            push_ipv4(address, &mut text);
+            assert_eq!(text, address.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_letter_is_an_address_or_nothing() {
+        for bad in [
+            "",
+            ".",
+            "1",
+            "1.2",
+            "1.2.3.4.5",
+            "a..b",
+            ".a",
+            "1..a",
+            "1.2.3.04",
+            "300.1.1.1",
+            "1.2.3.4.",
+            "a/b",
+        ] {
+            assert_eq!(Host::parse(bad.as_bytes()), Err(BadUri), "{bad}");
+        }
+        for name in ["a", "a.", "1.a", "1.2.3.4a", "-", "_", "1.2.3.4-", "a.b-c_d.example"] {
+            assert_eq!(Host::parse(name.as_bytes()), Ok(Host::Name(name.as_bytes())), "{name}");
+        }
     }
 
     #[test]

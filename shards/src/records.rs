@@ -321,18 +321,6 @@ pub fn view_publication<'r>(
     publication(partition.view(slot, record).ok()?)
 }
 
-/// Copies the record in `slot` and reads it as a publication, for a caller that writes while it still needs it. `None` if it cannot
-/// be read or holds something else.
-#[must_use]
-pub fn read_publication<'r>(
-    partition: &Partition,
-    slot: u32,
-    record: &'r mut RecordBuf,
-) -> Option<StoredPublicationRecord<'r>> {
-    partition.read(slot, record).ok()?;
-    publication(&*record)
-}
-
 /// Reads a publication; `None` if the record holds something else.
 #[must_use]
 pub fn publication<'r>(record: impl Into<Record<'r>>) -> Option<StoredPublicationRecord<'r>> {

@@ -127,6 +127,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_only_begins_like_another_is_not_it() {
+        // Sixteen bytes are looked up together. A name of sixteen, with a further letter in front of its colon, was taken for
+        // the header whose name it begins with.
+        for (text, name) in [
+            (&b"Content-Encoding: gzip\r\n\r\n"[..], HeaderName::ContentEncoding),
+            (b"Content-Encodingx: gzip\r\n\r\n", HeaderName::Other),
+            (b"Content-Encodings : gzip\r\n\r\n", HeaderName::Other),
+            (b"WWW-Authenticatex: a\r\n\r\n", HeaderName::Other),
+            (b"WWW-Authenticate : a\r\n\r\n", HeaderName::WwwAuthenticate),
+            (b"Content-Encodin: gzip, long enough\r\n\r\n", HeaderName::Other),
+            (b"Expiresx: 1, and long enough\r\n\r\n", HeaderName::Other),
+        ] {
+            let line = Line::read(text, 0).unwrap();
+            assert_eq!(line.name, name, "{}", text.escape_ascii());
+        }
+        let long: [u8; 16] = *b"Content-Encoding";
+        assert_eq!(HeaderName::of_chunk(&long, 16), HeaderName::ContentEncoding);
+        assert_eq!(HeaderName::of_chunk(&long, 17), HeaderName::Other);
+        assert_eq!(HeaderName::of(b"Content-Encodingx"), HeaderName::Other);
+    }
+
+    #[test]
     fn empty_values_are_values() {
         for text in [&b"To:\r\n\r\n"[..], b"To: \r\n\r\n", b"To:\r\n \r\n\r\n", b"To:\r\nVia: x\r\n\r\n"] {
             let line = Line::read(text, 0).unwrap();

@@ -12,6 +12,8 @@ use super::chunk::{below, equal, find};
 pub(crate) const TOKEN: u8 = 1;
 /// White space inside a header value: space, tab, and the CR LF of a fold.
 pub(crate) const WS: u8 = 2;
+/// `unreserved` and `user-unreserved` (RFC 3261 §25.1): what stands in a user part without an escape.
+pub(crate) const USER: u8 = 4;
 /// A character of a host name; `_` is not in the grammar but in the field.
 pub(crate) const HOST: u8 = 8;
 /// A decimal digit.
@@ -34,6 +36,10 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_alphanumeric() || in_set(b, b"-._") {
             class |= HOST;
+        }
+        // `mark` and `user-unreserved`.
+        if b.is_ascii_alphanumeric() || in_set(b, b"-_.!~*'()&=+$,;?/") {
+            class |= USER;
         }
         if b.is_ascii_digit() {
             class |= DIGIT;
@@ -65,7 +71,18 @@ pub(crate) fn is(byte: u8, class: u8) -> bool {
 /// The first position from `at` on whose byte is not of `class`, or the end.
 #[inline]
 pub(crate) fn skip(bytes: &[u8], at: usize, class: u8) -> usize {
+    let Some(rest) = bytes.get(at..) else { return at };
     let mut at = at;
+    // Four at a time: that many need one look at what is left.
+    let (fours, _) = rest.as_chunks::<4>();
+    for four in fours {
+        for &byte in four {
+            if !is(byte, class) {
+                return at;
+            }
+            at += 1;
+        }
+    }
     while let Some(&byte) = bytes.get(at) {
         if !is(byte, class) {
             break;
@@ -122,6 +139,13 @@ pub(crate) fn uri_end(bytes: &[u8], at: usize) -> usize {
     })
 }
 
+/// The first position of CR or LF.
+#[inline]
+pub(crate) fn line_break(bytes: &[u8]) -> Option<usize> {
+    let at = find(bytes, 0, |block| equal(block, b'\r') | equal(block, b'\n'));
+    (at < bytes.len()).then_some(at)
+}
+
 /// The first position of `byte`.
 #[inline]
 pub(crate) fn position(bytes: &[u8], byte: u8) -> Option<usize> {
@@ -129,24 +153,52 @@ pub(crate) fn position(bytes: &[u8], byte: u8) -> Option<usize> {
     (at < bytes.len()).then_some(at)
 }
 
+/// Whether two of `byte` stand side by side.
+#[inline]
+pub(crate) fn has_pair(bytes: &[u8], byte: u8) -> bool {
+    let mut at = 0;
+    loop {
+        at = find(bytes, at, |block| equal(block, byte));
+        match bytes.get(at + 1) {
+            None => return false,
+            Some(&next) if next == byte => return true,
+            Some(_) => at += 2,
+        }
+    }
+}
+
+/// Whether there is nothing but decimal digits and dots.
+#[inline]
+pub(crate) fn all_digits_and_dots(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == b'.' || byte.is_ascii_digit())
+}
+
 /// The IPv4 address that `bytes` are: four numbers without leading zeros, dots between them, as
 /// [`std::net::Ipv4Addr`] reads it.
 pub(crate) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0; 4];
-    let mut rest = bytes;
-    for (n, octet) in octets.iter_mut().enumerate() {
-        if n > 0 {
-            rest = rest.strip_prefix(b".")?;
+    // The octets read before, the present one, whether it has begun, and the dots seen.
+    let (mut address, mut octet, mut begun, mut dots) = (0u32, 0u32, false, 0);
+    for &byte in bytes {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        if digit < 10 {
+            if begun && octet == 0 {
+                return None;
+            }
+            octet = octet * 10 + digit;
+            if octet > 255 {
+                return None;
+            }
+            begun = true;
+        } else {
+            if byte != b'.' || !begun || dots == 3 {
+                return None;
+            }
+            address = address << 8 | octet;
+            (octet, begun) = (0, false);
+            dots += 1;
         }
-        let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
-        let value = rest[..digits].iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
-        if digits == 0 || (digits > 1 && rest[0] == b'0') {
-            return None;
-        }
-        *octet = u8::try_from(value).ok()?;
-        rest = &rest[digits..];
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    (begun && dots == 3).then(|| Ipv4Addr::from_bits(address << 8 | octet))
 }
 
 /// Whether all of `bytes`, at least one, are of `class`.

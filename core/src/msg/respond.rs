@@ -7,6 +7,7 @@ use super::write::{Writer, push_number, push_unfolded};
 use super::{Message, Partial};
 use crate::header::scan::{TOKEN, ipv4, skip, trim};
 use crate::header::{HeaderName, Rport, Via};
+use crate::uri::push_ipv4;
 
 /// Writes the beginning of a response to `request` that came from `source`: status line, all Vias, From, To, Call-ID
 /// and CSeq, with folds undone.
@@ -112,8 +113,34 @@ fn push_via_line(out: &mut Vec<u8>, line: &[u8], top: Option<&Via<'_>>, source: 
 
 /// Writes the top Via with `received` and `rport` as the server's transport must set them.
 fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr, folds: bool) {
-    push(out, via.head(), folds);
     let asked = via.rport() != Rport::Absent;
+    if !folds && let Some(plain) = branch_and_rport(via) {
+        // What nearly every phone sends is not taken apart once more.
+        out.extend_from_slice(plain);
+    } else {
+        push_sent_via(out, via, folds);
+    }
+    // RFC 3261 §18.2.1: `received` is added when the host of sent-by is a name or another address than the source's;
+    // RFC 3581 §4: with `rport` it is added always.
+    if asked || host_ip(via.host()) != Some(source.ip()) {
+        push_received(out, source.ip());
+    }
+    if asked {
+        out.extend_from_slice(b";rport=");
+        push_number(out, u64::from(source.port()));
+    }
+}
+
+/// The Via without `rport`, if its parameters are a branch and that, in this order and without white space.
+fn branch_and_rport<'a>(via: &Via<'a>) -> Option<&'a [u8]> {
+    let before_rport = via.raw().strip_suffix(b";rport")?;
+    let branch = before_rport.get(via.head().len()..)?.strip_prefix(b";branch=")?;
+    (via.branch() == Some(branch)).then_some(before_rport)
+}
+
+/// Writes a Via without `received` and `rport`.
+fn push_sent_via(out: &mut Vec<u8>, via: &Via<'_>, folds: bool) {
+    push(out, via.head(), folds);
     for param in via.params() {
         if param.name.eq_ignore_ascii_case(b"received") || param.name.eq_ignore_ascii_case(b"rport") {
             continue;
@@ -125,29 +152,13 @@ fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr, folds: boo
             push(out, value, folds);
         }
     }
-    // RFC 3261 §18.2.1: `received` is added when the host of sent-by is a name or another address than the source's;
-    // RFC 3581 §4: with `rport` it is added always.
-    if asked || host_ip(via.host()) != Some(source.ip()) {
-        out.extend_from_slice(b";received=");
-        push_ip(out, source.ip());
-    }
-    if asked {
-        out.extend_from_slice(b";rport=");
-        push_number(out, u64::from(source.port()));
-    }
 }
 
-/// Appends an address, an IPv6 one without brackets.
-fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
+/// Appends `received`, an IPv6 address without brackets.
+fn push_received(out: &mut Vec<u8>, ip: IpAddr) {
+    out.extend_from_slice(b";received=");
     match ip {
-        IpAddr::V4(ip) => {
-            for (n, octet) in ip.octets().into_iter().enumerate() {
-                if n > 0 {
-                    out.push(b'.');
-                }
-                push_number(out, u64::from(octet));
-            }
-        }
+        IpAddr::V4(ip) => push_ipv4(ip, out),
         IpAddr::V6(ip) => write!(out, "{ip}").expect("a Vec takes all that is written"),
     }
 }

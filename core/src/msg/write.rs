@@ -1,5 +1,7 @@
 //! Writing messages into a buffer.
 
+use crate::header::scan::line_break;
+
 /// Appends a message to a buffer, line by line.
 ///
 /// No value can end its line: CR and LF in what is written become one space, so a fold is undone and a line break that
@@ -27,9 +29,11 @@ impl<'v> Writer<'v> {
     /// `SIP/2.0 code reason`.
     pub fn status_line(&mut self, code: u16, reason: &str) -> &mut Self {
         debug_assert!((100..700).contains(&code), "a status code has three digits");
-        self.out.extend_from_slice(b"SIP/2.0 ");
-        push_number(self.out, u64::from(code));
-        self.out.push(b' ');
+        let mut start = *b"SIP/2.0 000 ";
+        for (at, digit) in [code / 100 % 10, code / 10 % 10, code % 10].into_iter().enumerate() {
+            start[8 + at] = b'0' + digit as u8;
+        }
+        self.out.extend_from_slice(&start);
         push_unfolded(self.out, reason.as_bytes());
         self.out.extend_from_slice(b"\r\n");
         self
@@ -100,6 +104,15 @@ pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
 /// Appends `value` with every run of CR, LF and the white space behind it made one space.
 #[inline]
 pub(super) fn push_unfolded(out: &mut Vec<u8>, value: &[u8]) {
+    match line_break(value) {
+        None => out.extend_from_slice(value),
+        Some(_) => push_unfolding(out, value),
+    }
+}
+
+/// [`push_unfolded`] for a value with a line break in it.
+#[cold]
+fn push_unfolding(out: &mut Vec<u8>, value: &[u8]) {
     let mut rest = value;
     while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
         out.extend_from_slice(&rest[..at]);
