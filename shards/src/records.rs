@@ -155,6 +155,7 @@ pub fn tag_text(partition: u8, tag: u64) -> [u8; TAG_LEN] {
     text
 }
 
+#[inline]
 fn store_flow(flow: &Flow) -> schema::Flow {
     schema::Flow {
         transport: match flow.transport {
@@ -167,6 +168,7 @@ fn store_flow(flow: &Flow) -> schema::Flow {
     }
 }
 
+#[inline]
 fn load_flow(flow: &schema::Flow) -> Flow {
     Flow {
         transport: Transport::Udp,
@@ -460,6 +462,7 @@ pub fn view_binding<'r>(
 
 /// Reads a binding; `None` if the record holds something else.
 #[must_use]
+#[inline]
 pub fn binding<'r>(record: impl Into<Record<'r>>) -> Option<StoredBindingRecord<'r>> {
     let b = schema::Binding::decode(record).ok()?;
     Some(StoredBindingRecord {
@@ -481,6 +484,7 @@ pub fn binding<'r>(record: impl Into<Record<'r>>) -> Option<StoredBindingRecord<
     })
 }
 
+#[inline]
 fn store_binding<'a>(b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
     schema::Binding {
         aor_key: b.key.0,
@@ -515,4 +519,9 @@ pub fn insert_binding(partition: &mut Partition, b: &StoredBindingRecord<'_>) ->
 /// [`Full`]: the record is as it was.
 pub fn update_binding(partition: &mut Partition, slot: u32, b: &StoredBindingRecord<'_>) -> Result<(), Full> {
     partition.replace(slot, &store_binding(b))
+}
+
+/// Stores the numbers of a binding whose texts have not changed.
+pub fn update_binding_fixed(partition: &mut Partition, slot: u32, b: &StoredBindingRecord<'_>) {
+    partition.update_fixed(slot, &store_binding(b).fixed_words());
 }

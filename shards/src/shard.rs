@@ -65,6 +65,8 @@ pub(crate) struct Scratch {
     pub(crate) texts: Vec<u8>,
     /// Changes of bindings.
     pub(crate) changes: Vec<BindingChange>,
+    /// The Date line.
+    pub(crate) date: crate::sipl::DateLine,
     /// The composed document.
     pub(crate) composed: Vec<u8>,
     /// Its note.

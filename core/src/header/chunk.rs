@@ -58,24 +58,26 @@ pub(crate) fn first(chunk: &[u8; CHUNK], marks: impl Fn(Block) -> Marks) -> usiz
 /// The first position of a mark in `bytes` from `at` on, or the end if there is none.
 #[inline(always)]
 pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(Block) -> Marks) -> usize {
+    let Some(rest) = bytes.get(at..) else { return bytes.len() };
+    let (chunks, rest) = rest.as_chunks::<CHUNK>();
     let mut at = at;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        let found = first(chunk, &marks);
-        if found < CHUNK {
-            return at + found;
+    for chunk in chunks {
+        let bits = marks(Block(u8x16::new(*chunk))).0.to_bitmask();
+        if bits != 0 {
+            return at + bits.trailing_zeros() as usize;
         }
         at += CHUNK;
     }
-    if at >= bytes.len() {
+    if rest.is_empty() {
         return bytes.len();
     }
     let found = match bytes.last_chunk::<CHUNK>() {
         // The last sixteen bytes are looked at together, and the marks in front of `at` dropped.
         Some(chunk) => {
             let marks = marks(Block(u8x16::new(*chunk)));
-            marks.first_from(CHUNK - (bytes.len() - at))
+            marks.first_from(CHUNK - rest.len())
         }
-        None => marks(Block(u8x16::new(short(&bytes[at..]).to_le_bytes()))).first_from(0),
+        None => marks(Block(u8x16::new(short(rest).to_le_bytes()))).first_from(0),
     };
     (at + found).min(bytes.len())
 }

@@ -1,7 +1,7 @@
 //! Parameters of a header value or of a URI: `;name=value;flag` (RFC 3261 §7.3.1, §25.1 `generic-param`).
 
 use super::BadValue;
-use super::scan::{TOKEN, position, quoted_end, skip, skip_space, value_end};
+use super::scan::{TOKEN, position, quoted_end, skip, skip_space, tight_end, value_end};
 
 /// Parameters as they stand in the message, beginning at the first `;` (or empty).
 ///
@@ -100,6 +100,13 @@ impl<'a> Params<'a> {
     #[must_use]
     pub const fn parsed_before(raw: &'a [u8]) -> Self {
         Self(raw)
+    }
+
+    /// Whether they hold neither white space nor `letter`, in either case: then they may be repeated as they stand, and no
+    /// name has the letter.
+    #[must_use]
+    pub fn are_tight_without(&self, letter: u8) -> bool {
+        tight_end(self.0, letter) == self.0.len()
     }
 
     /// All parameters in order.

@@ -139,6 +139,13 @@ pub(crate) fn uri_end(bytes: &[u8], at: usize) -> usize {
     })
 }
 
+/// The first position from the start of white space, a control character or `letter` in either case, or the end.
+#[inline]
+pub(crate) fn tight_end(bytes: &[u8], letter: u8) -> usize {
+    let (lower, upper) = (letter.to_ascii_lowercase(), letter.to_ascii_uppercase());
+    find(bytes, 0, |block| below(block, b'!') | equal(block, lower) | equal(block, upper))
+}
+
 /// The first position of CR or LF.
 #[inline]
 pub(crate) fn line_break(bytes: &[u8]) -> Option<usize> {

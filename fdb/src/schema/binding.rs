@@ -66,6 +66,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         ])
     }
 
+    #[inline]
     fn fixed_words(&self) -> [u64; FIXED_WORDS] {
         let mut fixed = [0; FIXED_WORDS];
         fixed[..2].copy_from_slice(&pack_key(self.aor_key));
@@ -96,6 +97,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         })
     }
 
+    #[inline]
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
         let (expires_at, q) = unpack_time(fixed[3]);
         Ok(Self {

@@ -34,6 +34,7 @@ const V6: u8 = 2;
 impl Flow {
     /// Five words: transport 0..8, listener 8..16, families 16..24, port 24..40 (bits 40..64 are the caller's, here 0);
     /// the peer's address; our address.
+    #[inline]
     pub(super) fn pack(&self) -> [u64; 5] {
         let (family, ip) = pack_ip(Some(self.ip));
         let (local_family, local_ip) = pack_ip(self.local_ip);
@@ -44,6 +45,7 @@ impl Flow {
         [word, ip[0], ip[1], local_ip[0], local_ip[1]]
     }
 
+    #[inline]
     pub(super) fn unpack(words: &[u64]) -> Result<Self, DecodeError> {
         let families = (words[0] >> 16) as u8;
         Ok(Self {
@@ -56,6 +58,7 @@ impl Flow {
     }
 }
 
+#[inline]
 fn pack_ip(ip: Option<IpAddr>) -> (u8, [u64; 2]) {
     match ip {
         None => (NONE, [0, 0]),
@@ -64,6 +67,7 @@ fn pack_ip(ip: Option<IpAddr>) -> (u8, [u64; 2]) {
     }
 }
 
+#[inline]
 fn unpack_ip(family: u8, words: &[u64]) -> Result<Option<IpAddr>, DecodeError> {
     match family {
         NONE => Ok(None),

@@ -1,7 +1,26 @@
 //! The Date header field.
 
+/// The line of the present second: made once for all answers of that second.
+#[derive(Debug, Default)]
+pub(crate) struct DateLine {
+    unix_secs: u64,
+    line: Vec<u8>,
+}
+
+impl DateLine {
+    /// `Date` with its line end, or nothing in a year that the form has no room for.
+    pub(super) fn line(&mut self, unix_secs: u64) -> &[u8] {
+        if self.unix_secs != unix_secs || self.line.is_empty() {
+            self.unix_secs = unix_secs;
+            self.line.clear();
+            push_date(unix_secs, &mut self.line);
+        }
+        &self.line
+    }
+}
+
 /// Appends `Date` (RFC 3261 §20.17, the RFC 1123 form): phones without a clock set theirs by it.
-pub(super) fn push_date(unix_secs: u64, out: &mut Vec<u8>) {
+fn push_date(unix_secs: u64, out: &mut Vec<u8>) {
     const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
     const MONTHS: [&[u8; 3]; 12] =
         [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
@@ -57,6 +76,14 @@ mod tests {
         assert_eq!(date(0), "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n");
         assert_eq!(date(1_289_676_567), "Date: Sat, 13 Nov 2010 19:29:27 GMT\r\n");
         assert_eq!(date(u64::MAX / 1000), "");
+    }
+
+    #[test]
+    fn a_line_is_that_of_its_second() {
+        let mut line = DateLine::default();
+        for unix_secs in [0, 0, 1, 1_289_676_567, u64::MAX / 1000, u64::MAX / 1000, 1] {
+            assert_eq!(line.line(unix_secs), date(unix_secs).as_bytes());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod subscribe;
 pub(crate) mod expire;
 
 pub(crate) use compose::Settling;
+pub(crate) use date::DateLine;
 
 use comsipl_core::aor::{BadAor, canonical_into};
 use comsipl_core::msg::{self, Message, Method};

@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use comsipl_core::header::{HeaderName, Params, preference, seconds};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
-use comsipl_core::msg::Contact;
+use comsipl_core::msg::{Contact, Message};
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
 use comsipl_core::token::push_number;
 use comsipl_core::{AorKey, Refusal};
 use smallvec::SmallVec;
 
-use super::date::push_date;
 use super::full;
 use super::publish::expires_at_mono;
 use crate::presentities::Binding;
@@ -22,6 +21,14 @@ use crate::watched::NONE;
 
 /// Room on the stack for the bindings of one user; more go to the heap.
 const CONTACTS: usize = 4;
+
+/// What is stored of a contact beside what the decision looks at.
+struct Aside<'a> {
+    /// Its parameters, as sent.
+    params: &'a [u8],
+    /// Its preference in thousandths.
+    q: u16,
+}
 
 /// What the decision needs of a stored binding, its texts as ranges of one buffer, because all bindings must be seen at
 /// once and a record is read into the same buffer as the one before.
@@ -71,8 +78,8 @@ impl Shard {
         let key = self.aor_of(message.to().uri())?;
         self.check_owned(key.partition())?;
         let mut wishes: SmallVec<[ContactWish<'_>; CONTACTS]> = SmallVec::new();
-        let (mut star, mut params): (bool, SmallVec<[&[u8]; CONTACTS]>) = (false, SmallVec::new());
-        let mut qs: SmallVec<[u16; CONTACTS]> = SmallVec::new();
+        let mut asides: SmallVec<[Aside<'_>; CONTACTS]> = SmallVec::new();
+        let mut star = false;
         for contact in message.contacts() {
             if wishes.len() > BINDINGS_PER_AOR_MAX {
                 return Err(Refusal::Forbidden("Too Many Contacts"));
@@ -90,8 +97,8 @@ impl Shard {
                         instance: instance.flatten().unwrap_or_default(),
                         reg_id: reg_id.flatten().and_then(number).unwrap_or(0),
                     });
-                    params.push(parameters.raw());
-                    qs.push(q.flatten().and_then(preference).unwrap_or(1000));
+                    let q = q.flatten().and_then(preference).unwrap_or(1000);
+                    asides.push(Aside { params: parameters.raw(), q });
                 }
             }
         }
@@ -105,43 +112,33 @@ impl Shard {
         let numbers: SmallVec<[u32; CONTACTS]> =
             user.map(|user| self.presentities.bindings_of(user).collect()).unwrap_or_default();
         let mut changes = std::mem::take(&mut self.scratch.changes);
-        let decided = self.decide_registration(request, key, contacts, &numbers, &mut changes);
-        let result = decided.and_then(|()| {
-            self.carry_out_registration(request, key, &wishes, &params, &qs, &numbers, &changes)
+        let decided = self.decide_registration(request, key, contacts, &asides, &numbers, &mut changes);
+        let refreshed = changes.iter().all(|change| matches!(change, BindingChange::Update { .. }));
+        let mut same_texts = false;
+        let result = decided.and_then(|same| {
+            same_texts = same;
+            self.carry_out_registration(request, key, &wishes, &asides, &numbers, &changes, same)
         });
         self.scratch.changes = changes;
         result?;
-        self.answer_register(request, key);
+        // A refresh leaves the user where he was.
+        let user = if refreshed { user } else { self.presentities.find(key) };
+        let only = if refreshed && same_texts { Some((wishes[0].contact, asides[0].params)) } else { None };
+        self.answer_register(request, key, user, only);
         Ok(())
     }
 
-    /// Reads the stored bindings and decides.
+    /// Reads the stored bindings and decides. Tells whether there is one binding and one contact, and all texts of the one are
+    /// those of the other.
     fn decide_registration(
         &mut self,
         request: &Request<'_>,
         key: AorKey,
         contacts: Contacts<'_>,
+        asides: &[Aside<'_>],
         numbers: &[u32],
         changes: &mut Vec<BindingChange>,
-    ) -> Result<(), Refusal> {
-        let texts = &mut self.scratch.texts;
-        texts.clear();
-        let mut record = std::mem::take(&mut self.scratch.document);
-        let mut kept: SmallVec<[KeptBinding; CONTACTS]> = SmallVec::new();
-        let partition = self.files.registered_partition(key.partition());
-        for &binding in numbers {
-            let slot = self.presentities.bindings[binding].slot;
-            match records::view_binding(partition, slot, &mut record) {
-                Some(stored) => kept.push(KeptBinding::keep(&stored, texts)),
-                None => {
-                    self.counters.unreadable_records.up();
-                    kept.push(KeptBinding::default());
-                }
-            }
-        }
-        self.scratch.document = record;
-        let texts = &self.scratch.texts;
-        let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = kept.iter().map(|it| it.of(texts)).collect();
+    ) -> Result<bool, Refusal> {
         let register = RegisterRequest {
             contacts,
             expires_secs: request.expires_secs(),
@@ -149,7 +146,48 @@ impl Shard {
             cseq: request.message.cseq().number,
             request: request.identity(),
         };
-        registrar::decide(&stored, &register, self.settings.registration, changes)
+        let policy = self.settings.registration;
+        let partition = self.files.registered_partition(key.partition());
+        let record = &mut self.scratch.document;
+        if let [only] = *numbers {
+            // One phone, as most users have it: looked at where it is stored.
+            let slot = self.presentities.bindings[only].slot;
+            let Some(stored) = records::view_binding(partition, slot, record) else {
+                self.counters.unreadable_records.up();
+                registrar::decide(&[KeptBinding::default().of(&[])], &register, policy, changes)?;
+                return Ok(false);
+            };
+            let same_texts = match (contacts, asides) {
+                (Contacts::Each([wish]), [aside]) => says_the_same(&stored, wish, aside, request.message),
+                _ => false,
+            };
+            let stored = StoredBinding {
+                contact: stored.contact,
+                call_id: stored.call_id,
+                cseq: stored.cseq,
+                instance: stored.instance,
+                reg_id: stored.reg_id,
+                request: stored.request,
+            };
+            registrar::decide(&[stored], &register, policy, changes)?;
+            return Ok(same_texts);
+        }
+        let texts = &mut self.scratch.texts;
+        texts.clear();
+        let mut kept: SmallVec<[KeptBinding; CONTACTS]> = SmallVec::new();
+        for &binding in numbers {
+            let slot = self.presentities.bindings[binding].slot;
+            match records::view_binding(partition, slot, record) {
+                Some(stored) => kept.push(KeptBinding::keep(&stored, texts)),
+                None => {
+                    self.counters.unreadable_records.up();
+                    kept.push(KeptBinding::default());
+                }
+            }
+        }
+        let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = kept.iter().map(|it| it.of(texts)).collect();
+        registrar::decide(&stored, &register, policy, changes)?;
+        Ok(false)
     }
 
     /// Stores all changes, or none of them.
@@ -159,10 +197,10 @@ impl Shard {
         request: &Request<'_>,
         key: AorKey,
         wishes: &[ContactWish<'_>],
-        params: &[&[u8]],
-        qs: &[u16],
+        asides: &[Aside<'_>],
         numbers: &[u32],
         changes: &[BindingChange],
+        same_texts: bool,
     ) -> Result<(), Refusal> {
         if changes.is_empty() {
             return Ok(());
@@ -182,13 +220,13 @@ impl Shard {
             expires_at: now.wall.plus_secs(expires_secs),
             registered_at: now.wall,
             cseq: message.cseq().number,
-            q: qs[contact],
+            q: asides[contact].q,
             reg_id: wishes[contact].reg_id,
             request: request.identity(),
             flow: request.flow,
             aor,
             contact: wishes[contact].contact,
-            params: params[contact],
+            params: asides[contact].params,
             call_id: message.call_id(),
             path,
             instance: wishes[contact].instance,
@@ -217,7 +255,10 @@ impl Shard {
                     let slot = self.presentities.bindings[numbers[stored]].slot;
                     let partition = self.files.registered_partition_mut(key.partition());
                     let next = record(contact, expires_secs, &self.scratch.aor, &path);
-                    if let Err(what) = records::update_binding(partition, slot, &next) {
+                    if same_texts {
+                        // A phone that says the same again: nothing but numbers is written.
+                        records::update_binding_fixed(partition, slot, &next);
+                    } else if let Err(what) = records::update_binding(partition, slot, &next) {
                         failed = Some(what);
                         break;
                     }
@@ -231,6 +272,16 @@ impl Shard {
             }
             return Err(full(self, what));
         }
+        for change in changes {
+            if let BindingChange::Update { stored, expires_secs, .. } = *change {
+                let number = numbers[stored];
+                self.presentities.bindings[number].expires_at = now.wall.plus_secs(expires_secs);
+                self.presentities.binding_expiry.arm(number, expires_at_mono(now, expires_secs));
+            }
+        }
+        if changes.iter().all(|change| matches!(change, BindingChange::Update { .. })) {
+            return Ok(());
+        }
         let user = self.presentities.find_or_insert(key);
         let was_registered = self.presentities[user].first_binding != NONE;
         for (slot, expires_secs) in added {
@@ -240,14 +291,8 @@ impl Shard {
             self.presentities.binding_expiry.arm(number, expires_at_mono(now, expires_secs));
         }
         for change in changes {
-            match *change {
-                BindingChange::Add { .. } => {}
-                BindingChange::Update { stored, expires_secs, .. } => {
-                    let number = numbers[stored];
-                    self.presentities.bindings[number].expires_at = now.wall.plus_secs(expires_secs);
-                    self.presentities.binding_expiry.arm(number, expires_at_mono(now, expires_secs));
-                }
-                BindingChange::Remove { stored } => self.remove_binding(numbers[stored]),
+            if let BindingChange::Remove { stored } = *change {
+                self.remove_binding(numbers[stored]);
             }
         }
         self.registration_changed(now, key, was_registered);
@@ -286,17 +331,29 @@ impl Shard {
         found
     }
 
-    /// 200 with all bindings (RFC 3261 §10.3 step 8) and the Path that was kept (RFC 3327 §5.3).
-    fn answer_register(&mut self, request: &Request<'_>, key: AorKey) {
+    /// 200 with all bindings (RFC 3261 §10.3 step 8) and the Path that was kept (RFC 3327 §5.3). `only` are URI and parameters
+    /// where there is one binding and they are known.
+    fn answer_register(
+        &mut self,
+        request: &Request<'_>,
+        key: AorKey,
+        user: Option<u32>,
+        only: Option<(&[u8], &[u8])>,
+    ) {
         let mut lines = std::mem::take(&mut self.scratch.texts);
-        let mut record = std::mem::take(&mut self.scratch.document);
+        let mut date = std::mem::take(&mut self.scratch.date);
         lines.clear();
-        if let Some(user) = self.presentities.find(key) {
+        if let Some(user) = user {
+            let files = self.files.registered_partition(key.partition());
+            let record = &mut self.scratch.document;
             for number in self.presentities.bindings_of(user) {
                 let binding = &self.presentities.bindings[number];
-                let files = self.files.registered_partition(key.partition());
-                let Some(stored) = records::view_binding(files, binding.slot, &mut record) else { continue };
-                push_contact(&stored, binding.expires_at.secs_after(request.now.wall), &mut lines);
+                let left_secs = binding.expires_at.secs_after(request.now.wall);
+                if let Some((contact, params)) = only {
+                    push_contact(contact, params, left_secs, &mut lines);
+                } else if let Some(stored) = records::view_binding(files, binding.slot, record) {
+                    push_contact(stored.contact, stored.params, left_secs, &mut lines);
+                }
             }
         }
         self.answer(request, 200, "OK", None, |writer| {
@@ -304,21 +361,50 @@ impl Shard {
             for path in request.message.lines(HeaderName::Path) {
                 writer.header("Path", path);
             }
-            push_date(request.now.wall.0 / 1000, writer.buffer());
+            writer.buffer().extend_from_slice(date.line(request.now.wall.0 / 1000));
             writer.content_length(0).end();
         });
         self.scratch.texts = lines;
-        self.scratch.document = record;
+        self.scratch.date = date;
     }
 }
 
+/// Whether a contact of a REGISTER brings no other texts than those stored. Path vectors are not compared: none is the same
+/// as none.
+fn says_the_same(
+    stored: &StoredBindingRecord<'_>,
+    wish: &ContactWish<'_>,
+    aside: &Aside<'_>,
+    message: &Message<'_>,
+) -> bool {
+    stored.contact == wish.contact
+        && stored.params == aside.params
+        && stored.call_id == message.call_id()
+        && stored.instance == wish.instance
+        && stored.user_agent == message.user_agent().unwrap_or_default()
+        && stored.path.is_empty()
+        && !message.has(HeaderName::Path)
+}
+
 /// One Contact line: URI, seconds left, and every parameter the phone sent, but its wish.
-fn push_contact(stored: &StoredBindingRecord<'_>, left_secs: u32, out: &mut Vec<u8>) {
+fn push_contact(contact: &[u8], params: &[u8], left_secs: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Contact: <");
-    out.extend_from_slice(stored.contact);
+    out.extend_from_slice(contact);
     out.extend_from_slice(b">;expires=");
     push_number(out, u64::from(left_secs));
-    for param in Params::parsed_before(stored.params).iter() {
+    let params = Params::parsed_before(params);
+    if params.are_tight_without(b'x') {
+        // Without an `x` there is no `expires` among them.
+        out.extend_from_slice(params.raw());
+    } else {
+        push_params(params, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Every parameter but `expires`, without white space between them.
+fn push_params(params: Params<'_>, out: &mut Vec<u8>) {
+    for param in params {
         if param.name.eq_ignore_ascii_case(b"expires") {
             continue;
         }
@@ -329,7 +415,6 @@ fn push_contact(stored: &StoredBindingRecord<'_>, left_secs: u32, out: &mut Vec<
             out.extend_from_slice(value);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A small decimal number.
