@@ -33,13 +33,19 @@ pub fn first_route(route_set: &[u8]) -> Option<&[u8]> {
 ///
 /// A route set decides (RFC 3261 §12.2.1.1), else the remote target (the Contact). The source of the SUBSCRIBE stands in
 /// where these name no reachable numeric address, and for a phone behind a NAT: one whose Via shows that it does not know
-/// its public address and whose Contact repeats that private one (RFC 3581 §1 describes the case).
+/// its public address and whose Contact repeats that private one (RFC 3581 §1 describes the case). Of the remote target it
+/// takes what [`numeric`] gives.
 #[must_use]
-pub fn next_hop(route_set: &[u8], remote_target: &[u8], via: &Via<'_>, source: SocketAddr) -> SocketAddr {
+pub fn next_hop(
+    route_set: &[u8],
+    remote_target: Option<SocketAddr>,
+    via: &Via<'_>,
+    source: SocketAddr,
+) -> SocketAddr {
     if let Some(route) = first_route(route_set) {
         return numeric(route).unwrap_or(source);
     }
-    let Some(contact) = numeric(remote_target) else { return source };
+    let Some(contact) = remote_target else { return source };
     if contact.ip().is_unspecified() || contact.is_ipv4() != source.is_ipv4() {
         return source;
     }

@@ -77,12 +77,19 @@ impl<'a> Uri<'a> {
     /// [`BadUri`] for white space, control characters, quotes or angle brackets, a missing or odd scheme, and for `sip`,
     /// `sips`, `pres` and `im` also for a bad escape in the user part, host, port or parameters.
     pub fn parse(raw: &'a [u8]) -> Result<Self, BadUri> {
-        if raw.is_empty() || scan::uri_end(raw, 0) != raw.len() {
+        // Most have neither an escape nor a header, and one look finds that out along with what may not stand in a URI.
+        let odd = scan::odd_end(raw);
+        let is_plain = odd == raw.len();
+        if raw.is_empty() || (!is_plain && scan::uri_end(raw, odd) != raw.len()) {
             return Err(BadUri);
         }
-        let colon = scan::position(raw, b':').ok_or(BadUri)?;
-        let scheme = scheme(&raw[..colon])?;
-        let opaque = &raw[colon + 1..];
+        let (scheme, opaque) = match raw.strip_prefix(b"sip:") {
+            Some(opaque) => (Scheme::Sip, opaque),
+            None => {
+                let colon = scan::position(raw, b':').ok_or(BadUri)?;
+                (scheme(&raw[..colon])?, &raw[colon + 1..])
+            }
+        };
         let mut uri = Self {
             raw,
             opaque,
@@ -95,21 +102,21 @@ impl<'a> Uri<'a> {
             headers: None,
         };
         match scheme {
-            Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im => uri.parse_hierarchy()?,
+            Scheme::Sip | Scheme::Sips | Scheme::Pres | Scheme::Im => uri.parse_hierarchy(is_plain)?,
             Scheme::Tel | Scheme::Urn | Scheme::Other if opaque.is_empty() => return Err(BadUri),
             Scheme::Tel | Scheme::Urn | Scheme::Other => {}
         }
         Ok(uri)
     }
 
-    /// Parses `user:password@host:port;params?headers`.
-    fn parse_hierarchy(&mut self) -> Result<(), BadUri> {
+    /// Parses `user:password@host:port;params?headers`. Where it `is_plain`, there is no `%` and no `?`.
+    fn parse_hierarchy(&mut self, is_plain: bool) -> Result<(), BadUri> {
         let bytes = self.opaque;
         let mut at = 0;
         if let Some(end) = scan::position(bytes, b'@') {
             let userinfo = &bytes[..end];
             let user_end = scan::position(userinfo, b':').unwrap_or(end);
-            if user_end == 0 || !escapes_are_whole(userinfo) {
+            if user_end == 0 || !(is_plain || escapes_are_whole(userinfo)) {
                 return Err(BadUri);
             }
             self.user = Some(&userinfo[..user_end]);
@@ -136,7 +143,8 @@ impl<'a> Uri<'a> {
         if at == bytes.len() {
             return Ok(());
         }
-        let params_end = scan::position(&bytes[at..], b'?').map_or(bytes.len(), |len| at + len);
+        let headers = if is_plain { None } else { scan::position(&bytes[at..], b'?') };
+        let params_end = headers.map_or(bytes.len(), |len| at + len);
         self.params = Params::parse_uri(&bytes[at..params_end]).map_err(|_| BadUri)?;
         self.headers = bytes.get(params_end + 1..);
         // `@` cannot stand unescaped behind the host; were it let pass, two readers could see two hosts.

@@ -164,8 +164,11 @@ pub fn contact_uri<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     contacts.next().is_none().then_some(first)
 }
 
-/// Whether a Contact URI may become our Request-URI: well-formed, and of a length that may be stored and sent again.
+/// A Contact URI that may become our Request-URI: well-formed, and of a length that may be stored and sent again.
 #[must_use]
-pub fn is_usable(contact: &[u8]) -> bool {
-    contact.len() <= CONTACT_LEN_MAX && Uri::parse(contact).is_ok()
+pub fn usable(contact: &[u8]) -> Option<Uri<'_>> {
+    if contact.len() > CONTACT_LEN_MAX {
+        return None;
+    }
+    Uri::parse(contact).ok()
 }

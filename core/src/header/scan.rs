@@ -146,6 +146,19 @@ pub(crate) fn tight_end(bytes: &[u8], letter: u8) -> usize {
     find(bytes, 0, |block| below(block, b'!') | equal(block, lower) | equal(block, upper))
 }
 
+/// The first position of a byte that ends a URI for [`uri_end`], of an escape, or of `?`; or the end.
+#[inline]
+pub(crate) fn odd_end(bytes: &[u8]) -> usize {
+    find(bytes, 0, |block| {
+        below(block, b'#')
+            | equal(block, b'%')
+            | equal(block, b'<')
+            | equal(block, b'>')
+            | equal(block, b'?')
+            | equal(block, 0x7f)
+    })
+}
+
 /// The first position of CR or LF.
 #[inline]
 pub(crate) fn line_break(bytes: &[u8]) -> Option<usize> {

@@ -11,7 +11,7 @@ use super::publish::expires_at_mono;
 use crate::listeners::SentBy;
 use crate::note::Note;
 use crate::records::{self, StoredSubscription};
-use crate::reply::{Request, contact_uri, is_usable};
+use crate::reply::{Request, contact_uri, usable};
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
@@ -23,6 +23,15 @@ struct Wish<'a> {
     id: &'a [u8],
     body: BodyKind,
     expires_secs: u32,
+}
+
+/// Where the dialog of a SUBSCRIBE is, if it is anywhere.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The partition of its Call-ID.
+    partition: u8,
+    /// Hash of Call-ID and remote tag.
+    dialog: u64,
 }
 
 /// What is known of the dialog of a SUBSCRIBE.
@@ -49,7 +58,9 @@ impl Shard {
         let event = message.event().ok_or(Refusal::BadEvent)?;
         let package = EventPackage::by_name(event.package()).ok_or(Refusal::BadEvent)?;
         let in_dialog = message.to().tag().is_some();
-        let found = self.find_subscription(request, partition, package, event.id().unwrap_or_default())?;
+        let from_tag = message.from().tag().unwrap_or_default();
+        let place = Place { partition, dialog: dialog_hash(&self.keys, message.call_id(), from_tag) };
+        let found = self.find_subscription(request, place, package, event.id().unwrap_or_default())?;
         if in_dialog && matches!(found, Found::Nothing) {
             return Err(Refusal::NoSuchSubscription);
         }
@@ -76,7 +87,7 @@ impl Shard {
             Found::Dialog { any } => {
                 let (key, tag) = self.presentity_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
                 let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
-                let id = self.create_subscription(request, partition, key, tag, cseq, &wish)?;
+                let id = self.create_subscription(request, place, key, tag, cseq, &wish)?;
                 // From here on they draw their sequence numbers together.
                 for other in self.subscriptions.of_dialog(partition, dialog).collect::<SmallVec<[u32; 8]>>() {
                     self.subscriptions[other].shared_dialog = true;
@@ -87,7 +98,7 @@ impl Shard {
             Found::Nothing => {
                 let key = self.aor_of(message.request_uri())?;
                 let tag = self.chance.next_u64();
-                let id = self.create_subscription(request, partition, key, tag, 0, &wish)?;
+                let id = self.create_subscription(request, place, key, tag, 0, &wish)?;
                 self.send_notify(request.now, id);
                 Ok(())
             }
@@ -98,14 +109,13 @@ impl Shard {
     fn find_subscription(
         &mut self,
         request: &Request<'_>,
-        partition: u8,
+        Place { partition, dialog }: Place,
         package: &EventPackage,
         event_id: &[u8],
     ) -> Result<Found, Refusal> {
         let message = request.message;
         let from_tag = message.from().tag().unwrap_or_default();
         let to_tag = message.to().tag();
-        let dialog = dialog_hash(&self.keys, message.call_id(), from_tag);
         let identity = request.identity();
         let cseq = message.cseq().number;
         let mut any = None;
@@ -172,7 +182,7 @@ impl Shard {
     fn create_subscription(
         &mut self,
         request: &Request<'_>,
-        partition: u8,
+        Place { partition, dialog }: Place,
         key: AorKey,
         tag: u64,
         cseq: u32,
@@ -181,9 +191,7 @@ impl Shard {
         let message = request.message;
         let now = request.now;
         let contact = contact_uri(message).ok_or(Refusal::BadRequest("One Contact Is Needed"))?;
-        if !is_usable(contact) {
-            return Err(Refusal::BadRequest("Bad Contact URI"));
-        }
+        let uri = usable(contact).ok_or(Refusal::BadRequest("Bad Contact URI"))?;
         let mut route_set = std::mem::take(&mut self.scratch.routes);
         route_set.clear();
         push_route_set(message, &mut route_set);
@@ -191,7 +199,7 @@ impl Shard {
             self.scratch.routes = route_set;
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
-        let peer = next_hop(&route_set, contact, message.via(), request.flow.peer);
+        let peer = next_hop(&route_set, uri.socket_addr(), message.via(), request.flow.peer);
         let flow = Flow { peer, ..request.flow };
         let from_tag = message.from().tag().unwrap_or_default();
         let secret = self.chance.next_u64() as u32;
@@ -223,7 +231,7 @@ impl Shard {
         let watched = self.watch(now, key);
         let id = self.subscriptions.insert(
             Subscription {
-                dialog: dialog_hash(&self.keys, message.call_id(), from_tag),
+                dialog,
                 watched,
                 slot,
                 secret,
@@ -277,10 +285,14 @@ impl Shard {
                 next.body = wish.body;
                 // SUBSCRIBE is a target refresh request (RFC 6665 §4.4.1); the route set stays (RFC 3261 §12.2).
                 // One that cannot be used is not taken.
-                if let Some(contact) = contact_uri(message).filter(|contact| is_usable(contact)) {
-                    next.remote_target = contact;
-                }
-                let peer = next_hop(stored.route_set, next.remote_target, message.via(), request.flow.peer);
+                let target = match contact_uri(message).and_then(usable) {
+                    Some(uri) => {
+                        next.remote_target = uri.raw();
+                        uri.socket_addr()
+                    }
+                    None => records::numeric(stored.remote_target),
+                };
+                let peer = next_hop(stored.route_set, target, message.via(), request.flow.peer);
                 next.flow = Flow { peer, ..request.flow };
                 let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
                 let written = if moved {

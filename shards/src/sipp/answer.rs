@@ -5,7 +5,7 @@ use comsipl_core::subscription::{self, AfterNotify};
 use comsipl_core::{HashKey, Now};
 
 use crate::records;
-use crate::reply::{contact_uri, is_usable};
+use crate::reply::{contact_uri, usable};
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
 use crate::sipp::branch::{BRANCH_LEN, Mark, branch_of, check_of, marked};
@@ -133,7 +133,7 @@ impl Shard {
     /// NOTIFY is a target refresh request (RFC 6665 §4.4.1), so the Contact of its 2xx is the new remote target
     /// (RFC 3261 §12.2.1.2).
     fn refresh_target_by_answer(&mut self, id: u32, message: &Message<'_>) {
-        let Some(contact) = contact_uri(message).filter(|contact| is_usable(contact)) else { return };
+        let Some(contact) = contact_uri(message).filter(|contact| usable(contact).is_some()) else { return };
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
