@@ -210,6 +210,12 @@ pub struct Common {
     /// Pin the threads to these processors in turn, such as `0,1`
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
+    /// Look for datagrams all the time instead of sleeping
+    ///
+    /// A sleeping thread is woken by the server's sending, at the cost of the server, as no phone behind a network is. For
+    /// a generator that has processors to itself.
+    #[arg(long)]
+    pub poll: bool,
     /// Most unfinished operations at the rate `max`; state changes of `fanout` also want 1,024 NOTIFYs at once at most
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub window: u32,

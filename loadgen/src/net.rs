@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Receive buffer of each socket in bytes: a burst of NOTIFYs must not be lost while requests are written.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -36,6 +36,8 @@ pub struct Sockets {
     sender: Sender,
     /// The bad network; none when it is good.
     weather: Option<Box<Weather>>,
+    /// Waits are spent looking at the sockets.
+    polls: bool,
 }
 
 impl Sockets {
@@ -76,10 +78,16 @@ impl Sockets {
             receiver: Receiver::new(together),
             sender: Sender::new(),
             weather: None,
+            polls: false,
             sockets,
             addresses,
             names,
         })
+    }
+
+    /// Never sleeps from now on: a sleeping thread is woken by the server's sending, at the server's cost.
+    pub const fn poll(&mut self) {
+        self.polls = true;
     }
 
     /// Plays a bad network from now on.
@@ -205,14 +213,14 @@ impl Sockets {
     pub fn wait(&mut self, wait: Duration, exactly: bool) -> anyhow::Result<()> {
         let early = if exactly { SPIN_MAX } else { Duration::ZERO };
         let wait = if self.is_drained() { wait.saturating_sub(early) } else { Duration::ZERO };
-        let wait = Timespec {
-            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        };
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&wait)) {
-            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
-            _ => {}
+        if self.polls {
+            let end = Instant::now() + wait;
+            self.look(Duration::ZERO)?;
+            while self.events.is_empty() && Instant::now() < end {
+                self.look(Duration::ZERO)?;
+            }
+        } else {
+            self.look(wait)?;
         }
         for event in &self.events {
             let socket = event.data.u64() as usize;
@@ -221,6 +229,19 @@ impl Sockets {
             }
         }
         Ok(())
+    }
+
+    /// Asks the kernel once which sockets are ready, and sleeps at most for `wait`.
+    fn look(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let wait = Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&wait)) {
+            Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Datagrams that the kernel dropped for want of room, since the sockets were opened.
@@ -261,7 +282,6 @@ impl Outlet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn what_arrives_is_answered_from_the_socket_it_came_to() {
@@ -299,7 +319,10 @@ mod tests {
     #[test]
     fn waiting_ends_at_its_time() {
         let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap(), false).unwrap();
-        for _ in 0..3 {
+        for round in 0..4 {
+            if round == 2 {
+                sockets.poll();
+            }
             let start = Instant::now();
             sockets.wait(Duration::from_millis(3), true).unwrap();
             assert!(start.elapsed() >= Duration::from_millis(2));

@@ -108,7 +108,11 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    engine::run(shared, thread, Sockets::open(share, source, common.behind_proxy)?)
+                    let mut sockets = Sockets::open(share, source, common.behind_proxy)?;
+                    if common.poll {
+                        sockets.poll();
+                    }
+                    engine::run(shared, thread, sockets)
                 })
             })
             .collect::<Result<_, _>>()
