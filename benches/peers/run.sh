@@ -257,7 +257,9 @@ load() {
   local limit=$1 status=0
   shift
   rm -f "$work/run.json"
-  timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" --target "127.0.0.1:$port" \
+  # The generator has its processors to itself, so it never sleeps: waking it would be the server's cost. A window of 256
+  # requests keeps all shards and processes of either server busy.
+  timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" --poll --window 256 --target "127.0.0.1:$port" \
     --server-pid "$server" --cpus "$load_cpus" --quiet --json "$work/run.json" >"$work/run.log" 2>&1 || status=$?
   if ((status == 0 || status == 1)) && [[ -s $work/run.json ]]; then return; fi
   if ((status == 124 || status == 137)); then

@@ -95,7 +95,8 @@ fn circumstances(results: &Results) -> Vec<String> {
         ),
         format!(
             "{} round(s) in turns, each question to a server just started; medians (least–greatest). What takes long is asked \
-             once. A timed question lasts {} s, at the highest rate that the generator's closed loop sustains, unless it says \
+             once. A timed question lasts {} s, at the highest rate that the generator's closed loop sustains (256 \
+             requests under way; its threads never sleep, because waking them would cost the server), unless it says \
              otherwise.",
             it.rounds, it.seconds
         ),
