@@ -18,6 +18,9 @@ pub enum Contact<'a> {
     },
 }
 
+/// Parameters that were asked for by name, in the order of the names, each as [`Params::get`] gives it.
+pub type NamedParams<'a, const N: usize> = [Option<Option<&'a [u8]>>; N];
+
 impl<'a> Contact<'a> {
     /// Parses one value.
     ///
@@ -29,6 +32,26 @@ impl<'a> Contact<'a> {
         }
         let name_addr = NameAddr::parse(value)?;
         Ok(Self::Addr { name_addr, params: name_addr.params() })
+    }
+
+    /// Parses one value and gives the parameters with these names along, as [`Params::get`] gives them.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    #[inline]
+    pub fn parse_finding<const N: usize>(
+        value: &'a [u8],
+        names: [&str; N],
+    ) -> Result<(Self, NamedParams<'a, N>), BadValue> {
+        let mut found = [None; N];
+        if value == b"*" {
+            return Ok((Self::Star, found));
+        }
+        let (name_addr, end) = NameAddr::parse_each(value, 0, |param| param.note(names, &mut found))?;
+        if end != value.len() {
+            return Err(BadValue);
+        }
+        Ok((Self::Addr { name_addr, params: name_addr.params() }, found))
     }
 
     /// The URI without angle brackets; `None` for `*`.
@@ -101,6 +124,27 @@ mod tests {
         assert_eq!(contact.q(), Some(500));
         assert_eq!(contact.param("+sip.instance"), Some(Some(&b"\"<urn:x>\""[..])));
         assert_eq!(contact.param("transport"), None);
+    }
+
+    #[test]
+    fn parameters_found_on_the_way_are_those_found_afterwards() {
+        for value in [
+            &b"<sip:a@h>;Expires=60;q=0.5;expires=7;x;reg-id=\"1\""[..],
+            b"\"Me\" <sip:a@h>",
+            b"sip:a@h;q",
+            b"*",
+            b"<sip:a@h>;expires=",
+            b"<sip:a@h>;=",
+            b"<sip:a@h>;q=1, <sip:b@h>",
+            b"<sip:a@h",
+        ] {
+            let names = ["expires", "q", "reg-id"];
+            let afterwards = Contact::parse(value).map(|contact| match contact {
+                Contact::Star => (contact, [None; 3]),
+                Contact::Addr { params, .. } => (contact, names.map(|name| params.get(name))),
+            });
+            assert_eq!(Contact::parse_finding(value, names), afterwards, "{}", value.escape_ascii());
+        }
     }
 
     #[test]

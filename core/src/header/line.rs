@@ -31,7 +31,11 @@ impl Line {
         let (mut end, next) = after_folds(bytes, first_end)?;
         let folded = end != first_end;
         let (name, name_end, value_at) = header_name(bytes, at, end)?;
-        let value_start = skip_space(bytes, value_at).min(end);
+        // One space, and then the value: that is how nearly everybody writes it.
+        let value_start = match bytes.get(value_at..value_at + 2) {
+            Some(&[b' ', first]) if first >= b'!' => value_at + 1,
+            _ => skip_space(bytes, value_at).min(end),
+        };
         // Only white space is left below `!` here: other control characters keep their place at the end of a value.
         while end > value_start && bytes[end - 1] < b'!' && is(bytes[end - 1], WS) {
             end -= 1;

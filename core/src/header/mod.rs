@@ -2,7 +2,7 @@
 
 pub(crate) mod chunk;
 mod contact;
-pub use contact::{Contact, Contacts, preference, seconds};
+pub use contact::{Contact, Contacts, NamedParams, preference, seconds};
 mod cseq;
 pub use cseq::CSeq;
 mod event;

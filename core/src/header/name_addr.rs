@@ -2,7 +2,7 @@
 
 use super::BadValue;
 use super::chunk::{below, equal, find};
-use super::params::{Params, scan};
+use super::params::{Param, Params, scan};
 use super::scan::{bare_end, bracket_end, quoted_end, skip_space, trim_end};
 use super::span::Span;
 
@@ -35,6 +35,16 @@ impl<'a> NameAddr<'a> {
     /// Parses the one that begins at `at`; also gives the position of the comma behind it, or of the end.
     #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
+        Self::parse_each(bytes, at, |_| {})
+    }
+
+    /// [`Self::parse_at`] that shows every parameter to `each`.
+    #[inline(always)]
+    pub(super) fn parse_each(
+        bytes: &'a [u8],
+        at: usize,
+        mut each: impl FnMut(Param<'a>),
+    ) -> Result<(Self, usize), BadValue> {
         let start = skip_space(bytes, at);
         let (display_end, left) = match bytes.get(start).ok_or(BadValue)? {
             b'<' => (start, Some(start)),
@@ -77,6 +87,7 @@ impl<'a> NameAddr<'a> {
                     _ => return Err(BadValue),
                 }
             }
+            each(Param { name: param.name, value: param.value.map(|(from, to)| &bytes[from..to]) });
             Ok(())
         })?;
         let raw = trim_end(&bytes[start..after]);

@@ -77,24 +77,6 @@ impl<'a> Params<'a> {
         self.get(name).is_some()
     }
 
-    /// The parameters with these names, in one pass; each as [`Self::get`] gives it.
-    #[must_use]
-    #[inline]
-    pub fn find<const N: usize>(&self, names: [&str; N]) -> [Option<Option<&'a [u8]>>; N] {
-        let mut found = [None; N];
-        for param in self.iter() {
-            for (name, found) in names.iter().zip(&mut found) {
-                if found.is_none()
-                    && param.name.len() == name.len()
-                    && param.name.eq_ignore_ascii_case(name.as_bytes())
-                {
-                    *found = Some(param.value);
-                }
-            }
-        }
-        found
-    }
-
     /// Takes a list that was [parsed](Self::parse) before it was stored. Should it be none after all, it ends where it stops
     /// being one.
     #[must_use]
@@ -132,6 +114,21 @@ pub struct Param<'a> {
     pub name: &'a [u8],
     /// Value as written, with its quotes if it is a quoted string; `None` without `=`.
     pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Param<'a> {
+    /// Puts the value where its name stands among `names`, unless one is there.
+    #[inline(always)]
+    pub(super) fn note<const N: usize>(self, names: [&str; N], found: &mut [Option<Option<&'a [u8]>>; N]) {
+        for (name, found) in names.iter().zip(found) {
+            if found.is_none()
+                && self.name.len() == name.len()
+                && self.name.eq_ignore_ascii_case(name.as_bytes())
+            {
+                *found = Some(self.value);
+            }
+        }
+    }
 }
 
 /// Iterates over [`Params`].
@@ -245,8 +242,6 @@ mod tests {
         assert_eq!(params.value("x"), Some(&b"\"a;b=\\\"c\""[..]));
         assert_eq!(params.get("b"), None);
         assert_eq!(params.iter().count(), 3);
-        let both = params.find(["rport", "b", "x", "branch"]);
-        assert_eq!(both, [Some(None), None, params.get("x"), params.get("branch")]);
     }
 
     #[test]

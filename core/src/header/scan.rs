@@ -196,29 +196,34 @@ pub(crate) fn all_digits_and_dots(bytes: &[u8]) -> bool {
 /// The IPv4 address that `bytes` are: four numbers without leading zeros, dots between them, as
 /// [`std::net::Ipv4Addr`] reads it.
 pub(crate) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    // The octets read before, the present one, whether it has begun, and the dots seen.
-    let (mut address, mut octet, mut begun, mut dots) = (0u32, 0u32, false, 0);
-    for &byte in bytes {
-        let digit = u32::from(byte.wrapping_sub(b'0'));
-        if digit < 10 {
-            if begun && octet == 0 {
+    let digit = |at: usize| bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    let mut octets = [0; 4];
+    let mut at = 0;
+    for (n, octet) in octets.iter_mut().enumerate() {
+        if n > 0 {
+            if bytes.get(at) != Some(&b'.') {
                 return None;
             }
-            octet = octet * 10 + digit;
-            if octet > 255 {
-                return None;
-            }
-            begun = true;
-        } else {
-            if byte != b'.' || !begun || dots == 3 {
-                return None;
-            }
-            address = address << 8 | octet;
-            (octet, begun) = (0, false);
-            dots += 1;
+            at += 1;
         }
+        let first = digit(at)?;
+        at += 1;
+        *octet = match (first, digit(at)) {
+            (_, None) => first,
+            (0, Some(_)) => return None,
+            (_, Some(second)) => {
+                at += 1;
+                match digit(at) {
+                    None => first * 10 + second,
+                    Some(third) => {
+                        at += 1;
+                        u8::try_from(u16::from(first) * 100 + u16::from(second * 10 + third)).ok()?
+                    }
+                }
+            }
+        };
     }
-    (begun && dots == 3).then(|| Ipv4Addr::from_bits(address << 8 | octet))
+    (at == bytes.len()).then(|| Ipv4Addr::from(octets))
 }
 
 /// Whether all of `bytes`, at least one, are of `class`.
@@ -279,8 +284,8 @@ pub(crate) fn element_end(bytes: &[u8], at: usize) -> usize {
 /// The unsigned decimal number that `bytes` are. Nothing but digits; a value beyond `u32` becomes `u32::MAX`.
 #[inline]
 pub(crate) fn number_saturating(bytes: &[u8]) -> Result<u32, BadValue> {
-    if bytes.is_empty() {
-        return Err(BadValue);
+    if bytes.len() <= SHORT_NUMBER {
+        return short_number(bytes);
     }
     let mut value: u32 = 0;
     for &byte in bytes {
@@ -295,8 +300,8 @@ pub(crate) fn number_saturating(bytes: &[u8]) -> Result<u32, BadValue> {
 /// The unsigned decimal number that `bytes` are, if it fits `u32`.
 #[inline]
 pub(crate) fn number(bytes: &[u8]) -> Result<u32, BadValue> {
-    if bytes.is_empty() {
-        return Err(BadValue);
+    if bytes.len() <= SHORT_NUMBER {
+        return short_number(bytes);
     }
     let mut value: u64 = 0;
     for &byte in bytes {
@@ -309,6 +314,21 @@ pub(crate) fn number(bytes: &[u8]) -> Result<u32, BadValue> {
         }
     }
     Ok(value as u32)
+}
+
+/// As many digits fit `u32` whatever they are.
+const SHORT_NUMBER: usize = 9;
+
+/// The unsigned decimal number that at most [`SHORT_NUMBER`] bytes are.
+#[inline]
+fn short_number(bytes: &[u8]) -> Result<u32, BadValue> {
+    let (mut value, mut all_digits) = (0, !bytes.is_empty());
+    for &byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        all_digits &= digit < 10;
+        value = value * 10 + u32::from(digit & 15);
+    }
+    if all_digits { Ok(value) } else { Err(BadValue) }
 }
 
 /// The port number that `bytes` are: 1 to 65535.
@@ -369,6 +389,14 @@ mod tests {
     fn numbers_are_digits_only_and_bounded() {
         assert_eq!(number(b"4294967295"), Ok(u32::MAX));
         assert_eq!(number(b"4294967296"), Err(BadValue));
+        assert_eq!(number(b"999999999"), Ok(999_999_999));
+        assert_eq!(number(b"00000000000000000007"), Ok(7));
+        assert_eq!(number_saturating(b"4294967295"), Ok(u32::MAX));
+        for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_digit()) {
+            for bad in [&[byte][..], &[b'9', byte, b'9'], &[byte; 9], &[byte; 10]] {
+                assert_eq!((number(bad), number_saturating(bad)), (Err(BadValue), Err(BadValue)), "{byte}");
+            }
+        }
         assert_eq!(number_saturating(b"99999999999999999999"), Ok(u32::MAX));
         assert_eq!(number(b"-1"), Err(BadValue));
         assert_eq!(number(b""), Err(BadValue));

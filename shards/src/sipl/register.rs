@@ -80,15 +80,16 @@ impl Shard {
         let mut wishes: SmallVec<[ContactWish<'_>; CONTACTS]> = SmallVec::new();
         let mut asides: SmallVec<[Aside<'_>; CONTACTS]> = SmallVec::new();
         let mut star = false;
-        for contact in message.contacts() {
+        for contact in message.values(HeaderName::Contact) {
             if wishes.len() > BINDINGS_PER_AOR_MAX {
                 return Err(Refusal::Forbidden("Too Many Contacts"));
             }
-            let contact = contact.map_err(|_| Refusal::BadRequest("Bad Contact"))?;
+            let (contact, named) =
+                Contact::parse_finding(contact, ["expires", "+sip.instance", "reg-id", "q"])
+                    .map_err(|_| Refusal::BadRequest("Bad Contact"))?;
             match contact {
                 Contact::Star => star = true,
                 Contact::Addr { name_addr, params: parameters } => {
-                    let named = parameters.find(["expires", "+sip.instance", "reg-id", "q"]);
                     let [expires, instance, reg_id, q] = named;
                     wishes.push(ContactWish {
                         contact: name_addr.uri(),
@@ -420,4 +421,81 @@ fn push_params(params: Params<'_>, out: &mut Vec<u8>) {
 /// A small decimal number.
 fn number(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use comsipl_core::msg;
+
+    use super::*;
+
+    fn contact_line(params: &[u8]) -> String {
+        let mut out = Vec::new();
+        push_contact(b"sip:a@192.0.2.1", params, 60, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_contact_is_told_with_all_parameters_but_its_wish() {
+        let told = |params: &[u8]| {
+            let line = contact_line(params);
+            line.strip_prefix("Contact: <sip:a@192.0.2.1>;expires=60").unwrap().to_owned()
+        };
+        assert_eq!(told(b""), "\r\n");
+        assert_eq!(
+            told(b";q=0.5;+sip.instance=\"<urn:uuid:1>\""),
+            ";q=0.5;+sip.instance=\"<urn:uuid:1>\"\r\n"
+        );
+        assert_eq!(told(b";q=0.5;Expires=7;text"), ";q=0.5;text\r\n");
+        assert_eq!(told(b";eXpires;q=1"), ";q=1\r\n");
+        assert_eq!(told(b" ; q = 0.5\r\n ;methods=\"A, B\""), ";q=0.5;methods=\"A, B\"\r\n");
+    }
+
+    #[test]
+    fn a_phone_says_the_same_only_if_no_text_differs() {
+        let head = "REGISTER sip:h SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nFrom: <sip:a@h>;tag=f\r\n\
+                    To: <sip:a@h>\r\nCall-ID: c1\r\nCSeq: 2 REGISTER\r\nUser-Agent: phone\r\n";
+        let plain = format!("{head}\r\n");
+        let plain = msg::parse(plain.as_bytes()).unwrap();
+        let by_path = format!("{head}Path: <sip:p;lr>\r\n\r\n");
+        let by_path = msg::parse(by_path.as_bytes()).unwrap();
+        let wish =
+            ContactWish { contact: b"sip:a@192.0.2.1", expires_secs: None, instance: b"<urn:1>", reg_id: 1 };
+        let aside = Aside { params: b";q=1", q: 1000 };
+        let flow = comsipl_core::Flow {
+            transport: comsipl_core::Transport::Udp,
+            listener: 0,
+            local_ip: None,
+            peer: "192.0.2.1:5060".parse().unwrap(),
+        };
+        let stored = StoredBindingRecord {
+            key: AorKey(1),
+            expires_at: comsipl_core::UnixMillis(1),
+            registered_at: comsipl_core::UnixMillis(0),
+            cseq: 1,
+            q: 500,
+            reg_id: 1,
+            request: 7,
+            flow,
+            aor: b"a@h",
+            contact: wish.contact,
+            params: aside.params,
+            call_id: b"c1",
+            path: b"",
+            instance: wish.instance,
+            user_agent: b"phone",
+        };
+        assert!(says_the_same(&stored, &wish, &aside, &plain));
+        assert!(!says_the_same(&stored, &wish, &aside, &by_path));
+        for differs in [
+            StoredBindingRecord { contact: b"sip:a@192.0.2.2", ..stored },
+            StoredBindingRecord { params: b";q=0.9", ..stored },
+            StoredBindingRecord { call_id: b"c2", ..stored },
+            StoredBindingRecord { path: b"<sip:p;lr>", ..stored },
+            StoredBindingRecord { instance: b"<urn:2>", ..stored },
+            StoredBindingRecord { user_agent: b"phone 2", ..stored },
+        ] {
+            assert!(!says_the_same(&differs, &wish, &aside, &plain), "{differs:?}");
+        }
+    }
 }
