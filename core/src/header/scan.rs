@@ -96,7 +96,7 @@ pub(crate) fn skip(bytes: &[u8], at: usize, class: u8) -> usize {
 #[inline(always)]
 pub(crate) fn skip_space(bytes: &[u8], at: usize) -> usize {
     match bytes.get(at) {
-        Some(b'!'..) => at,
+        None | Some(b'!'..) => at,
         _ => skip(bytes, at, WS),
     }
 }
