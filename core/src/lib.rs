@@ -28,7 +28,7 @@ pub use notify::{NotifyHead, PRODUCT, Profile, SubscriptionStatus};
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
 mod padding;
-pub use padding::{Padding, Run};
+pub use padding::{PADDED_LEN_MAX, Padding, Run};
 pub mod pidf;
 pub mod publication;
 mod refusal;

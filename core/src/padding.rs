@@ -15,7 +15,7 @@ const STEP: usize = 32;
 pub(crate) const PADDING_MAX: usize = 128;
 
 /// Longer datagrams are not padded: they would not fit the usual link (1,500 bytes) and cannot travel in trains.
-const PADDED_LEN_MAX: usize = 1400;
+pub const PADDED_LEN_MAX: usize = 1400;
 
 const SPACES: [u8; PADDING_MAX] = [b' '; PADDING_MAX];
 
@@ -70,7 +70,7 @@ impl Run {
         } else if natural <= before && before - natural <= PADDING_MAX {
             before
         } else {
-            natural.next_multiple_of(STEP)
+            natural.next_multiple_of(STEP).min(PADDED_LEN_MAX)
         }
     }
 }
@@ -108,6 +108,8 @@ mod tests {
         let run = Run { count: 100, len: 1400 };
         assert_eq!(Padding::Fit(run).of(1200, 500), 16, "a run of its own");
         assert_eq!(Padding::Fit(run).of(1401, 800), 0);
+        let shorter = Run { count: 100, len: 1380 };
+        assert_eq!(Padding::Fit(shorter).of(1385, 800), 15, "to the longest that travels in a train");
     }
 
     #[test]

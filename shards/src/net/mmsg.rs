@@ -38,8 +38,8 @@ pub fn tell_local_ip(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
 }
 
 /// Has an IPv4 socket refuse to fragment (`IP_PMTUDISC_DO`, ip(7)). What can never be in fragments needs no identification,
-/// whose counters all processors share: measured 4 % of what a NOTIFY costs. A datagram that is too long for its path is then
-/// refused, and [`SendBatch::send`] sends it in fragments after all.
+/// whose counters all processors share: measured 4 % of what a NOTIFY costs. [`SendBatch::send`] lets datagrams that are longer
+/// than usual links carry be fragmented all the same, and those that are refused because their path carries less.
 ///
 /// # Errors
 /// What `setsockopt(2)` says.
@@ -287,35 +287,41 @@ impl SendBatch {
         if trains == 0 {
             return Ok(0);
         }
-        // SAFETY: `fill` has filled in that many headers, from payloads that are borrowed for `'a`, which outlives this call.
+        let first = self.trains[0];
+        if is_long(&first) {
+            // SAFETY: `fill` has filled in that many headers, from payloads that are borrowed for `'a`, which outlives this call.
+            return unsafe { self.hand_over_to_fragment(socket, trains) };
+        }
+        // SAFETY: as above.
         let mut result = unsafe { self.hand_over(socket, trains) };
         if let Ok(taken) = result {
             return Ok(self.trains[..taken].iter().map(|train| train.count).sum());
         }
-        let first = self.trains[0];
         if first.count > 1 && !would_block(&result) {
             self.uncouple(&first);
             // SAFETY: as above; `uncouple` has filled in a header for each datagram of the train.
             result = unsafe { self.hand_over(socket, first.count) };
         }
         if first.peer.is_ipv4() && is_too_long(&result) {
-            set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
             // SAFETY: as above; there is at least one header.
-            result = unsafe { self.hand_over(socket, 1) };
-            never_fragment(socket)?;
+            result = unsafe { self.hand_over_to_fragment(socket, 1) };
         }
         result
     }
 
-    /// Fills in iovecs and headers; returns how many headers.
+    /// Fills in iovecs and headers, either of datagrams that a usual link carries or of longer ones; returns how many headers.
     fn fill<'a>(&mut self, datagrams: impl Iterator<Item = Datagram<'a>>) -> usize {
         let (mut trains, mut first, mut iovecs) = (0, 0, 0);
         for (index, datagram) in datagrams.take(BATCH_LEN).enumerate() {
             if trains == 0 || !self.trains[trains - 1].couple(&datagram) {
+                let train = Train::of(&datagram);
                 if trains > 0 {
                     self.set_header(trains - 1, trains - 1, first);
+                    if is_long(&train) != is_long(&self.trains[0]) {
+                        return trains;
+                    }
                 }
-                self.trains[trains] = Train::of(&datagram);
+                self.trains[trains] = train;
                 (trains, first) = (trains + 1, index);
             }
             for part in datagram.parts {
@@ -367,6 +373,18 @@ impl SendBatch {
         }
     }
 
+    /// As [`Self::hand_over`], for datagrams that may be fragmented on their way.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn hand_over_to_fragment(&mut self, socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+        // SAFETY: what the caller says.
+        let result = unsafe { self.hand_over(socket, count) };
+        never_fragment(socket)?;
+        result
+    }
+
     /// One call for the first `count` headers; how many the kernel took.
     ///
     /// # Safety
@@ -394,6 +412,14 @@ impl SendBatch {
         }
     }
 }
+
+/// Whether it is a datagram over IPv4 that a usual link carries in fragments only.
+const fn is_long(train: &Train) -> bool {
+    train.peer.is_ipv4() && train.segment_len > LINK_LEN
+}
+
+/// What a link of 1,500 bytes carries over IPv4.
+const LINK_LEN: usize = 1_500 - 20 - 8;
 
 /// Whether the socket was full.
 fn would_block(result: &io::Result<usize>) -> bool {

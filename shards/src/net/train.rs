@@ -11,6 +11,7 @@ const BYTES_MAX: usize = 65_000;
 /// Longest datagram that travels in a train. The kernel refuses to cut at more than what the link carries, and most links
 /// carry 1,500 bytes.
 const SEGMENT_MAX: usize = 1_400;
+const _: () = assert!(comsipl_core::PADDED_LEN_MAX <= SEGMENT_MAX, "what is padded is to travel in trains");
 
 /// Datagrams that follow one another to one address, all of one length but the last, which may be shorter.
 #[derive(Clone, Copy, Debug)]
