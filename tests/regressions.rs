@@ -368,3 +368,51 @@ fn a_cancel_reaches_the_shard_that_answered_its_subscribe() {
         assert_eq!(talk.ask(n, &cancel)[0].status(), Some(200), "phone {n}");
     }
 }
+
+#[test]
+fn a_document_that_found_no_room_is_composed_after_a_restart() {
+    // A publication was stored while its document found no room in the file. After a restart with more room nobody remembered
+    // that, and a phone that said the same again changed nothing: watchers were told the old state for ever.
+    const TOLD: usize = 70_000;
+    let mut world = OneShard::new(512);
+    let mut tag = ask(&mut world, 0, &publish(0, 1, None, Some("first")));
+    let long = "y".repeat(1500);
+    let mut refused = 0;
+    // The first refusal is of some partition; all of them are full when many in a row are refused.
+    for n in 1..60_000 {
+        let status = status_of(&mut world, n, &publish(n, 1, None, Some(&long)));
+        refused = if status == 503 { refused + 1 } else { 0 };
+        if refused == 600 {
+            break;
+        }
+    }
+    assert_eq!(refused, 600, "the file is full");
+    let mut newest = None;
+    for (cseq, size) in (2..).zip((200..9000).step_by(7)) {
+        let note = format!("change {cseq} {}", "z".repeat(size));
+        let changes = world.shard.counters().changes.get();
+        let if_match = tag.header("SIP-ETag").expect("a tag").to_owned();
+        world.pass(1);
+        tag = ask(&mut world, 0, &publish(0, cseq, Some(&if_match), Some(&note)));
+        assert_eq!(tag.status(), Some(200), "the publication finds room as long as its document does");
+        if world.shard.counters().changes.get() == changes {
+            newest = Some((cseq, note));
+            break;
+        }
+    }
+    let (cseq, note) = newest.expect("a document that finds no room");
+
+    let mut world = world.started_again(4096, 600_000);
+    world.settle();
+    let told = |world: &mut OneShard, n: usize| {
+        world.deliver(phone(n), &subscribe(n, 0, 1, None));
+        world.shard.on_turn_end(world.now());
+        let heard = sent(world);
+        heard.iter().any(|message| message.body.contains(&note))
+    };
+    assert!(told(&mut world, TOLD), "a start with room composes what found none");
+    let if_match = tag.header("SIP-ETag").expect("a tag");
+    let again = ask(&mut world, 0, &publish(0, cseq + 1, Some(if_match), Some(&note)));
+    assert_eq!(again.status(), Some(200));
+    assert!(told(&mut world, TOLD + 1));
+}

@@ -51,14 +51,32 @@ impl OneShard {
     pub fn one_of(shards: usize, records: u32) -> Self {
         let dir =
             tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
+        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
+        Self::open(dir, shards, records, now, 0)
+    }
+
+    /// The shard killed and started again over its files, now with room for `records` records a partition, after it was down
+    /// for so many milliseconds.
+    ///
+    /// # Panics
+    /// If the files cannot be opened.
+    #[must_use]
+    pub fn started_again(self, records: u32, down_millis: u64) -> Self {
+        let Self { shard, _files: files, _dir: dir, now, .. } = self;
+        drop(shard);
+        drop(files);
+        let wall = UnixMillis(now.wall.0 + down_millis);
+        Self::open(dir, 1, records, Now { mono: Mono(0), wall }, now.wall.0)
+    }
+
+    fn open(dir: TempDir, shards: usize, records: u32, now: Now, last_alive_ms: u64) -> Self {
         let settings = Settings {
             data_dir: dir.path().to_owned(),
             presence_records_max: records,
             registered_records_max: records,
             ..Settings::default()
         };
-        let mut files = NodeFiles::open(&settings, shards).expect("new files");
-        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
+        let mut files = NodeFiles::open(&settings, shards).expect("the files open");
         let start = ShardStart {
             index: 0,
             shards,
@@ -66,7 +84,7 @@ impl OneShard {
             settings: Arc::new(settings),
             files: files.take_shard().expect("one shard"),
             seed: [7; 32],
-            last_alive_ms: 0,
+            last_alive_ms,
         };
         Self {
             shard: Shard::open(start, now),

@@ -58,7 +58,7 @@ impl Map {
         let start = self.start::<N>(offset);
         // SAFETY: `start` gives a pointer to `N * 8` bytes inside `self.raw`, aligned to 8, and the mapping lives as long
         // as the reference (both borrow `self`). `ReadWord` is a transparent `AtomicU64`, for which every bit pattern is
-        // valid; all access by this process goes through such words, and only loads are made through this type.
+        // valid; stores by this process go through such words, and only loads are made through this type.
         unsafe { &*start.cast::<[ReadWord; N]>() }
     }
 
@@ -68,7 +68,7 @@ impl Map {
     /// If they are not in front of the records, or the mapping is read-only.
     #[inline]
     pub(crate) fn cells<const N: usize>(&self, offset: u64) -> &[AtomicU64; N] {
-        assert!(offset < DATA_START, "only a pen writes records");
+        assert!(offset + (N * WORD_BYTES) as u64 <= DATA_START, "only a pen writes records");
         self.cells_anywhere(offset)
     }
 
@@ -77,8 +77,9 @@ impl Map {
         assert!(self.writable, "a reader does not write");
         let start = self.start::<N>(offset);
         // SAFETY: `start` gives a pointer to `N * 8` bytes inside `self.raw`, aligned to 8, and the mapping lives as long
-        // as the reference (both borrow `self`). Every bit pattern is a valid `AtomicU64`, all access by this process goes
-        // through such words, and the assertion above holds only for mappings made with write permission.
+        // as the reference (both borrow `self`). Every bit pattern is a valid `AtomicU64`, stores by this process go
+        // through such words only (a pen's plain words are never borrowed while it stores), and the assertion above holds only
+        // for mappings made with write permission.
         unsafe { &*start.cast::<[AtomicU64; N]>() }
     }
 

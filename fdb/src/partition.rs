@@ -359,8 +359,8 @@ impl Partition {
         let (inline, mut rest) = buf.bytes[..length].split_at_mut(INLINE_BYTES);
         inline.copy_from_slice(inline_bytes(head));
         let mut next = next;
-        for _ in 0..chain {
-            let link = Self::own_link(&self.pen, self.extents, next, slot).ok_or(ReadError::Torn)?;
+        for position in 0..chain {
+            let link = Self::own_link(&self.pen, self.extents, next, slot, position).ok_or(ReadError::Torn)?;
             let part;
             (part, rest) = rest.split_at_mut(rest.len().min(CHAIN_BYTES));
             part.copy_from_slice(&bytes_from::<RECORD_HEADER_WORDS, CHAIN_BYTES>(link)[..part.len()]);
@@ -463,18 +463,26 @@ impl Partition {
     fn collect_chain(&mut self, owner: u32, head: &Head) {
         self.links_before.clear();
         let mut slot = head.next;
-        for _ in 0..head.chain {
-            let Some(link) = Self::own_link(&self.pen, self.extents, slot, owner) else { return };
+        for position in 0..head.chain {
+            let Some(link) = Self::own_link(&self.pen, self.extents, slot, owner, position) else { return };
             self.links_before.push(slot);
             slot = unpair(link[2]).1;
         }
     }
 
-    /// The chain record in `slot`, if it is one of the head in `owner`.
+    /// The chain record in `slot`, if it is the one at `position` of the head in `owner`. The position is what keeps a chain
+    /// that the disk spoiled from leading back to itself.
     #[inline]
-    fn own_link(pen: &Pen, extents: u32, slot: u32, owner: u32) -> Option<&[u64; RECORD_WORDS]> {
+    fn own_link(
+        pen: &Pen,
+        extents: u32,
+        slot: u32,
+        owner: u32,
+        position: u16,
+    ) -> Option<&[u64; RECORD_WORDS]> {
         let link = (slot / EXTENT_RECORDS < extents).then(|| pen.words(slot))?;
-        (Commit::unpack(link[COMMIT]).kind == CHAIN && unpair(link[3]).0 == owner).then_some(link)
+        let commit = Commit::unpack(link[COMMIT]);
+        (commit.kind == CHAIN && commit.count == position && unpair(link[3]).0 == owner).then_some(link)
     }
 
     /// Frees the chain in `links_before`, last record first so that it is taken again in order.

@@ -95,3 +95,21 @@ fn a_spoiled_chain_frees_nobody_elses_records() {
         assert_eq!(partition.view(other, &mut buf).expect("untouched").payload(), [8; INLINE_BYTES + 1]);
     }
 }
+
+#[test]
+fn a_chain_that_leads_back_to_itself_frees_no_slot_twice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("owner.fdb");
+    let mut opened = open(&path);
+    let partition = &mut opened.partitions[0];
+    let payload = vec![7; INLINE_BYTES + 2 * CHAIN_BYTES - 5];
+    let long = partition.insert(Kind::Publication, &[1; 12], &payload).expect("room");
+    // The first link's next slot (word 2, high half) becomes its own.
+    let file = File::options().write(true).open(&path).expect("opens");
+    file.write_all_at(&(long + 1).to_le_bytes(), offset(long + 1) + 20).expect("written");
+    let mut buf = RecordBuf::new();
+    assert_eq!(partition.view(long, &mut buf), Err(ReadError::Torn));
+    partition.remove(long);
+    let slots = [2, 3, 4].map(|n| partition.insert(Kind::Publication, &[n; 12], b"new").expect("room"));
+    assert!(slots[0] != slots[1] && slots[1] != slots[2] && slots[0] != slots[2], "{slots:?}");
+}

@@ -147,6 +147,13 @@ impl Presentities {
         }
     }
 
+    /// Users who have published and have no document: it found no room.
+    pub fn published_without_document(&self) -> impl Iterator<Item = AorKey> + '_ {
+        let numbers = 0..u32::try_from(self.users.high_water()).unwrap_or(u32::MAX);
+        let users = numbers.map(|number| &self.users[number]);
+        users.filter(|user| user.first_publication != NONE && user.document == NONE).map(|user| user.key)
+    }
+
     /// The number of a user, if anything is known of him.
     #[must_use]
     pub fn find(&self, key: AorKey) -> Option<u32> {

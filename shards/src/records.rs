@@ -448,6 +448,18 @@ pub fn update_document(partition: &mut Partition, slot: u32, d: &StoredDocument<
     partition.replace(slot, &store_document(d))
 }
 
+/// Fingerprint of a document that is behind what is published, because its successor found no room.
+pub const BEHIND: u64 = 0;
+
+/// Writes down that a document is behind what is published. Needs no room.
+pub fn mark_behind(partition: &mut Partition, slot: u32) {
+    let Some((_, fixed)) = partition.fixed(slot) else { return };
+    if let Ok(mut stored) = schema::Presentity::decode_fixed(&fixed) {
+        stored.fingerprint = BEHIND;
+        partition.update_fixed(slot, &stored.fixed_words());
+    }
+}
+
 /// Reads the record in `slot` as a binding, in place as long as nothing of the partition is written; `record` is for one
 /// that is in several pieces. `None` if it cannot be read or holds something else.
 #[must_use]

@@ -3,7 +3,7 @@
 //! Memory keeps only what can be made from the records again. Three things need care:
 //!   * CSeq goes on above the block that was reserved, so it may skip and never repeats;
 //!   * a crash may have come between a publication and the document made of it: what changed shortly before is composed
-//!     again;
+//!     again, and so is what is marked because its document found no room;
 //!   * a crash may have come before watchers were told: subscriptions of presentities that changed shortly before, and
 //!     those that were accepted shortly before, are owed a NOTIFY. *Shortly* is as long as a NOTIFY may have been on its
 //!     way, 64*T1, and longer where the files say that the fan-out was behind.
@@ -74,6 +74,8 @@ impl Shard {
                 presentities.find(key).is_some_and(|user| presentities[user].first_publication == NONE)
             });
         }
+        // A first document that found no room before.
+        recent.extend(self.presentities.published_without_document());
         recent.sort_unstable();
         recent.dedup();
         for key in recent {
@@ -97,7 +99,8 @@ impl Shard {
         entry.version = document.version;
         entry.fingerprint = document.fingerprint;
         self.last_version = self.last_version.max(document.version);
-        if document.changed_at.0 >= since {
+        entry.behind = document.fingerprint == records::BEHIND;
+        if document.changed_at.0 >= since || entry.behind {
             recent.push(document.key);
         } else if let Some(settling) = &mut self.settling {
             // Whether it is bare shows when all publications are read.

@@ -94,8 +94,13 @@ impl Shard {
                     self.counters.changes.up();
                     self.tell_watching_shards(now, user);
                 }
-                // The publication is stored and the document is not: it is composed again until there is room.
+                // The publication is stored and the document is not: it is composed again until there is room, also after a
+                // restart.
                 Err(what) => {
+                    if document != NONE {
+                        entry.fingerprint = records::BEHIND;
+                        records::mark_behind(self.files.presence_partition_mut(key.partition()), document);
+                    }
                     self.note_full(what);
                     self.compose_later(now, key);
                 }
