@@ -360,7 +360,8 @@ impl Partition {
         inline.copy_from_slice(inline_bytes(head));
         let mut next = next;
         for position in 0..chain {
-            let link = Self::own_link(&self.pen, self.extents, next, slot, position).ok_or(ReadError::Torn)?;
+            let link =
+                Self::own_link(&self.pen, self.extents, next, slot, position).ok_or(ReadError::Torn)?;
             let part;
             (part, rest) = rest.split_at_mut(rest.len().min(CHAIN_BYTES));
             part.copy_from_slice(&bytes_from::<RECORD_HEADER_WORDS, CHAIN_BYTES>(link)[..part.len()]);
