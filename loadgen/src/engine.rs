@@ -34,6 +34,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
     let post = crowd.post();
     let counters = &post.counters;
     let mut tally = None;
+    let mut is_audited = false;
     let mut stage = 0;
     let mut ends = Ends::Done;
     sockets.worsen(shared.plan.link, shared.style.salt.0 ^ thread as u64);
@@ -42,9 +43,10 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
     loop {
         let next_stage = shared.stage.load(Ordering::Acquire);
         if next_stage != stage {
-            if matches!(ends, Ends::Settled(_)) {
+            if matches!(ends, Ends::Settled(_)) && (!is_audited || next_stage == STOP) {
                 tally = Some(crowd.audit());
             }
+            is_audited = false;
             crowd.leave(now);
             post.dropped.store(sockets.dropped(), Ordering::Relaxed);
             stage = next_stage;
@@ -96,6 +98,11 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         counters.unfinished.set(crowd.unfinished());
         counters.resting.set(crowd.resting());
         if stage != 0 && post.finished.load(Ordering::Relaxed) != stage && crowd.is_done(ends, now) {
+            // Before the next phase begins: a look at a million watchers would make its first requests late.
+            if matches!(ends, Ends::Settled(_)) {
+                tally = Some(crowd.audit());
+                is_audited = true;
+            }
             post.finished.store(stage, Ordering::Release);
         }
 

@@ -117,7 +117,8 @@ impl Schedule {
         }
         let intended = match self.step {
             Some(_) => self.next,
-            None if unfinished < self.window => now,
+            // What leaves before the start would be measured by no phase.
+            None if unfinished < self.window => now.max(self.start),
             None => return None,
         };
         if intended > now {
@@ -149,11 +150,12 @@ impl Schedule {
         self.step.is_none() && matches!(self.amount, Amount::Time(_))
     }
 
-    /// When to look again if nothing is due now: the next intended time, or the end of a timed closed loop.
+    /// When to look again if nothing is due now: the next intended time, or the start or the end of a closed loop.
     pub fn next_at(&self, now: Nanos) -> Nanos {
         match self.step {
             _ if self.is_over(now) => Nanos::MAX,
             Some(_) => self.next,
+            None if now < self.start => self.start,
             None => self.end(),
         }
     }
@@ -182,6 +184,14 @@ mod tests {
 
     fn even(rate: f64, amount: Amount) -> Pace {
         Pace { rate: Rate::PerSecond(rate), arrivals: Arrivals::Even, window: 1, amount }
+    }
+
+    #[test]
+    fn a_closed_loop_begins_at_its_start() {
+        let pace = Pace { rate: Rate::Max, ..even(1.0, Amount::Count(2)) };
+        let mut schedule = Schedule::new(100, pace, (0, 1), 0);
+        assert_eq!((schedule.take(99, 0), schedule.next_at(99)), (None, 100));
+        assert_eq!((schedule.take(101, 0), schedule.next_at(101)), (Some((0, 101)), Nanos::MAX));
     }
 
     #[test]
