@@ -252,14 +252,17 @@ is_wanted() {
     'any(inputs; .question == $question and .server == $server and .round == $round)' "$results/results.jsonl" >/dev/null
 }
 
+# In the closed loop the generator has its processors to itself and never sleeps: waking it would be the server's cost. A window
+# of 256 requests keeps all shards and processes of either server busy. In the open loop a thread that never sleeps would be in
+# the way of what else runs there, and of its own requests' times.
+flat_out=(--poll --window 256)
+
 # Runs the load generator against $server: patience, then its arguments. Leaves $work/run.json, empty if it did not end.
 load() {
   local limit=$1 status=0
   shift
   rm -f "$work/run.json"
-  # The generator has its processors to itself, so it never sleeps: waking it would be the server's cost. A window of 256
-  # requests keeps all shards and processes of either server busy.
-  timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" --poll --window 256 --target "127.0.0.1:$port" \
+  timeout -k 5 "$limit" taskset -c "$load_cpus" "$bin/comsipl-loadgen" "$@" "${flat_out[@]}" --target "127.0.0.1:$port" \
     --server-pid "$server" --cpus "$load_cpus" --quiet --json "$work/run.json" >"$work/run.log" 2>&1 || status=$?
   if ((status == 0 || status == 1)) && [[ -s $work/run.json ]]; then return; fi
   if ((status == 124 || status == 137)); then
@@ -307,7 +310,7 @@ ask_both() {
 
 # The highest rate that holds: what, server, arguments of the generator.
 ask_capacity() {
-  local question="capacity: $1" name=$2
+  local question="capacity: $1" name=$2 flat_out=()
   shift 2
   is_wanted "$question" "$name" || return 0
   start_fresh "$name"
@@ -329,7 +332,7 @@ half_rate() {
 
 # How long a change takes to its watchers when a server is half busy: question, server, whose rate.
 ask_latency() {
-  local rate
+  local rate flat_out=()
   rate=$(half_rate "$3")
   [[ $rate ]] || return 0
   ask "$1" "$2" notifies "$patience" fanout --presentities 100 --watchers 100 --rate "$rate" --duration "$seconds" \
