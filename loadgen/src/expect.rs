@@ -1,6 +1,6 @@
 //! What a profile's run has to show.
 
-use crate::report::{AllPercentiles, PhaseReport, Verdict};
+use crate::report::{AllPercentiles, Latencies, PhaseReport, Verdict};
 use crate::series::Point;
 use crate::stats::Counts;
 use crate::terminal::Micros;
@@ -16,7 +16,7 @@ pub enum Expect {
         /// The phase.
         phase: String,
         /// Which latency.
-        of: Timed,
+        of: Latencies,
         /// Which percentile, from 0 to 100.
         percentile: Percentile,
         /// In milliseconds.
@@ -59,24 +59,6 @@ pub enum Expect {
     },
 }
 
-/// A latency that can be claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Timed {
-    /// REGISTER until 200.
-    RegisterAnswer,
-    /// SUBSCRIBE until 200.
-    SubscribeAnswer,
-    /// SUBSCRIBE until the first NOTIFY.
-    SubscribeNotify,
-    /// PUBLISH until 200.
-    PublishAnswer,
-    /// PUBLISH until the NOTIFY of a watcher.
-    PublishNotify,
-    /// The same for presentities that are set apart.
-    PublishNotifyApart,
-}
-
 /// A percentile that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Percentile {
@@ -111,7 +93,7 @@ impl fmt::Display for Expect {
             | Self::Within { claim: Some(claim), .. }
             | Self::Count { claim: Some(claim), .. } => f.write_str(claim),
             Self::Latency { phase, of, percentile, at_most_ms, .. } => {
-                write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", of.name())
+                write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", name_of(*of))
             }
             Self::Within { phase, at_most_secs, .. } => write!(f, "{phase}: at most {at_most_secs} s"),
             Self::Count { counter, at_most: 0, .. } => write!(f, "No {}", counter.replace('_', " ")),
@@ -155,7 +137,7 @@ impl Expect {
         Some(match self {
             Self::Latency { of, percentile, at_most_ms, .. } => {
                 let phase = phase?;
-                let (count, us) = of.find(phase.percentiles.as_ref()?, *percentile);
+                let (count, us) = find(*of, phase.percentiles.as_ref()?, *percentile);
                 let found = if count == 0 { "nothing measured".into() } else { Micros(us).to_string() };
                 let passed = count > 0 && us as f64 <= at_most_ms * 1e3;
                 Verdict { claim, found, passed }
@@ -220,36 +202,24 @@ impl fmt::Display for Percentile {
     }
 }
 
-impl Timed {
-    fn name(self) -> &'static str {
-        match self {
-            Self::RegisterAnswer => "REGISTER → 200",
-            Self::SubscribeAnswer => "SUBSCRIBE → 200",
-            Self::SubscribeNotify => "SUBSCRIBE → NOTIFY",
-            Self::PublishAnswer => "PUBLISH → 200",
-            Self::PublishNotify => "PUBLISH → NOTIFY",
-            Self::PublishNotifyApart => "PUBLISH → NOTIFY of those set apart",
-        }
+/// What a latency is called in a claim, which stands alone.
+fn name_of(of: Latencies) -> &'static str {
+    match of {
+        Latencies::PublishNotifyApart => "PUBLISH → NOTIFY of those set apart",
+        other => other.name(),
     }
+}
 
-    /// How many were measured, and a percentile of them in microseconds.
-    fn find(self, all: &AllPercentiles, percentile: Percentile) -> (u64, u64) {
-        let found = match self {
-            Self::RegisterAnswer => &all.register_answer,
-            Self::SubscribeAnswer => &all.subscribe_answer,
-            Self::SubscribeNotify => &all.subscribe_notify,
-            Self::PublishAnswer => &all.publish_answer,
-            Self::PublishNotify => &all.publish_notify,
-            Self::PublishNotifyApart => &all.publish_notify_apart,
-        };
-        let us = match percentile {
-            Percentile::P50 => found.p50_us,
-            Percentile::P99 => found.p99_us,
-            Percentile::P999 => found.p999_us,
-            Percentile::Max => found.max_us,
-        };
-        (found.count, us)
-    }
+/// How many of a latency were measured, and a percentile of them in microseconds.
+fn find(of: Latencies, all: &AllPercentiles, percentile: Percentile) -> (u64, u64) {
+    let found = all.get(of);
+    let us = match percentile {
+        Percentile::P50 => found.p50_us,
+        Percentile::P99 => found.p99_us,
+        Percentile::P999 => found.p999_us,
+        Percentile::Max => found.max_us,
+    };
+    (found.count, us)
 }
 
 /// Growth in percent of the mean for each hour, of the straight line with the least squares; none without a line.

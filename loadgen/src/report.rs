@@ -8,11 +8,12 @@ use crate::series::Point;
 use crate::stats::{Counts, Timings};
 use crate::terminal::Micros;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Which latencies a command is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which latencies a command is about, or a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Latencies {
     /// REGISTER until 200.
     RegisterAnswer,

@@ -1,4 +1,4 @@
-//! The two clocks of the process, read once per turn.
+//! The two clocks of the process; the engine gets one reading of both a turn.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -15,7 +15,7 @@ use crate::reply::{Request, contact_uri, usable};
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
-use crate::watched::{BodyKind, NONE};
+use crate::watched::BodyKind;
 
 /// What the Event header field of a SUBSCRIBE asks for.
 struct Wish<'a> {
@@ -390,10 +390,5 @@ impl Shard {
         let subscription = self.subscriptions.remove(id, &mut self.watched);
         self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);
         self.forget_if_unwatched(now, subscription.watched);
-    }
-
-    fn is_in_flight(&self, id: u32) -> bool {
-        let attempt = self.subscriptions[id].attempt;
-        attempt != NONE && self.attempts[attempt].phase == crate::sipp::Phase::InFlight
     }
 }

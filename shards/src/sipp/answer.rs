@@ -124,10 +124,13 @@ impl Shard {
 
     /// Whether a subscription's NOTIFY with this sequence number may be answered.
     fn awaits_answer(&self, id: u32, cseq: u32) -> bool {
+        self.is_in_flight(id) && self.attempts[self.subscriptions[id].attempt].cseq == cseq
+    }
+
+    /// Whether a subscription has a NOTIFY that is sent and not answered.
+    pub(crate) fn is_in_flight(&self, id: u32) -> bool {
         let attempt = self.subscriptions[id].attempt;
-        attempt != NONE
-            && self.attempts[attempt].phase == Phase::InFlight
-            && self.attempts[attempt].cseq == cseq
+        attempt != NONE && self.attempts[attempt].phase == Phase::InFlight
     }
 
     /// NOTIFY is a target refresh request (RFC 6665 §4.4.1), so the Contact of its 2xx is the new remote target
