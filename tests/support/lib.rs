@@ -1,6 +1,7 @@
 //! Support for the tests of ComSIPL.
 
 pub mod client;
+pub mod coverage;
 pub mod scenario;
 pub mod server;
 pub mod world;

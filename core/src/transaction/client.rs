@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn timer_e_doubles_to_t2_and_timer_f_ends_it() {
-        // RFC 3261 §17.1.2.2: "This results in retransmissions at intervals of 500 ms, 1 s, 2 s, 4 s, 4 s, 4 s, etc."
+        // RFC 3261 §17.1.2.2: "this results in intervals of 500 ms, 1 s, 2 s, 4 s, 4 s, 4 s, etc."
         let (times, end) = run(None);
         assert_eq!(times, [500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
         assert_eq!(end, 32_000);
