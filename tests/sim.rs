@@ -103,7 +103,7 @@ impl Simulation {
         let mut chance = Chance::from_seed(bytes);
         let policy = ExpiryPolicy { min_secs: 30, default_secs: 300, max_secs: 900 };
         let settings = Settings {
-            listen: vec![SERVER],
+            listen: vec![comsipl_core::Listen::udp(SERVER)],
             auth: Auth::None,
             registration: policy,
             publication: policy,

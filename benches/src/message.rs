@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use comsipl_core::{Flow, Transport};
+use comsipl_core::Flow;
 
 use crate::SERVER;
 
 /// The flow of a phone.
 #[must_use]
 pub const fn flow(peer: SocketAddr) -> Flow {
-    Flow { transport: Transport::Udp, listener: 0, local_ip: None, peer }
+    Flow::udp(0, None, peer)
 }
 
 /// The address of phone number `n`.

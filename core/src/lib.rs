@@ -17,7 +17,7 @@ pub mod event;
 mod expiry;
 pub use expiry::ExpiryPolicy;
 mod flow;
-pub use flow::{Flow, Transport};
+pub use flow::{ConnectionId, Flow, Listen, Transport};
 pub mod header;
 mod key;
 pub use key::{AorKey, HashKey, PARTITIONS};

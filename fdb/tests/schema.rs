@@ -24,7 +24,14 @@ fn texts() -> impl Strategy<Value = Vec<Vec<u8>>> {
 fn flow() -> impl Strategy<Value = Flow> {
     let numbers = (any::<u8>(), any::<u8>(), any::<u16>());
     (numbers, any::<IpAddr>(), any::<Option<IpAddr>>()).prop_map(
-        |((transport, listener, port), ip, local_ip)| Flow { transport, listener, ip, port, local_ip },
+        |((transport, listener, port), ip, local_ip)| Flow {
+            transport,
+            listener,
+            ip,
+            port,
+            local_ip,
+            connection: 0,
+        },
     )
 }
 

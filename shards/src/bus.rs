@@ -398,8 +398,6 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use comsipl_core::Transport;
-
     use super::*;
 
     #[test]
@@ -651,11 +649,6 @@ mod tests {
     }
 
     fn flow(port: u16) -> Flow {
-        Flow {
-            transport: Transport::Udp,
-            listener: 0,
-            local_ip: None,
-            peer: (std::net::Ipv4Addr::LOCALHOST, port).into(),
-        }
+        Flow::udp(0, None, (std::net::Ipv4Addr::LOCALHOST, port).into())
     }
 }

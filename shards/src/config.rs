@@ -3,20 +3,19 @@
 //! A file names only what differs from the defaults. Whatever is wrong with it — a key nobody knows, a value of the
 //! wrong kind, bounds in the wrong order — is an error with file, line, caret, what was expected and what to do.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
-use crate::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
+use crate::settings::{Auth, ExpiryPolicy, Listen, Profile, RegisteredState, Settings};
 
 mod error;
 pub use error::{ConfigError, Mistake};
 mod file;
 mod listen;
-pub use listen::{ListenError, listen_text, parse_listen};
+pub use listen::{ListenError, parse_listen};
 mod print;
 pub use print::to_toml;
 
@@ -68,8 +67,8 @@ pub fn read_text(text: &str, settings: &mut Settings) -> Result<(), Mistake> {
 pub fn check_exposure(settings: &Settings) -> Result<(), Exposed> {
     match settings.auth {
         Auth::None => Ok(()),
-        Auth::Unset => match settings.listen.iter().find(|address| !address.ip().is_loopback()) {
-            Some(&address) => Err(Exposed { address }),
+        Auth::Unset => match settings.listen.iter().find(|listen| !listen.address.ip().is_loopback()) {
+            Some(&listen) => Err(Exposed { listen }),
             None => Ok(()),
         },
     }
@@ -79,12 +78,12 @@ pub fn check_exposure(settings: &Settings) -> Result<(), Exposed> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exposed {
     /// The listener.
-    pub address: SocketAddr,
+    pub listen: Listen,
 }
 
 impl std::fmt::Display for Exposed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let listen = listen_text(self.address);
+        let listen = self.listen;
         write!(
             f,
             "refusing to listen on {listen}: it can be reached from other machines, and requests are not \
@@ -231,14 +230,13 @@ pub fn parse_domain(text: &str) -> Result<String, &'static str> {
 
 /// The first address that stands in the list for the second time; `None`: all differ.
 #[must_use]
-pub fn first_duplicate(listen: &[SocketAddr]) -> Option<SocketAddr> {
+pub fn first_duplicate(listen: &[Listen]) -> Option<Listen> {
     // Port 0 may be asked for more than once: the kernel chooses different ports.
-    let repeated =
-        |(index, address): &(usize, &SocketAddr)| address.port() != 0 && listen[..*index].contains(*address);
-    listen.iter().enumerate().find(repeated).map(|(_, address)| *address)
+    let repeated = |(index, it): &(usize, &Listen)| it.address.port() != 0 && listen[..*index].contains(*it);
+    listen.iter().enumerate().find(repeated).map(|(_, it)| *it)
 }
 
-fn check_listen(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<SocketAddr>, Mistake> {
+fn check_listen(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Listen>, Mistake> {
     let values = list.get_ref();
     if values.is_empty() || values.len() > LISTENERS_MAX {
         return Err(mistake(
@@ -253,11 +251,7 @@ fn check_listen(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<SocketAddr>,
             parse_listen(value.get_ref()).map_err(|error| mistake(value, error.to_string(), error.help()))?;
         listen.push(address);
         if first_duplicate(&listen).is_some() {
-            return Err(mistake(
-                value,
-                format!("{} stands here twice", listen_text(address)),
-                "remove one of them",
-            ));
+            return Err(mistake(value, format!("{address} stands here twice"), "remove one of them"));
         }
     }
     Ok(listen)
@@ -404,7 +398,7 @@ mod tests {
         )
         .unwrap();
         let expected = Settings {
-            listen: ["0.0.0.0:5060", "[::1]:0", "[::1]:0"].map(|it| it.parse().unwrap()).to_vec(),
+            listen: ["0.0.0.0:5060", "[::1]:0", "[::1]:0"].map(|it| parse_listen(it).unwrap()).to_vec(),
             advertise: Some("sip.example.net:5070".to_owned()),
             data_dir: PathBuf::from("/var/lib/comsipl"),
             shards: Some(3),
@@ -432,7 +426,7 @@ mod tests {
     fn each_mistake_is_shown_where_it_stands() {
         for (text, under_caret, what) in [
             ("[server]\nlisten = [\"udp:127.0.0.1\"]", "\"udp:127.0.0.1\"", "port"),
-            ("[server]\nlisten = [\"tcp:127.0.0.1:5060\"]", "\"tcp:127.0.0.1:5060\"", "udp"),
+            ("[server]\nlisten = [\"sctp:127.0.0.1:5060\"]", "\"sctp:127.0.0.1:5060\"", "udp"),
             ("[server]\nlisten = [\"localhost:5060\"]", "\"localhost:5060\"", "IP address"),
             ("[server]\nlisten = []", "[]", "1 to 16 addresses"),
             ("[server]\nlisten = [\"[::1]:5060\", \"udp:[::1]:5060\"]", "\"udp:[::1]:5060\"", "twice"),
@@ -491,7 +485,7 @@ mod tests {
             ("[::]:0", true),
         ] {
             settings.auth = Auth::Unset;
-            settings.listen = vec!["127.0.0.1:5060".parse().unwrap(), listen.parse().unwrap()];
+            settings.listen = ["127.0.0.1:5060", listen].map(|it| parse_listen(it).unwrap()).to_vec();
             assert_eq!(check_exposure(&settings).is_err(), exposed, "{listen}");
             settings.auth = Auth::None;
             assert_eq!(check_exposure(&settings), Ok(()));

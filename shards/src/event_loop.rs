@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use comsipl_core::{Flow, Mono, Now, Transport};
+use comsipl_core::{Flow, Mono, Now};
 use crossbeam::utils::CachePadded;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
@@ -415,12 +415,7 @@ fn count_sent(counters: &NetCounters, figures: SendFigures) {
 
 /// Where a datagram came from.
 fn flow_of(listener: usize, received: &Received<'_>) -> Flow {
-    Flow {
-        transport: Transport::Udp,
-        listener: listener as u8,
-        local_ip: received.local_ip,
-        peer: received.peer,
-    }
+    Flow::udp(listener as u8, received.local_ip, received.peer)
 }
 
 /// Most items taken from the bus in one turn, so that sockets, timers and answers come to their right.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use comsipl_core::{Flow, Profile};
+use comsipl_core::{Flow, Listen, Profile};
 use smallvec::SmallVec;
 
 /// The addresses that the shards listen on.
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 pub struct Listeners {
     advertise: Option<SentBy>,
     profile: Profile,
-    each: Vec<SocketAddr>,
+    each: Vec<Listen>,
     /// What phones are told of each that is bound to an address of its own.
     texts: Vec<SentBy>,
 }
@@ -21,12 +21,12 @@ pub type SentBy = SmallVec<[u8; 64]>;
 impl Listeners {
     /// The bound addresses, in the order of `Flow::listener`. `advertise` replaces them all.
     #[must_use]
-    pub fn new(advertise: Option<String>, profile: Profile, each: Vec<SocketAddr>) -> Self {
+    pub fn new(advertise: Option<String>, profile: Profile, each: Vec<Listen>) -> Self {
         let texts = each
             .iter()
-            .map(|address| {
+            .map(|listen| {
                 let mut text = SentBy::new();
-                push_address(*address, profile, &mut text);
+                push_address(listen.address, profile, &mut text);
                 text
             })
             .collect();
@@ -38,7 +38,9 @@ impl Listeners {
     /// that is not there or speaks another protocol family; then the first that fits its peer is taken.
     #[must_use]
     pub fn fit(&self, flow: Flow) -> Flow {
-        let fits = |listener: &SocketAddr| listener.is_ipv4() == flow.peer.is_ipv4();
+        let fits = |listener: &Listen| {
+            listener.transport == flow.transport && listener.address.is_ipv4() == flow.peer.is_ipv4()
+        };
         if self.each.get(usize::from(flow.listener)).is_some_and(fits) {
             return flow;
         }
@@ -57,7 +59,7 @@ impl Listeners {
         match (flow.local_ip, self.each.get(listener)) {
             (None, Some(_)) => &self.texts[listener],
             (local_ip, address) => {
-                let port = address.map_or(5060, SocketAddr::port);
+                let port = address.map_or(5060, |listen| listen.address.port());
                 let ip = local_ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
                 buffer.clear();
                 push_address(SocketAddr::new(ip, port), self.profile, buffer);
@@ -102,18 +104,12 @@ fn push_ip(ip: IpAddr, text: &mut SentBy) {
 
 #[cfg(test)]
 mod tests {
-    use comsipl_core::Transport;
-
     use super::*;
 
     fn text(listen: &str, profile: Profile, local: Option<&str>) -> String {
-        let listeners = Listeners::new(None, profile, vec![listen.parse().unwrap()]);
-        let flow = Flow {
-            transport: Transport::Udp,
-            listener: 0,
-            local_ip: local.map(|ip| ip.parse().unwrap()),
-            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
-        };
+        let listeners = Listeners::new(None, profile, vec![Listen::udp(listen.parse().unwrap())]);
+        let local_ip = local.map(|ip| ip.parse().unwrap());
+        let flow = Flow::udp(0, local_ip, SocketAddr::from(([127, 0, 0, 1], 1)));
         String::from_utf8(listeners.sent_by(&flow, &mut SentBy::new()).to_vec()).unwrap()
     }
 

@@ -5,7 +5,6 @@
 //! half alive would take in what nobody answers.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -24,7 +23,7 @@ use crate::counters::Counters;
 use crate::event_loop::{EventLoop, Parts, Stop, WAKER};
 use crate::metrics::{self, NetCounters, NetFigures};
 use crate::net::bind::{BoundListener, bind};
-use crate::settings::Settings;
+use crate::settings::{Listen, Settings};
 use crate::shard::{Shard, ShardStart};
 
 mod error;
@@ -57,9 +56,13 @@ impl Node {
         let listeners = settings
             .listen
             .iter()
-            .map(|&address| {
-                bind(address, shards, settings.socket_buffer)
-                    .map_err(|source| StartError::Listen { address, source })
+            .map(|&listen| {
+                if listen.transport.is_stream() {
+                    let source = std::io::ErrorKind::Unsupported.into();
+                    return Err(StartError::Listen { listen, source });
+                }
+                bind(listen.address, shards, settings.socket_buffer)
+                    .map_err(|source| StartError::Listen { listen, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let files = NodeFiles::open(&settings, shards)?;
@@ -68,8 +71,8 @@ impl Node {
 
     /// The addresses listened on, with the ports the kernel chose.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|it| it.address).collect()
+    pub fn addresses(&self) -> Vec<Listen> {
+        self.listeners.iter().map(|it| Listen::udp(it.address)).collect()
     }
 
     /// How many shards there are.
@@ -176,7 +179,7 @@ impl Node {
 
 /// A node at work. Dropping it stops it.
 pub struct Running {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Listen>,
     wakers: Vec<Arc<Waker>>,
     stop: Arc<Stop>,
     events: Sender<Event>,
@@ -198,7 +201,7 @@ pub struct Running {
 impl Running {
     /// The addresses listened on, with the ports the kernel chose.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Listen] {
         &self.addresses
     }
 
@@ -554,7 +557,7 @@ mod tests {
     fn a_node_starts_takes_datagrams_and_stops() {
         let folder = tempfile::tempdir().unwrap();
         let running = start(&folder, 3);
-        let [address] = *running.addresses() else { panic!("one listener") };
+        let [Listen { address, .. }] = *running.addresses() else { panic!("one listener") };
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         let counters: Vec<_> = running.counters().to_vec();
         client.send_to(b"\r\n\r\n", address).unwrap();
@@ -627,9 +630,15 @@ mod tests {
     #[test]
     fn what_stands_in_the_way_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let exposed = Settings { listen: vec!["0.0.0.0:0".parse().unwrap()], ..settings(&folder, 1) };
+        let exposed = Settings {
+            listen: vec![crate::config::parse_listen("0.0.0.0:0").unwrap()],
+            ..settings(&folder, 1)
+        };
         assert!(matches!(Node::open(exposed), Err(StartError::Exposed(_))));
-        let foreign = Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings(&folder, 1) };
+        let foreign = Settings {
+            listen: vec![crate::config::parse_listen("127.0.0.1:0").unwrap()],
+            ..settings(&folder, 1)
+        };
         std::fs::write(folder.path().join("file"), "").unwrap();
         let no_dir = Settings { data_dir: folder.path().join("file/dir"), ..foreign };
         assert!(matches!(Node::open(no_dir), Err(StartError::DataDir { .. })));
@@ -641,7 +650,7 @@ mod tests {
 
     fn settings(folder: &TempDir, shards: usize) -> Settings {
         Settings {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            listen: vec![crate::config::parse_listen("127.0.0.1:0").unwrap()],
             data_dir: folder.path().join("data"),
             shards: Some(shards),
             ..Settings::default()

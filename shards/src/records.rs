@@ -6,7 +6,7 @@ use comsipl_core::event::EventPackage;
 use comsipl_core::pidf::Basic;
 use comsipl_core::publication::EntityTag;
 use comsipl_core::token::{hex2, hex16};
-use comsipl_core::{AorKey, Flow, Transport, UnixMillis};
+use comsipl_core::{AorKey, ConnectionId, Flow, Transport, UnixMillis};
 use comsipl_fdb::schema::{self, Schema};
 use comsipl_fdb::{Full, Partition, Record, RecordBuf};
 
@@ -158,23 +158,23 @@ pub fn tag_text(partition: u8, tag: u64) -> [u8; TAG_LEN] {
 #[inline]
 fn store_flow(flow: &Flow) -> schema::Flow {
     schema::Flow {
-        transport: match flow.transport {
-            Transport::Udp => 0,
-        },
+        transport: flow.transport as u8,
         listener: flow.listener,
         ip: flow.peer.ip(),
         port: flow.peer.port(),
         local_ip: flow.local_ip,
+        connection: flow.connection.map_or(0, ConnectionId::to_bits),
     }
 }
 
 #[inline]
 fn load_flow(flow: &schema::Flow) -> Flow {
     Flow {
-        transport: Transport::Udp,
+        transport: Transport::by_number(flow.transport).unwrap_or_default(),
         listener: flow.listener,
         local_ip: flow.local_ip,
         peer: SocketAddr::new(flow.ip, flow.port),
+        connection: ConnectionId::from_bits(flow.connection),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use comsipl_core::{ExpiryPolicy, Profile};
+pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
 /// What watchers are told of a user who is registered and has published nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub enum Auth {
 /// Everything that an operator may set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Addresses to listen on (UDP).
-    pub listen: Vec<SocketAddr>,
+    /// Addresses to listen on.
+    pub listen: Vec<Listen>,
     /// `host` or `host:port` that phones are told as our Contact and Via; `None`: the address they reached us on.
     pub advertise: Option<String>,
     /// Where the two files are.
@@ -73,7 +73,7 @@ impl Default for Settings {
     fn default() -> Self {
         let expiry = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 5060))],
+            listen: vec![Listen::udp(SocketAddr::from(([127, 0, 0, 1], 5060)))],
             advertise: None,
             data_dir: PathBuf::from("./comsipl-data"),
             shards: None,

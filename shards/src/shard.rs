@@ -84,7 +84,7 @@ pub struct ShardStart {
     /// The files, with the partitions `p` for which `p % shards == index`.
     pub files: ShardFiles,
     /// Our addresses, in the order of `Flow::listener`.
-    pub listeners: Vec<std::net::SocketAddr>,
+    pub listeners: Vec<comsipl_core::Listen>,
     /// Seed of its randomness; each shard needs another one.
     pub seed: [u8; 32],
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 #[test]
 fn every_user_is_answered_by_the_shard_that_owns_it() {
     let (_folder, node) = start(&["127.0.0.1:0", "[::1]:0"], 4);
-    for &address in node.addresses() {
+    for address in node.addresses().iter().map(|it| it.address) {
         for number in 0..200 {
             let client = client(address.ip());
             client.send_to(&register(&client, address, number, number), address).unwrap();
@@ -34,7 +34,7 @@ fn every_user_is_answered_by_the_shard_that_owns_it() {
 fn one_sender_keeps_all_shards_at_work() {
     // Behind a proxy all traffic has one source address, so one socket receives it all.
     let (_folder, node) = start(&["127.0.0.1:0"], 3);
-    let address = node.addresses()[0];
+    let address = node.addresses()[0].address;
     let client = client(address.ip());
     const BURST: usize = 50;
     for burst in 0..20 {
@@ -56,7 +56,7 @@ fn one_sender_keeps_all_shards_at_work() {
 #[test]
 fn on_a_wildcard_listener_the_answer_comes_from_the_address_asked() {
     let (_folder, node) = start(&["0.0.0.0:0", "[::]:0"], 2);
-    let ports: Vec<_> = node.addresses().iter().map(SocketAddr::port).collect();
+    let ports: Vec<_> = node.addresses().iter().map(|it| it.address.port()).collect();
     for (port, ip) in
         [(ports[0], "127.0.0.1"), (ports[0], "127.0.0.2"), (ports[0], "127.1.2.3"), (ports[1], "::1")]
     {
@@ -73,7 +73,7 @@ fn on_a_wildcard_listener_the_answer_comes_from_the_address_asked() {
 fn start(listen: &[&str], shards: usize) -> (TempDir, Running) {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
-        listen: listen.iter().map(|it| it.parse().unwrap()).collect(),
+        listen: listen.iter().map(|it| comsipl_shards::config::parse_listen(it).unwrap()).collect(),
         data_dir: folder.path().join("data"),
         shards: Some(shards),
         auth: Auth::None,

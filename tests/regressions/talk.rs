@@ -78,7 +78,11 @@ pub struct Talk {
 impl Talk {
     /// A new server with `shards` shards, and polite phones.
     pub fn new(shards: usize) -> Self {
-        let settings = Settings { listen: vec![SERVER], auth: Auth::None, ..Settings::default() };
+        let settings = Settings {
+            listen: vec![comsipl_core::Listen::udp(SERVER)],
+            auth: Auth::None,
+            ..Settings::default()
+        };
         Self { world: World::new(Setup { shards, settings, ..Setup::default() }), polite: true }
     }
 

@@ -65,7 +65,11 @@ struct Stage {
 
 impl Default for Stage {
     fn default() -> Self {
-        let settings = Settings { listen: vec![SERVER], auth: Auth::None, ..Settings::default() };
+        let settings = Settings {
+            listen: vec![comsipl_core::Listen::udp(SERVER)],
+            auth: Auth::None,
+            ..Settings::default()
+        };
         let variables = Variables::from([
             ("server".to_owned(), SERVER.to_string()),
             ("server.ip".to_owned(), SERVER.ip().to_string()),
@@ -212,7 +216,7 @@ impl Stage {
 
     fn send(&mut self, who: &Who, bytes: Bytes) {
         let from = self.phone(&who.phone).at;
-        let to = self.setup.settings.listen[0];
+        let to = self.setup.settings.listen[0].address;
         self.world().send(from, to, bytes);
     }
 

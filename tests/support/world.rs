@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comsipl_core::{Chance, Flow, Mono, Now, Transport, UnixMillis};
+use comsipl_core::{Chance, Flow, Listen, Mono, Now, UnixMillis};
 use comsipl_shards::note::Note;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::Owner;
@@ -52,7 +52,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             shards: 2,
-            settings: Settings { listen: vec![SERVER], ..Settings::default() },
+            settings: Settings { listen: vec![Listen::udp(SERVER)], ..Settings::default() },
             network: Network::PERFECT,
             bus_delay_max: Duration::ZERO,
             turn_delay_max: Duration::ZERO,
@@ -307,16 +307,13 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::ArrivesAtServer { from, to, bytes } => {
-                let Some(listener) = self.settings.listen.iter().position(|l| *l == to) else { return };
+                let Some(listener) = self.settings.listen.iter().position(|l| l.address == to) else {
+                    return;
+                };
                 if self.node.is_none() {
                     return;
                 }
-                let flow = Flow {
-                    transport: Transport::Udp,
-                    listener: u8::try_from(listener).expect("few listeners"),
-                    local_ip: None,
-                    peer: from,
-                };
+                let flow = Flow::udp(u8::try_from(listener).expect("few listeners"), None, from);
                 let shard = socket_of(from, self.benches.len());
                 self.give(shard, Input::Datagram(flow, bytes));
             }
@@ -428,7 +425,7 @@ impl World {
 
     /// Gives a datagram of the server to the network.
     fn emit(&mut self, flow: Flow, bytes: Bytes) {
-        let from = self.settings.listen[usize::from(flow.listener)];
+        let from = self.settings.listen[usize::from(flow.listener)].address;
         let to = flow.peer;
         self.tell(format!("server ─▶ {to}  {}", first_line(&bytes)));
         for delay in self.setup.network.fates(&mut self.chance) {

@@ -310,11 +310,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::flow::Transport;
 
     fn flow() -> Flow {
         let peer = SocketAddr::from(([127, 0, 0, 1], 5061));
-        Flow { transport: Transport::Udp, listener: 0, local_ip: None, peer }
+        Flow::udp(0, None, peer)
     }
 
     #[test]

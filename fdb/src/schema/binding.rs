@@ -4,8 +4,9 @@
 //! word 0, 1  AoR key                        word 6       flow 0..40
 //! word 2     reg-id                         word 7, 8    peer address
 //! word 3     expires at 0..48 | q           word 9, 10   our address
-//! word 4     registered at                  word 11      request
-//! word 5     CSeq                           payload: aor, contact, params, Call-ID, path, instance, User-Agent
+//! word 4     registered at                               (or connection and our address)
+//! word 5     CSeq                           word 11      request
+//!                                           payload: aor, contact, params, Call-ID, path, instance, User-Agent
 //! ```
 
 use super::{

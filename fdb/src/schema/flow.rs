@@ -15,32 +15,49 @@ pub struct Flow {
     pub ip: IpAddr,
     /// The peer's port.
     pub port: u16,
-    /// Our own address, where it is known.
+    /// Our own address, where it is known. Beside a connection an IPv4 address is kept, and no IPv6 address.
     pub local_ip: Option<IpAddr>,
+    /// The caller's name of a connection; 0: none.
+    pub connection: u64,
 }
 
 impl Default for Flow {
     /// Nowhere: all zeros.
     fn default() -> Self {
-        Self { transport: 0, listener: 0, ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0, local_ip: None }
+        Self {
+            transport: 0,
+            listener: 0,
+            ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
+            local_ip: None,
+            connection: 0,
+        }
     }
 }
 
-/// Address families in bits 16..24 of the first word: 2 bits the peer's, 2 bits ours.
+/// Address families in bits 16..24 of the first word: 2 bits the peer's, 2 bits ours; then [`CONNECTION`].
 const NONE: u8 = 0;
 const V4: u8 = 1;
 const V6: u8 = 2;
+/// The words of our address hold a connection's name and our IPv4 address, if it is one.
+const CONNECTION: u8 = 1 << 4;
 
 impl Flow {
     /// Five words: transport 0..8, listener 8..16, families 16..24, port 24..40 (bits 40..64 are the caller's, here 0);
-    /// the peer's address; our address.
+    /// the peer's address; our address, or connection and our IPv4 address.
     #[inline]
     pub(super) fn pack(&self) -> [u64; 5] {
         let (family, ip) = pack_ip(Some(self.ip));
-        let (local_family, local_ip) = pack_ip(self.local_ip);
+        let (local_family, local_ip) = if self.connection == 0 {
+            let (local_family, local_ip) = pack_ip(self.local_ip);
+            (local_family << 2, local_ip)
+        } else {
+            let (local_family, [local_ip, _]) = pack_ip(self.local_ip.filter(IpAddr::is_ipv4));
+            (local_family << 2 | CONNECTION, [self.connection, local_ip])
+        };
         let word = u64::from(self.transport)
             | u64::from(self.listener) << 8
-            | u64::from(family | local_family << 2) << 16
+            | u64::from(family | local_family) << 16
             | u64::from(self.port) << 24;
         [word, ip[0], ip[1], local_ip[0], local_ip[1]]
     }
@@ -48,12 +65,21 @@ impl Flow {
     #[inline]
     pub(super) fn unpack(words: &[u64]) -> Result<Self, DecodeError> {
         let families = (words[0] >> 16) as u8;
+        let local_family = families >> 2 & 3;
+        let (connection, local_ip) = if families & CONNECTION == 0 {
+            (0, unpack_ip(local_family, &words[3..5])?)
+        } else if local_family == V6 {
+            return Err(DecodeError::Flow);
+        } else {
+            (words[3], unpack_ip(local_family, &words[4..5])?)
+        };
         Ok(Self {
             transport: words[0] as u8,
             listener: (words[0] >> 8) as u8,
             ip: unpack_ip(families & 3, &words[1..3])?.ok_or(DecodeError::Flow)?,
             port: (words[0] >> 24) as u16,
-            local_ip: unpack_ip(families >> 2, &words[3..5])?,
+            local_ip,
+            connection,
         })
     }
 }
@@ -87,9 +113,12 @@ mod tests {
         let v6: IpAddr = "2001:db8::1:2".parse().expect("an address");
         for ip in [v4, v6] {
             for local_ip in [None, Some(v4), Some(v6)] {
-                let flow = Flow { transport: 3, listener: 255, ip, port: 65_535, local_ip };
-                assert_eq!(Flow::unpack(&flow.pack()), Ok(flow));
-                assert_eq!(flow.pack()[0] >> 40, 0);
+                for connection in [0, u64::MAX] {
+                    let flow = Flow { transport: 3, listener: 255, ip, port: 65_535, local_ip, connection };
+                    let kept = if connection == 0 { local_ip } else { local_ip.filter(IpAddr::is_ipv4) };
+                    assert_eq!(Flow::unpack(&flow.pack()), Ok(Flow { local_ip: kept, ..flow }));
+                    assert_eq!(flow.pack()[0] >> 40, 0);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! word 0, 1  presentity                     word 7       flow 0..40 | event 40..48
 //! word 2     local tag                      word 8, 9    peer address
-//! word 3     expires at 0..48 | flags       word 10, 11  our address
+//! word 3     expires at 0..48 | flags       word 10, 11  our address, or connection and our address
 //! word 4     accepted at 0..48 | accept
 //! word 5     CSeq reserved | remote CSeq    payload: aor, local URI, remote URI, remote tag, Call-ID, remote target,
 //! word 6     request                                 route set, event id, User-Agent
@@ -182,6 +182,7 @@ mod tests {
                 ip: "2001:db8::7".parse().expect("an address"),
                 port: 5060,
                 local_ip: "192.0.2.1".parse().ok(),
+                connection: 0,
             },
             event: 7,
             accept: 0xabcd,

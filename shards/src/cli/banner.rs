@@ -4,7 +4,6 @@ use std::fmt;
 
 use comsipl_fdb::{FileKind, Recovery};
 
-use crate::config::listen_text;
 use crate::node::Node;
 use crate::settings::Settings;
 
@@ -49,7 +48,7 @@ impl Banner<'_> {
     }
 
     fn listen(&self) -> String {
-        self.node.addresses().into_iter().map(listen_text).collect::<Vec<_>>().join(" ")
+        self.node.addresses().into_iter().map(|it| it.to_string()).collect::<Vec<_>>().join(" ")
     }
 
     fn data_dir(&self) -> String {
@@ -91,7 +90,7 @@ impl fmt::Display for Banner<'_> {
                 ),
             )?;
         }
-        let address = self.node.addresses().first().map_or_else(String::new, ToString::to_string);
+        let address = self.node.addresses().first().map_or_else(String::new, |it| it.address.to_string());
         let domain = self.settings.domains.first().unwrap_or(&address);
         let file = self.settings.data_dir.join(FileKind::Presence.file_name());
         writeln!(f, "  try it: give Linphone the user \"alice\", the domain \"{domain}\" and the proxy")?;
@@ -139,7 +138,7 @@ mod tests {
     fn the_start_says_where_what_and_how_to_go_on() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings {
-            listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
+            listen: ["127.0.0.1:0", "[::1]:0"].map(|it| crate::config::parse_listen(it).unwrap()).to_vec(),
             data_dir: folder.path().join("data"),
             shards: Some(2),
             ..Settings::default()
@@ -147,7 +146,7 @@ mod tests {
         let node = Node::open(settings.clone()).unwrap();
         let text = Banner { node: &node, settings: &settings }.to_string();
         for address in node.addresses() {
-            assert!(text.contains(&format!("udp:{address}")), "{text}");
+            assert!(text.contains(&address.to_string()), "{text}");
         }
         for part in
             ["/data", "shards          2", "domains         any", "new", "Linphone", "comsipl fdb inspect"]

@@ -376,6 +376,7 @@ fn flow(flow: &schema::Flow) -> Value {
         "listener": flow.listener,
         "peer": peer(flow).to_string(),
         "local_ip": flow.local_ip.as_ref().map(IpAddr::to_string),
+        "connection": flow.connection,
     })
 }
 

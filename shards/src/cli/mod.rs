@@ -146,7 +146,7 @@ mod tests {
         for args in [
             &["--shards", "0"][..],
             &["--shards", "65"],
-            &["--listen", "tcp:127.0.0.1:5060"],
+            &["--listen", "sctp:127.0.0.1:5060"],
             &["--listen", "127.0.0.1"],
             &["--domain", "a@b"],
             &["--auth", "digest"],

@@ -1,7 +1,6 @@
 //! `comsipl serve`.
 
 use std::io::Read;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +13,9 @@ use signal_hook::{flag, low_level};
 use super::banner::Banner;
 use super::log::{self, LogFormat};
 use super::{Exit, FORCED_EXIT, complain};
-use crate::config::{self, ConfigError, ListenError, listen_text, parse_listen};
+use crate::config::{self, ConfigError, ListenError, parse_listen};
 use crate::node::{Node, StartError, Stopper};
+use crate::settings::Listen;
 use crate::settings::{Auth, Settings};
 
 /// Options of `comsipl serve`. Each overrides what the configuration file says.
@@ -28,9 +28,9 @@ pub struct ServeArgs {
     config: Option<PathBuf>,
     /// Address to listen on; may be given more than once.
     ///
-    /// Port 0 lets the system choose. What is not loopback needs `--auth none`. [default: udp:127.0.0.1:5060]
-    #[arg(long, value_name = "[udp:]ADDR:PORT", value_parser = listen_value)]
-    listen: Vec<SocketAddr>,
+    /// TRANSPORT is udp, tcp, tls, ws or wss. Port 0 lets the system choose. What is not loopback needs `--auth none`. [default: udp:127.0.0.1:5060]
+    #[arg(long, value_name = "[TRANSPORT:]ADDR:PORT", value_parser = listen_value)]
+    listen: Vec<Listen>,
     /// Directory of the two files; made if there is none. [default: ./comsipl-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -60,7 +60,7 @@ enum AuthArg {
     None,
 }
 
-fn listen_value(text: &str) -> Result<SocketAddr, String> {
+fn listen_value(text: &str) -> Result<Listen, String> {
     parse_listen(text).map_err(|error: ListenError| format!("{error}; {}", error.help()))
 }
 
@@ -87,7 +87,7 @@ pub(super) fn run(args: ServeArgs) -> Exit {
         return Exit::Misused;
     }
     if let Some(address) = config::first_duplicate(&settings.listen) {
-        complain(&format!("{} is to be listened on twice", listen_text(address)));
+        complain(&format!("{address} is to be listened on twice"));
         return Exit::Misused;
     }
     match serve(settings, args.log_format) {
@@ -111,7 +111,7 @@ fn serve(settings: Settings, format: LogFormat) -> Result<Exit, StartError> {
     banner.warn();
     let running = node.start()?;
     signals.forward(running.stopper()).map_err(StartError::Threads)?;
-    let addresses: Vec<_> = running.addresses().iter().copied().map(listen_text).collect();
+    let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
     eprintln!("ready: listening on {}", addresses.join(" "));
     match running.wait() {
         Ok(()) => {

@@ -1,11 +1,9 @@
 //! Settings as the text of a configuration file.
 
-use std::net::SocketAddr;
-
 use toml::{Table, Value};
 
-use super::{AUTHS, PROFILES, REGISTERED_STATES, listen_text};
-use crate::settings::{ExpiryPolicy, Settings};
+use super::{AUTHS, PROFILES, REGISTERED_STATES};
+use crate::settings::{ExpiryPolicy, Listen, Settings};
 
 /// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
 #[must_use]
@@ -36,7 +34,7 @@ pub fn to_toml(settings: &Settings) -> String {
         (
             "server",
             vec![
-                ("listen", strings(listen.iter().copied().map(|it: SocketAddr| listen_text(it)))),
+                ("listen", strings(listen.iter().map(Listen::to_string))),
                 ("advertise", Value::String(advertise.clone().unwrap_or_default())),
                 ("domains", strings(domains.iter().cloned())),
                 ("shards", shards.map_or_else(|| Value::String("auto".to_owned()), number)),

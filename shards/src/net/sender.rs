@@ -206,7 +206,7 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 mod tests {
     use std::net::UdpSocket;
 
-    use comsipl_core::{Flow, Transport};
+    use comsipl_core::Flow;
 
     use super::*;
 
@@ -347,6 +347,6 @@ mod tests {
     }
 
     fn flow(listener: u8, peer: SocketAddr) -> Flow {
-        Flow { transport: Transport::Udp, listener, local_ip: None, peer }
+        Flow::udp(listener, None, peer)
     }
 }

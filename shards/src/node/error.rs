@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use comsipl_fdb::OpenError;
 
-use crate::config::{Exposed, listen_text};
+use crate::config::Exposed;
+use crate::settings::Listen;
 
 /// Why a node does not start.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub enum StartError {
     /// An address cannot be listened on.
     Listen {
         /// The address.
-        address: SocketAddr,
+        listen: Listen,
         /// What the system says.
         source: io::Error,
     },
@@ -50,14 +51,14 @@ impl fmt::Display for StartError {
                 path.display()
             ),
             Self::File(error) => error.fmt(f),
-            Self::Listen { address, source } => {
-                write!(f, "cannot listen on {}: {source}\n  help: ", listen_text(*address))?;
+            Self::Listen { listen, source } => {
+                write!(f, "cannot listen on {listen}: {source}\n  help: ")?;
                 match source.kind() {
                     io::ErrorKind::AddrInUse => write!(
                         f,
                         "another server uses this address (`ss -lunp` shows which); stop it, or choose another port, \
                          for example --listen {}",
-                        listen_text(SocketAddr::new(address.ip(), 0))
+                        Listen { address: SocketAddr::new(listen.address.ip(), 0), ..*listen }
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine has no such address; `ip address` lists those it has")

@@ -462,12 +462,7 @@ mod tests {
         let wish =
             ContactWish { contact: b"sip:a@192.0.2.1", expires_secs: None, instance: b"<urn:1>", reg_id: 1 };
         let aside = Aside { params: b";q=1", q: 1000 };
-        let flow = comsipl_core::Flow {
-            transport: comsipl_core::Transport::Udp,
-            listener: 0,
-            local_ip: None,
-            peer: "192.0.2.1:5060".parse().unwrap(),
-        };
+        let flow = comsipl_core::Flow::udp(0, None, "192.0.2.1:5060".parse().unwrap());
         let stored = StoredBindingRecord {
             key: AorKey(1),
             expires_at: comsipl_core::UnixMillis(1),

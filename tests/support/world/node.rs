@@ -1,7 +1,6 @@
 //! The server process: its shards and its files.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,7 +61,7 @@ impl Node {
             dealt[usize::from(partition.number()) % shards].presence_partitions.push(partition);
         }
         let now = Now { mono: Mono(0), wall: born };
-        let listeners: Vec<SocketAddr> = settings.listen.clone();
+        let listeners: Vec<comsipl_core::Listen> = settings.listen.clone();
         let shards = dealt
             .into_iter()
             .enumerate()
