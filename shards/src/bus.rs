@@ -345,6 +345,8 @@ enum Subject {
     Watched(AorKey, u8),
     /// The version of a presentity's document.
     Version(AorKey),
+    /// A NOTIFY of a subscription (partition and number); an older one was given up.
+    Unsent(u8, u32),
 }
 
 impl Backlog {
@@ -352,6 +354,7 @@ impl Backlog {
         let subject = match note {
             Note::Watch { key, shard } | Note::Unwatch { key, shard } => Subject::Watched(key, shard),
             Note::Changed { key, .. } => Subject::Version(key),
+            Note::Unsent { partition, id, .. } => Subject::Unsent(partition, id),
         };
         match self.notes.get_mut(&subject) {
             None => {
@@ -636,6 +639,7 @@ mod tests {
                 Delivery::Note(Note::Watch { key, .. }) => format!("watch {}", key.0),
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
+                Delivery::Note(note @ Note::Unsent { .. }) => format!("{note:?}"),
                 Delivery::Packet { flow, bytes } => {
                     format!("{} {}", flow.peer.port(), String::from_utf8_lossy(bytes))
                 }

@@ -82,6 +82,8 @@ counters! {
     notifies_refused,
     /// NOTIFYs never answered (Timer F).
     notifies_timed_out,
+    /// NOTIFYs whose connection was gone or could not be made.
+    notifies_unsent,
     /// Answers that meet no NOTIFY in flight.
     stray_answers,
     /// Changes of a presentity's document.
@@ -98,6 +100,8 @@ counters! {
     unreadable_records,
     /// Subscriptions at present (gauge).
     subscriptions,
+    /// Subscriptions whose watcher's connection is gone and who has not come back yet, at present (gauge).
+    watchers_unreachable,
     /// Publications at present (gauge).
     publications,
     /// Bindings at present (gauge).

@@ -1,6 +1,9 @@
 //! What shards tell one another.
 
 use comsipl_core::AorKey;
+use comsipl_core::msg::{Method, peek};
+
+use crate::sipp::marked;
 
 /// A message between shards. Notes are small and copied; datagrams for another shard travel beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,4 +29,47 @@ pub enum Note {
         /// The newest version; grows with every change.
         version: u64,
     },
+    /// A NOTIFY of the receiving shard could not be sent: its connection is gone or was never made. Whoever holds the
+    /// connections says so, for each NOTIFY; see [`Note::unsent`].
+    Unsent {
+        /// Partition of its subscription.
+        partition: u8,
+        /// Number of its subscription.
+        id: u32,
+        /// The check of its branch, which tells this NOTIFY from earlier and later ones.
+        check: u32,
+    },
+}
+
+impl Note {
+    /// What the owner of the partition named must be told if `message` could not be sent; `None` unless it is a NOTIFY
+    /// of ours.
+    #[must_use]
+    pub fn unsent(message: &[u8]) -> Option<Self> {
+        let (Method::Notify, _) = peek::peek_request(message)? else { return None };
+        let mark = marked(peek::peek_request_branch(message)?)?;
+        Some(Self::Unsent { partition: mark.partition, id: mark.id, check: mark.check })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notify_that_was_not_sent_is_known_by_its_branch() {
+        let notify = |method: &str, branch: &str| {
+            format!(
+                "{method} sip:bob@192.0.2.2;transport=tcp SIP/2.0\r\nVia: SIP/2.0/TCP 198.51.100.1:5060;branch={branch};\
+                 rport\r\nCall-ID: c\r\n\r\n"
+            )
+        };
+        let ours = "z9hG4bK~3f0000002a89abcdef";
+        let note = Note::Unsent { partition: 0x3f, id: 42, check: 0x89ab_cdef };
+        assert_eq!(Note::unsent(notify("NOTIFY", ours).as_bytes()), Some(note));
+        assert_eq!(Note::unsent(notify("OPTIONS", ours).as_bytes()), None);
+        assert_eq!(Note::unsent(notify("NOTIFY", "z9hG4bK-other").as_bytes()), None);
+        assert_eq!(Note::unsent(b"SIP/2.0 200 OK\r\n\r\n"), None);
+        assert_eq!(Note::unsent(b""), None);
+    }
 }

@@ -31,7 +31,7 @@ use crate::presentities::Presentities;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::Settling;
-use crate::sipp::{Attempt, CACHED_MAX};
+use crate::sipp::{Attempt, CACHED_MAX, Mark};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
 
@@ -202,6 +202,7 @@ impl Shard {
                 }
             }
             Note::Changed { key, version } => self.on_changed(now, key, version),
+            Note::Unsent { partition, id, check } => self.on_unsent(now, Mark { partition, id, check }),
         }
     }
 
@@ -302,6 +303,7 @@ impl Shard {
     fn set_gauges(&mut self) {
         let counters = &self.counters;
         counters.subscriptions.set(self.subscriptions.len() as u64);
+        counters.watchers_unreachable.set(self.subscriptions.unreachable() as u64);
         counters.publications.set(self.presentities.publications.in_use() as u64);
         counters.bindings.set(self.presentities.bindings.in_use() as u64);
         counters.notifies_in_flight.set(self.attempts.in_use() as u64);

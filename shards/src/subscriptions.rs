@@ -54,6 +54,8 @@ pub struct Subscription {
     pub shared_dialog: bool,
     /// Which body it gets.
     pub body: BodyKind,
+    /// Its connection is gone and nothing leads to the watcher; see [`Subscriptions::set_unreachable`].
+    pub unreachable: bool,
 }
 
 impl Default for Subscription {
@@ -76,6 +78,7 @@ impl Default for Subscription {
             marked_undelivered: false,
             shared_dialog: false,
             body: BodyKind::All,
+            unreachable: false,
         }
     }
 }
@@ -89,13 +92,20 @@ pub struct Subscriptions {
     dialogs: PartitionedIndex,
     /// Expiry timers by subscription number.
     pub expiry: Wheel,
+    /// How many are unreachable.
+    unreachable: usize,
 }
 
 impl Subscriptions {
     /// An empty table whose timers begin at `now`.
     #[must_use]
     pub fn new(now: Mono) -> Self {
-        Self { slab: Slab::default(), dialogs: PartitionedIndex::default(), expiry: Wheel::new(now) }
+        Self {
+            slab: Slab::default(),
+            dialogs: PartitionedIndex::default(),
+            expiry: Wheel::new(now),
+            unreachable: 0,
+        }
     }
 
     /// Adds a subscription to the dialog index and to its presentity's list.
@@ -119,6 +129,7 @@ impl Subscriptions {
     /// Takes a subscription out of every list but its presentity's body cache; the record is the caller's.
     pub fn remove(&mut self, id: u32, watched: &mut WatchedTable) -> Subscription {
         debug_assert_eq!(self.slab[id].attempt, NONE, "its NOTIFY is ended first");
+        self.set_unreachable(id, false);
         self.expiry.cancel(id);
         self.dialogs.remove(self.slab[id].partition, self.slab[id].dialog, id);
         let subscription = self.slab.remove(id);
@@ -147,6 +158,21 @@ impl Subscriptions {
     #[must_use]
     pub fn knows(&self, id: u32) -> bool {
         (id as usize) < self.slab.high_water() && self.slab[id].slot != NONE
+    }
+
+    /// Notes whether a subscription is unreachable. As long as it is, nothing is sent and no timer but its expiry runs.
+    pub fn set_unreachable(&mut self, id: u32, unreachable: bool) {
+        match (std::mem::replace(&mut self.slab[id].unreachable, unreachable), unreachable) {
+            (false, true) => self.unreachable += 1,
+            (true, false) => self.unreachable -= 1,
+            _ => {}
+        }
+    }
+
+    /// How many are unreachable.
+    #[must_use]
+    pub const fn unreachable(&self) -> usize {
+        self.unreachable
     }
 
     /// Number of subscriptions.

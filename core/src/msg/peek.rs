@@ -22,6 +22,12 @@ pub fn peek_response_branch(bytes: &[u8]) -> Option<&[u8]> {
     Via::parse_at(value, 0).ok()?.0.branch()
 }
 
+/// The branch of the topmost Via of a request.
+#[must_use]
+pub fn peek_request_branch(bytes: &[u8]) -> Option<&[u8]> {
+    Via::parse_at(peek_header(bytes, HeaderName::Via)?, 0).ok()?.0.branch()
+}
+
 /// Method and Request-URI of a request; `None` for responses.
 #[must_use]
 pub fn peek_request(bytes: &[u8]) -> Option<(Method, &[u8])> {

@@ -65,6 +65,11 @@ impl Shard {
             }
             entry.ending = true;
             entry.owed = true;
+            if entry.unreachable {
+                // Nobody can be told.
+                self.drop_subscription(now, id);
+                continue;
+            }
             if !self.notify_if_free(now, id) && self.subscriptions.knows(id) && self.is_paused(id) {
                 // The watcher asked for quiet beyond its subscription's end.
                 self.drop_subscription(now, id);

@@ -315,6 +315,7 @@ impl Shard {
         entry.failures = 0;
         entry.ending = wish.expires_secs == 0;
         entry.body = wish.body;
+        self.subscriptions.set_unreachable(id, false);
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
         if moved || !self.is_in_flight(id) {

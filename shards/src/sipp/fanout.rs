@@ -101,7 +101,7 @@ impl Shard {
         while cursor != NONE && *steps > 0 && owed.len() < AHEAD.min(most) {
             *steps -= 1;
             let entry = &self.subscriptions[cursor];
-            if self.is_owed(cursor) {
+            if self.is_owed(cursor) && !entry.unreachable {
                 self.files.presence_partition(entry.partition).prefetch(entry.slot);
                 owed.push(cursor);
             }
@@ -119,7 +119,11 @@ impl Shard {
 
     /// Sends a NOTIFY unless one is in flight or the watcher asked for quiet; says whether one left.
     pub(crate) fn notify_if_free(&mut self, now: Now, subscription: u32) -> bool {
-        let attempt = self.subscriptions[subscription].attempt;
+        let entry = &self.subscriptions[subscription];
+        let attempt = entry.attempt;
+        if entry.unreachable {
+            return false;
+        }
         if attempt != NONE {
             match self.attempts[attempt].phase {
                 Phase::InFlight | Phase::Paused { wait_for_it: true } => return false,

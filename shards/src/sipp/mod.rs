@@ -6,8 +6,9 @@ mod body;
 mod branch;
 mod fanout;
 mod notify;
+mod unreachable;
 
 pub(crate) use answer::dialog_hash;
 pub(crate) use attempt::{Attempt, Phase};
 pub(crate) use body::CACHED_MAX;
-pub(crate) use branch::marked;
+pub(crate) use branch::{Mark, marked};

@@ -206,9 +206,11 @@ impl NotifyWriter<'_> {
         let profile = self.profile;
         let mut branch = [0; BRANCH_LEN];
         let id = attempt.subscription;
-        let branch = branch_of(profile, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
-        let tag = records::tag_text(entry.partition, stored.local_tag);
         let flow = self.listeners.fit(stored.flow);
+        // What cannot be sent is reported by its branch, so over connections it names its subscription in either profile.
+        let shape = if flow.transport.is_stream() { Profile::Rfc } else { profile };
+        let branch = branch_of(shape, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
+        let tag = records::tag_text(entry.partition, stored.local_tag);
         let mut sent_by = SentBy::new();
         let package = stored.package;
         let body = attempt.body.expect("a NOTIFY in flight holds its body");
