@@ -1,8 +1,8 @@
 #!/bin/bash
 # The test command of ComSIPL: everything that must hold, on a fresh Debian 12 with cargo.
 #
-# Installs the SIP clients that the tests drive, and valgrind (only if they are missing; with sudo if it has to), then
-# checks the format, the lints, the licences, the lock-free code, how many instructions the engine takes for each
+# Installs the SIP clients that the tests drive, valgrind and xmllint (only if they are missing; with sudo if it has to),
+# then checks the format, the lints, the licences, the lock-free code, how many instructions the engine takes for each
 # operation, and runs all tests. Goes on after a failure, ends with a summary and exits non-zero if anything failed.
 #
 #   tests/check.sh                 everything
@@ -36,6 +36,7 @@ needs=(
   "/usr/bin/baresip baresip-core"
   "/usr/bin/sipp sip-tester"
   "/usr/bin/valgrind valgrind"
+  "/usr/bin/xmllint libxml2-utils"
 )
 
 install_programs() {
@@ -60,7 +61,7 @@ check_licences() {
   fi
 }
 
-step "SIP clients and valgrind" install_programs
+step "SIP clients, valgrind and xmllint" install_programs
 step "Format" cargo fmt --all --check
 step "Lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "Licences" check_licences

@@ -4,4 +4,5 @@ pub mod client;
 pub mod coverage;
 pub mod scenario;
 pub mod server;
+pub mod validity;
 pub mod world;

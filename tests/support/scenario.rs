@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
 
+use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE};
 use crate::world::sip_text::SipText;
 use crate::world::{Bytes, Happening, SERVER, Setup, World};
 use pattern::{Variables, expand, matches};
@@ -61,6 +62,8 @@ struct Stage {
     branches: u32,
     /// The moment that `after` counts from: the end of the step before.
     since: Duration,
+    /// What the server has said.
+    bodies: Bodies,
 }
 
 impl Default for Stage {
@@ -81,6 +84,7 @@ impl Default for Stage {
             variables,
             branches: 0,
             since: Duration::ZERO,
+            bodies: Bodies::default(),
         }
     }
 }
@@ -282,7 +286,8 @@ impl Stage {
 
     fn finish(&mut self) -> Result<(), String> {
         self.settle();
-        self.check_silence()
+        self.check_silence()?;
+        self.bodies.check()
     }
 
     /// Lets everything happen that happens at once.
@@ -307,6 +312,9 @@ impl Stage {
     /// Lets one thing happen; false: nothing does until then.
     fn advance_one(&mut self, until: Duration) -> bool {
         let Some(happening) = self.world().next(until) else { return false };
+        if let Happening::ServerSent { bytes, .. } = &happening {
+            self.remember_body(bytes);
+        }
         if let Happening::PhoneGot { from, to, bytes } = happening {
             let at = self.world().now();
             let variables = Variables::new();
@@ -333,6 +341,21 @@ impl Stage {
             }
         }
         true
+    }
+
+    /// Every body that the server sends must be valid, whether a phone looks at it or not.
+    fn remember_body(&mut self, bytes: &[u8]) {
+        if let Some(message) = SipText::read(bytes)
+            && !message.body.is_empty()
+        {
+            let content_type = match message.header("Content-Type") {
+                Some("application/pidf+xml") if self.setup.settings.profile == Profile::Comsipl => {
+                    PIDF_OF_THE_COMSIPL_PROFILE
+                }
+                other => other.unwrap_or("no Content-Type"),
+            };
+            self.bodies.add(content_type, &message.body, || format!("in\n{}", shown(bytes)));
+        }
     }
 
     fn world(&mut self) -> &mut World {

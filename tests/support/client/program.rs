@@ -14,6 +14,8 @@ pub enum Program {
     Baresip,
     /// The SIPp traffic generator.
     Sipp,
+    /// The XML checker of libxml2.
+    Xmllint,
 }
 
 impl Program {
@@ -24,6 +26,7 @@ impl Program {
             Self::Liblinphone => "liblinphone-dev gcc libc6-dev",
             Self::Baresip => "baresip-core",
             Self::Sipp => "sip-tester",
+            Self::Xmllint => "libxml2-utils",
         }
     }
 
@@ -34,6 +37,7 @@ impl Program {
             Self::Liblinphone => &["cc"],
             Self::Baresip => &["baresip"],
             Self::Sipp => &["sipp"],
+            Self::Xmllint => &["xmllint"],
         };
         for name in needed {
             if on_path(name).is_none() {

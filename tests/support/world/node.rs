@@ -3,9 +3,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use comsipl_core::{Chance, Mono, Now, UnixMillis};
-use comsipl_fdb::{Fdb, FileKind, OpenOptions, Opened};
+use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
 use comsipl_shards::shard_files::ShardFiles;
@@ -109,5 +111,18 @@ impl Node {
 /// Opens one file; a file that is new gets `hash_key`.
 fn open(dir: &Path, kind: FileKind, records_max: u32, hash_key: Option<[u64; 2]>) -> io::Result<Opened> {
     let options = OpenOptions { records_max, threads: 1, hash_key };
-    Fdb::open(&dir.join(kind.file_name()), kind, &options).map_err(io::Error::other)
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Fdb::open(&dir.join(kind.file_name()), kind, &options) {
+            // Another test of this program may be starting an xmllint: until that is executed, it has every file that was
+            // open when it was forked, with its lock.
+            Err(OpenError { fault: OpenFault::Locked, .. }) if Instant::now() < deadline => {
+                thread::yield_now()
+            }
+            result => return result.map_err(io::Error::other),
+        }
+    }
 }
+
+/// How long a file may stay locked by a program that is being started.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
