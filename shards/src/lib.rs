@@ -25,6 +25,7 @@ pub mod shard_files;
 mod sipl;
 mod sipp;
 pub mod sleep;
+pub mod spans;
 mod subscriptions;
 mod sync;
 pub mod wait;

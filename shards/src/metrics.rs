@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::counters::Counter;
+use crate::spans::{SpanFigures, Spans};
 
 /// Declares the counters together with their snapshot, so that no list of them can be forgotten.
 macro_rules! counters {
@@ -14,13 +15,15 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct NetCounters {
             $($(#[$doc])+ pub $name: Counter,)+
+            /// How long turns take.
+            pub turn_spans: Spans,
         }
 
         impl NetCounters {
             /// What they stand at.
             #[must_use]
             pub fn snapshot(&self) -> NetFigures {
-                NetFigures { $($name: self.$name.get(),)+ }
+                NetFigures { $($name: self.$name.get(),)+ turn_spans: self.turn_spans.snapshot() }
             }
         }
 
@@ -28,22 +31,30 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct NetFigures {
             $($(#[$doc])+ pub $name: u64,)+
+            /// How long turns took.
+            pub turn_spans: SpanFigures,
         }
 
         impl NetFigures {
             /// The sum of two.
             #[must_use]
             pub fn plus(self, other: Self) -> Self {
-                Self { $($name: self.$name.wrapping_add(other.$name),)+ }
+                Self {
+                    $($name: self.$name.wrapping_add(other.$name),)+
+                    turn_spans: self.turn_spans.plus(other.turn_spans),
+                }
             }
 
             /// The growth since `earlier`.
             #[must_use]
             pub fn since(self, earlier: Self) -> Self {
-                Self { $($name: self.$name.wrapping_sub(earlier.$name),)+ }
+                Self {
+                    $($name: self.$name.wrapping_sub(earlier.$name),)+
+                    turn_spans: self.turn_spans.since(earlier.turn_spans),
+                }
             }
 
-            /// Names and values.
+            /// Names and values, [`turn_spans`](Self::turn_spans) aside.
             #[must_use]
             pub fn named(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)+]
@@ -92,6 +103,7 @@ impl NetCounters {
     pub fn count_turn(&self, span: Duration) {
         self.turns.add(1);
         self.busy_micros.add(span.as_micros() as u64);
+        self.turn_spans.count(span);
         if span >= Duration::from_millis(1) {
             self.turns_over_1_ms.add(1);
             if span >= Duration::from_millis(10) {
@@ -118,6 +130,10 @@ impl NetFigures {
             per_second(self.datagrams_out),
             per_second(self.handed_over),
         );
+        if let (Some(most), Some(longest)) = (self.turn_spans.below(0.99), self.turn_spans.below(1.0)) {
+            write!(line, ", 99% of turns below {most:?}, all below {longest:?}")
+                .expect("writing to a string cannot fail");
+        }
         for (name, count) in [
             ("lost between shards", self.hand_over_dropped),
             ("truncated", self.truncated),
@@ -167,10 +183,18 @@ mod tests {
         counters.send_refused.add(3);
         let growth = counters.snapshot().since(before);
         assert!(growth.has_traffic());
+        assert_eq!(growth.turn_spans.count(), 0);
         assert_eq!(growth.named().iter().map(|(_, value)| value).sum::<u64>(), 23);
         assert_eq!(
             growth.summary(Duration::from_secs(10)),
             "in 2/s out 0/s handed over 0/s, refused by the kernel 3"
+        );
+        counters.count_turn(Duration::from_micros(40));
+        counters.count_turn(Duration::from_micros(1500));
+        assert_eq!(
+            counters.snapshot().since(before).plus(NetFigures::default()).summary(Duration::from_secs(10)),
+            "in 2/s out 0/s handed over 0/s, 99% of turns below 2.048ms, all below 2.048ms, refused by the kernel 3, \
+             turns over 1 ms 1"
         );
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use comsipl_core::PARTITIONS;
 use crossbeam::utils::CachePadded;
 use mio::{Poll, Waker};
-use rustix::thread::CpuSet;
+use rustix::thread::{CpuSet, Pid};
 
 use crate::bus::{self, BusEnd, Wake};
 use crate::clock::Clock;
@@ -128,6 +128,7 @@ impl Node {
             inbox,
             counters: Vec::new(),
             engines: Vec::new(),
+            thread_ids: Vec::new(),
             threads: Vec::new(),
             syncing: None,
             ended: 0,
@@ -186,6 +187,8 @@ pub struct Running {
     inbox: Receiver<Event>,
     counters: Vec<Arc<CachePadded<NetCounters>>>,
     engines: Vec<Arc<Counters>>,
+    /// The kernel's numbers of the shards' threads, in no order.
+    thread_ids: Vec<Pid>,
     threads: Vec<JoinHandle<()>>,
     syncing: Option<Syncing>,
     /// How many shards have ended.
@@ -275,7 +278,10 @@ impl Running {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::ShardReady { engine } => self.engines.push(engine),
+            Event::ShardReady { engine, thread } => {
+                self.engines.push(engine);
+                self.thread_ids.push(thread);
+            }
             Event::StopAsked => self.stop_asked = true,
             Event::ShardEnded { index, end } => {
                 self.ended += 1;
@@ -344,6 +350,8 @@ struct Sample {
     at: Instant,
     net: NetFigures,
     engine: Vec<(&'static str, u64)>,
+    /// How long all shards together were ready to run and had no processor.
+    without_processor: Duration,
 }
 
 impl Sample {
@@ -359,7 +367,8 @@ impl Sample {
                 }
             }
         }
-        Self { at: Instant::now(), net, engine }
+        let without_processor = running.thread_ids.iter().map(|&it| without_processor(it)).sum();
+        Self { at: Instant::now(), net, engine, without_processor }
     }
 
     /// The line for operators; `None` if nothing came or went since `earlier`.
@@ -370,6 +379,10 @@ impl Sample {
         }
         let span = self.at - earlier.at;
         let mut line = growth.summary(span);
+        let kept_waiting = self.without_processor.saturating_sub(earlier.without_processor);
+        if kept_waiting >= span / KEPT_WAITING_SHARE {
+            line.push_str(&format!(", shards kept waiting for a processor {} ms", kept_waiting.as_millis()));
+        }
         for ((name, now), (_, before)) in self.engine.iter().zip(&earlier.engine) {
             // What only grows is told as its growth, what is there at present (gauges) as it is.
             let gauge = metrics::ENGINE_GAUGES.contains(name);
@@ -395,7 +408,7 @@ impl Stopper {
 
 /// What the threads and the operator tell the waiting thread.
 enum Event {
-    ShardReady { engine: Arc<Counters> },
+    ShardReady { engine: Arc<Counters>, thread: Pid },
     ShardEnded { index: usize, end: End },
     SyncingPanicked(String),
     StopAsked,
@@ -452,7 +465,7 @@ impl ShardThread {
             counters: self.counters,
             stop: self.stop,
         })?;
-        let _ = self.events.send(Event::ShardReady { engine });
+        let _ = self.events.send(Event::ShardReady { engine, thread: rustix::thread::gettid() });
         event_loop.run()
     }
 }
@@ -516,6 +529,14 @@ impl Drop for Syncing {
     }
 }
 
+/// How long a thread of ours was ready to run and had no processor: what else runs on the machine took it. Zero where the
+/// kernel does not count that (`/proc/PID/task/TID/schedstat`).
+fn without_processor(thread: Pid) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
+    let nanos = text.ok().and_then(|text| text.split_ascii_whitespace().nth(1)?.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
 /// The cores that this process may run on.
 fn usable_cpus() -> std::io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
@@ -539,6 +560,9 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 /// How often the traffic is summed up in the log.
 const SUMMARY_EVERY: Duration = Duration::from_secs(10);
 
+/// It is told when shards were kept waiting for a processor for such a part of the time: a percent of what one can do.
+const KEPT_WAITING_SHARE: u32 = 100;
+
 /// Niceness of the thread that syncs: about a tenth of a core that a shard keeps busy.
 const SYNC_NICENESS: i32 = 10;
 
@@ -552,6 +576,27 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn who_shares_a_processor_is_kept_waiting_for_it() {
+        let cpu = usable_cpus().unwrap()[0];
+        let begin = std::sync::Barrier::new(2);
+        let spin = || {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            rustix::thread::sched_setaffinity(None, &set).unwrap();
+            begin.wait();
+            let end = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < end {}
+            without_processor(rustix::thread::gettid())
+        };
+        let waited = std::thread::scope(|scope| {
+            let threads = [scope.spawn(spin), scope.spawn(spin)];
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Duration>()
+        });
+        // Each of two wants all of the same tenth of a second.
+        assert!(waited >= Duration::from_millis(50), "{waited:?}");
+    }
 
     #[test]
     fn a_node_starts_takes_datagrams_and_stops() {
