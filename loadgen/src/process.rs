@@ -31,20 +31,11 @@ impl Usage {
     }
 
     fn gather(pid: u32, memory: impl Fn(u32) -> Option<u64>) -> Option<Self> {
-        let stats: BTreeMap<u32, Stat> = fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid| {
-                Some((pid, Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))
-            })
-            .collect();
-        stats.get(&pid)?;
         let mut usage = Self::default();
         let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
-        for (&member, stat) in &stats {
-            if !is_descendant(member, pid, &stats) {
-                continue;
-            }
+        let (first, others) = (Stat::of(pid)?, descendants(pid));
+        let others = others.into_iter().filter_map(|pid| Some((pid, Stat::of(pid)?)));
+        for (member, stat) in std::iter::once((pid, first)).chain(others) {
             usage.user_secs += stat.user_ticks as f64 * tick;
             usage.system_secs += stat.system_ticks as f64 * tick;
             usage.memory_bytes += memory(member).unwrap_or(0);
@@ -78,6 +69,10 @@ struct Stat {
 }
 
 impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
     fn parse(line: &str) -> Option<Self> {
         // The second field is a name in parentheses that may hold spaces and parentheses; the third follows it.
         let rest = line.rsplit_once(") ")?.1;
@@ -89,6 +84,46 @@ impl Stat {
             system_ticks: number(15)? + number(17)?,
         })
     }
+}
+
+/// All living descendants of a process.
+///
+/// They are asked for while the threads that measure want the same processors, so the kernel's lists of children are
+/// followed where it keeps them: a few files instead of one for each process of the machine.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut next = Some(pid);
+    while let Some(parent) = next {
+        let Some(children) = children(parent) else { return descendants_by_parents(pid) };
+        found.extend(children);
+        // Whoever is in the list has been seen or is yet to come; a chain that closes would be the kernel's mistake.
+        let at = found.iter().position(|&it| it == parent).map_or(0, |at| at + 1);
+        next = found.get(at).copied();
+    }
+    found
+}
+
+/// The children of a process, of each of its threads (proc_pid_task_tid_children(5)); none if the kernel does not say.
+fn children(pid: u32) -> Option<Vec<u32>> {
+    let mut found = Vec::new();
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(found) };
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|it| it.parse::<u32>().ok())),
+            // A thread that has ended meanwhile has no directory either.
+            Err(_) if thread.path().exists() => return None,
+            Err(_) => {}
+        }
+    }
+    Some(found)
+}
+
+/// The same by looking at the parent of every process.
+fn descendants_by_parents(pid: u32) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let processes = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let stats: BTreeMap<u32, Stat> = processes.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect();
+    stats.keys().copied().filter(|&it| it != pid && is_descendant(it, pid, &stats)).collect()
 }
 
 /// Whether `pid` is `ancestor` or descends from it.
@@ -134,6 +169,29 @@ mod tests {
         let usage = Usage::of_tree(std::process::id()).unwrap();
         assert!(usage.memory_bytes > 100_000);
         assert!(usage.processes >= 1 && usage.descriptors >= 3);
+    }
+
+    #[test]
+    fn both_ways_find_children_and_theirs() {
+        // The shell stays, because it has something to do after the sleeper.
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sleep 1000; true"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let ours = |pid: u32| (descendants(pid), descendants_by_parents(pid));
+        let mut sleeper = Vec::new();
+        while sleeper.is_empty() {
+            sleeper = ours(shell.id()).0;
+        }
+        let (by_lists, by_parents) = ours(std::process::id());
+        assert_eq!(ours(shell.id()).1, sleeper);
+        for pid in sleeper.into_iter().chain([shell.id()]) {
+            assert!(by_lists.contains(&pid) && by_parents.contains(&pid), "{pid}");
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) struct Measured {
     pub(super) to: Snapshot,
 }
 
+/// How far the conductor's thread steps back behind those that measure, which may run on the same processors (nice(2)): of this
+/// thread alone.
+const STEP_BACK: i32 = 10;
+
 /// Leads through the phases.
 pub(super) struct Conductor<'s> {
     pub(super) shared: &'s Shared,
@@ -68,6 +72,10 @@ impl<'s> Conductor<'s> {
 
     /// Leads through all phases; an error is the server's or the machine's.
     pub(super) fn conduct(&mut self, has_failed: impl Fn() -> bool) -> anyhow::Result<()> {
+        // A server that is started again later would inherit it. Whoever may not step back goes on as before.
+        if self.server.is_none() {
+            let _ = rustix::process::setpriority_process(None, STEP_BACK);
+        }
         if let Some(pid) = self.common.server_pid {
             ensure!(Usage::of_tree(pid).is_some(), "there is no process {pid}");
         }
