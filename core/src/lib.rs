@@ -18,6 +18,7 @@ mod expiry;
 pub use expiry::ExpiryPolicy;
 mod flow;
 pub use flow::{ConnectionId, Flow, Listen, Transport};
+pub mod framing;
 pub mod header;
 mod key;
 pub use key::{AorKey, HashKey, PARTITIONS};

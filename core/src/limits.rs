@@ -1,7 +1,12 @@
 //! Every bound of the protocol engine in one place: its reason, and what a sender gets beyond it.
 
-/// Longest SIP message read or written, in bytes: what one UDP datagram carries. Longer ones cannot arrive.
+/// Longest SIP message read or written, in bytes: what one UDP datagram carries. Longer ones cannot
+/// arrive that way; on a stream they are answered with 413 (Request Entity Too Large), and the connection is closed.
 pub const MESSAGE_LEN_MAX: usize = 65_535;
+
+/// Longest head of a message that comes by a stream, in bytes; beyond it 513 (Message Too Large), and the connection is closed.
+/// Nobody knows the length of such a message before its head is whole, so this is what an unfinished one can cost.
+pub const HEAD_LEN_MAX: usize = 16 * 1024;
 
 /// Most header lines in one message; beyond it the message is malformed (400). Real phones send about 20.
 pub const HEADERS_MAX: usize = 128;

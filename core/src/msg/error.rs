@@ -31,6 +31,8 @@ pub enum Malformed {
     Bad(HeaderName),
     /// The CSeq names another method than the request line (RFC 3261 §8.1.1.5).
     CSeqMethod,
+    /// On a stream: the Content-Length makes the message longer than [`crate::limits::MESSAGE_LEN_MAX`]: 413.
+    BodyTooLong,
     /// The Content-Length promises more than the datagram holds (RFC 3261 §18.3).
     BodyTruncated,
 }
@@ -42,6 +44,7 @@ impl Malformed {
         match self {
             Self::TooLong => 513,
             Self::Version => 505,
+            Self::BodyTooLong => 413,
             _ => 400,
         }
     }
@@ -63,6 +66,7 @@ impl Malformed {
             Self::Missing(HeaderName::To) => "Missing To",
             Self::Missing(HeaderName::CallId) => "Missing Call-ID",
             Self::Missing(HeaderName::CSeq) => "Missing CSeq",
+            Self::Missing(HeaderName::ContentLength) => "Missing Content-Length",
             Self::Missing(_) => "Missing Header",
             Self::Duplicate(HeaderName::ContentLength) => "Conflicting Content-Length",
             Self::Duplicate(_) => "Duplicate Header",
@@ -75,6 +79,7 @@ impl Malformed {
             Self::Bad(HeaderName::ContentLength) => "Malformed Content-Length",
             Self::Bad(_) => "Malformed Header",
             Self::CSeqMethod => "CSeq Method Mismatch",
+            Self::BodyTooLong => "Request Entity Too Large",
             Self::BodyTruncated => "Content-Length Beyond Message",
         }
     }
@@ -103,7 +108,7 @@ pub struct ParseError<'a> {
 impl<'a> ParseError<'a> {
     /// `kind` is wrong with the datagram `bytes`.
     #[cold]
-    pub(super) const fn new(kind: Malformed, bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(kind: Malformed, bytes: &'a [u8]) -> Self {
         Self { kind, partial: Partial { bytes } }
     }
 }
