@@ -6,5 +6,6 @@ pub mod mmsg;
 mod sender;
 mod sockaddr;
 pub mod steer;
+pub mod stream;
 mod train;
 pub use sender::{SendFigures, Sender};
