@@ -123,6 +123,26 @@ pub fn canonical_into(uri: &Uri<'_>, out: &mut Vec<u8>) -> Result<(), BadAor> {
     Ok(())
 }
 
+/// Appends the canonical form of the address-of-record of `user`, written plainly or with escapes, at `host`, which is in
+/// canonical form; on an error `out` is as before.
+///
+/// # Errors
+/// [`BadAor::TooLong`] beyond [`AOR_LEN_MAX`].
+pub fn canonical_of_user(user: &[u8], host: &[u8], out: &mut Vec<u8>) -> Result<(), BadAor> {
+    let start = out.len();
+    if user.len() > AOR_LEN_MAX {
+        return Err(BadAor::TooLong);
+    }
+    push_user(user, out);
+    out.push(b'@');
+    out.extend_from_slice(host);
+    if out.len() - start > AOR_LEN_MAX {
+        out.truncate(start);
+        return Err(BadAor::TooLong);
+    }
+    Ok(())
+}
+
 /// Appends the user part with its escapes resolved, and set again where they must be.
 fn push_user(user: &[u8], out: &mut Vec<u8>) {
     let mut rest = user;
@@ -178,6 +198,18 @@ mod tests {
     fn characters_that_need_an_escape_keep_one() {
         assert_eq!(aor("sip:a%40b%3a%25%2fc@h").unwrap().as_str(), "a%40b%3A%25/c@h");
         assert_eq!(aor("sip:#31#%c3%a9@h").unwrap().as_str(), "%2331%23%C3%A9@h");
+    }
+
+    #[test]
+    fn a_user_name_makes_an_address() {
+        let of = |user: &str| {
+            let mut out = Vec::new();
+            canonical_of_user(user.as_bytes(), b"h", &mut out).map(|()| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(of("alice").as_deref(), Ok("alice@h"));
+        assert_eq!(of("al ice@x").as_deref(), Ok("al%20ice%40x@h"));
+        assert_eq!(of("%61l%c3%a9").as_deref(), Ok("al%C3%A9@h"));
+        assert_eq!(of(&"a".repeat(AOR_LEN_MAX)), Err(BadAor::TooLong));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod aor;
 pub use aor::Aor;
+pub mod auth;
 mod body;
 pub use body::{Bodies, BodyId};
 mod chance;
