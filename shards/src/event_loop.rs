@@ -4,7 +4,7 @@
 //!   1. wait until a socket, the bus or the engine's deadline wants us: look for a moment if traffic is dense, then sleep; not
 //!      at all if the last turn left work over;
 //!   2. read both clocks, once;
-//!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`];
+//!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`], and from the mailbox, at most what it holds;
 //!   4. take one batch from each socket that may hold something: first what other shards own is handed over and they are
 //!      woken, then ours is handled;
 //!   5. deliver the notes that the engine wrote to itself;
@@ -28,6 +28,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
+use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
 use crate::net::{SendFigures, Sender};
@@ -73,6 +74,8 @@ pub struct Parts {
     pub sockets: Vec<std::net::UdpSocket>,
     /// Our end of the bus.
     pub bus: BusEnd,
+    /// Where other threads put commands for us.
+    pub mailbox: Arc<Mailbox>,
     /// The clock of the node.
     pub clock: Clock,
     /// Our counters.
@@ -94,6 +97,7 @@ pub struct EventLoop {
     /// For each listener, whether we asked to be told when its socket takes more.
     wants_writable: Vec<bool>,
     bus: BusEnd,
+    mailbox: Arc<Mailbox>,
     recv: RecvBatch,
     sender: Sender,
     /// Notes of the engine to itself, not yet delivered.
@@ -126,6 +130,7 @@ impl EventLoop {
             readable: vec![false; sockets.len()],
             wants_writable: vec![false; sockets.len()],
             bus: parts.bus,
+            mailbox: parts.mailbox,
             recv: RecvBatch::new(),
             sender: Sender::new(sockets.len()),
             own_notes: Vec::new(),
@@ -156,6 +161,8 @@ impl EventLoop {
         self.wait()?;
         let now = self.clock.now();
         let mut work_left = self.take_from_bus(now);
+        self.mailbox.take(|command| self.shard.on_command(command));
+        work_left |= self.mailbox.is_filled();
         for listener in 0..self.sockets.len() {
             if self.readable[listener] {
                 self.take_from_socket(listener, now)?;

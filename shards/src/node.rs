@@ -1,8 +1,8 @@
 //! A node: the files, the sockets and the threads of one server, from start to stop.
 //!
-//! Threads: one for each shard; one that syncs the files; and the caller's, which waits in [`Running::wait`], sums up
-//! the traffic and stops the others. If one of them fails, all stop and the node ends with an error: a node that is
-//! half alive would take in what nobody answers.
+//! Threads: one for each shard; one that syncs the files; one that serves the control socket; and the caller's, which waits
+//! in [`Running::wait`], sums up the traffic and stops the others. If one of them fails, all stop and the node ends with an
+//! error: a node that is half alive would take in what nobody answers. Only the control socket may be missing.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use comsipl_core::PARTITIONS;
+use comsipl_core::{HashKey, PARTITIONS};
 use crossbeam::utils::CachePadded;
 use mio::{Poll, Waker};
 use rustix::thread::{CpuSet, Pid};
@@ -19,8 +19,10 @@ use rustix::thread::{CpuSet, Pid};
 use crate::bus::{self, BusEnd, Wake};
 use crate::clock::Clock;
 use crate::config;
+use crate::control::{self, Control, Office};
 use crate::counters::Counters;
 use crate::event_loop::{EventLoop, Parts, Stop, WAKER};
+use crate::mailbox::Mailbox;
 use crate::metrics::{self, NetCounters, NetFigures};
 use crate::net::bind::{BoundListener, bind};
 use crate::settings::{Listen, Settings};
@@ -112,6 +114,7 @@ impl Node {
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), WAKER).map(Arc::new));
         let wakers = wakers.collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let bus_wakers: Vec<_> = wakers.iter().map(|it| Arc::clone(it) as Arc<dyn Wake>).collect();
+        let mailboxes: Vec<_> = bus_wakers.iter().map(|it| Arc::new(Mailbox::new(Arc::clone(it)))).collect();
         let stop = Arc::new(Stop::default());
         let (events, inbox) = channel();
         let mut sockets_of: Vec<Vec<_>> = (0..self.shards).map(|_| Vec::new()).collect();
@@ -131,6 +134,7 @@ impl Node {
             thread_ids: Vec::new(),
             threads: Vec::new(),
             syncing: None,
+            control: None,
             ended: 0,
             stop_asked: false,
             failure: None,
@@ -156,6 +160,7 @@ impl Node {
                 poll,
                 sockets,
                 bus,
+                mailbox: Arc::clone(&mailboxes[index]),
                 clock: self.clock,
                 counters,
                 stop: Arc::clone(&stop),
@@ -172,8 +177,10 @@ impl Node {
             Syncing::start(Arc::clone(&files), self.settings.sync_interval, events)
                 .map_err(StartError::Threads)?,
         );
+        let keys = HashKey(files.hash_key());
         running.files = Some(files);
         running.wait_ready()?;
+        running.control = open_control(&self.settings, Office { mailboxes, keys, realm: None });
         Ok(running)
     }
 }
@@ -191,6 +198,8 @@ pub struct Running {
     thread_ids: Vec<Pid>,
     threads: Vec<JoinHandle<()>>,
     syncing: Option<Syncing>,
+    /// The socket for the operator's tools; the server works without it, too.
+    control: Option<Control>,
     /// How many shards have ended.
     ended: usize,
     /// Whether somebody wants us to stop.
@@ -306,6 +315,7 @@ impl Running {
     /// Stops all threads, then syncs and closes the files.
     fn shut_down(&mut self) {
         let Some(files) = self.files.take() else { return };
+        drop(self.control.take());
         self.stop.ask();
         for waker in &self.wakers {
             if let Err(error) = waker.wake() {
@@ -431,6 +441,7 @@ struct ShardThread {
     poll: Poll,
     sockets: Vec<std::net::UdpSocket>,
     bus: BusEnd,
+    mailbox: Arc<Mailbox>,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -461,6 +472,7 @@ impl ShardThread {
             poll: self.poll,
             sockets: self.sockets,
             bus: self.bus,
+            mailbox: self.mailbox,
             clock: self.clock,
             counters: self.counters,
             stop: self.stop,
@@ -535,6 +547,22 @@ fn without_processor(thread: Pid) -> Duration {
     let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
     let nanos = text.ok().and_then(|text| text.split_ascii_whitespace().nth(1)?.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// Opens the control socket. A node without one serves as well, so it is no reason not to start.
+fn open_control(settings: &Settings, office: Office) -> Option<Control> {
+    let path = settings.data_dir.join(control::SOCKET_NAME);
+    match Control::start(&path, office) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                path = %path.display(),
+                "there is no control socket: users cannot be changed while this server runs; a shorter data_dir may help"
+            );
+            None
+        }
+    }
 }
 
 /// The cores that this process may run on.

@@ -91,6 +91,11 @@ impl NodeFiles {
         if self.shards.is_empty() { None } else { Some(self.shards.remove(0)) }
     }
 
+    /// The secret hash key of both files.
+    pub fn hash_key(&self) -> [u64; 2] {
+        self.registered.hash_key()
+    }
+
     /// What was found in the files.
     pub const fn recovered(&self) -> &Recovered {
         &self.recovered
