@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
 
-use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE};
+use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE, Versions};
 use crate::world::sip_text::SipText;
 use crate::world::{Bytes, Happening, SERVER, Setup, World};
 use pattern::{Variables, expand, matches};
@@ -64,6 +64,9 @@ struct Stage {
     since: Duration,
     /// What the server has said.
     bodies: Bodies,
+    versions: Versions,
+    /// The first version that does not follow the one before.
+    gap: Option<String>,
 }
 
 impl Default for Stage {
@@ -85,6 +88,8 @@ impl Default for Stage {
             branches: 0,
             since: Duration::ZERO,
             bodies: Bodies::default(),
+            versions: Versions::default(),
+            gap: None,
         }
     }
 }
@@ -287,6 +292,7 @@ impl Stage {
     fn finish(&mut self) -> Result<(), String> {
         self.settle();
         self.check_silence()?;
+        self.gap.take().map_or(Ok(()), Err)?;
         self.bodies.check()
     }
 
@@ -312,8 +318,10 @@ impl Stage {
     /// Lets one thing happen; false: nothing does until then.
     fn advance_one(&mut self, until: Duration) -> bool {
         let Some(happening) = self.world().next(until) else { return false };
-        if let Happening::ServerSent { bytes, .. } = &happening {
-            self.remember_body(bytes);
+        match &happening {
+            Happening::ServerSent { bytes, .. } => self.remember_body(bytes),
+            Happening::Crashed => self.versions.on_restart(),
+            _ => {}
         }
         if let Happening::PhoneGot { from, to, bytes } = happening {
             let at = self.world().now();
@@ -355,6 +363,9 @@ impl Stage {
                 other => other.unwrap_or("no Content-Type"),
             };
             self.bodies.add(content_type, &message.body, || format!("in\n{}", shown(bytes)));
+            if let Err(gap) = self.versions.look_at(&message) {
+                self.gap.get_or_insert_with(|| format!("{gap}\nin\n{}", shown(bytes)));
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! nothing here knows is refused, so that no event package comes without its schema.
 
 mod message_summary;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +13,7 @@ use std::process::Command;
 
 use crate::client::program::{Program, available};
 use crate::server::workspace;
+pub use versions::Versions;
 
 /// Bodies that were sent, each once.
 #[derive(Debug, Default)]
