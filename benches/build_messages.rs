@@ -3,8 +3,9 @@
 use std::hint::black_box;
 
 use comsipl_benches::{message, phone, subscribe};
+use comsipl_core::event::Capitals;
 use comsipl_core::msg::{parse, respond};
-use comsipl_core::{NotifyHead, Padding, Profile, Run, SubscriptionStatus};
+use comsipl_core::{Content, NotifyHead, Padding, Profile, Run, SubscriptionStatus};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 criterion_group!(benches, notify, answer);
@@ -71,8 +72,9 @@ const HEAD: NotifyHead<'static> = NotifyHead {
     call_id: b"R3BFg0WqhB-7741@192.168.1.141",
     cseq: 4711,
     event: "presence",
+    capitals: Capitals(0),
     event_id: b"",
     status: SubscriptionStatus::Active { expires_secs: 3541 },
-    content: Some(("application/pidf+xml", 489)),
+    content: Some(Content { kind: "application/pidf+xml", opening: None, len: 489 }),
     padding: Padding::Fit(Run { count: 0, len: 0 }),
 };

@@ -20,6 +20,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    as_feature_event_newest
     compose_basic_with_capitals
     compose_keeps_what_it_does_not_know
     compose_nothing_published
@@ -27,7 +28,9 @@ scenarios! {
     compose_same_tuple_id
     compose_two_devices
     compose_unregistered_is_closed
+    conference_as_published
     crash_first_notify
+    crash_held_change
     crash_is_no_news
     crash_other_number_of_shards
     crash_owed_notify
@@ -37,6 +40,7 @@ scenarios! {
     crash_subscriptions_go_on
     crash_twice
     crash_unanswered_notify
+    message_summary_grammar
     notify_across_shards
     notify_answers_that_remove
     notify_cseq_grows
@@ -50,6 +54,14 @@ scenarios! {
     notify_timer_f
     notify_timer_f_and_back
     notify_within_a_budget
+    package_interval
+    package_interval_state_that_came_back
+    package_not_acceptable
+    package_state_apart
+    package_survives_a_crash
+    package_two_in_a_dialog
+    package_wrong_type
+    presence_interval
     profile_comsipl_notify
     profile_comsipl_recognised_again
     profile_comsipl_requested_info

@@ -17,6 +17,18 @@ pub struct ExpiryPolicy {
 const TOO_BRIEF_BELOW_SECS: u32 = 3600;
 
 impl ExpiryPolicy {
+    /// The seconds nearest to `secs` that are granted.
+    #[must_use]
+    pub const fn clamp(self, secs: u32) -> u32 {
+        if secs < self.min_secs {
+            self.min_secs
+        } else if secs > self.max_secs {
+            self.max_secs
+        } else {
+            secs
+        }
+    }
+
     /// The seconds granted for a wish; zero (an end) is always granted.
     ///
     /// > If and only if the expiration interval is greater than zero AND smaller than one hour AND less than a

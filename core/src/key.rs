@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher13x128};
 
+use crate::event::EventPackage;
 use crate::transaction::TransactionKey;
 
 /// How many partitions each file has. Partitions are dealt out to shards, so this bounds the number of shards.
@@ -20,6 +21,32 @@ impl HashKey {
     #[must_use]
     pub fn aor(&self, canonical: &[u8]) -> AorKey {
         AorKey(self.wide(&[canonical]))
+    }
+
+    /// The key of a user's state in a package: for `presence` the user's own. Otherwise all bits but the lowest six, which
+    /// name the partition, are changed by a secret mask of the package, so that everything of one user has one owner, and
+    /// the key leads back to the user ([`Self::user_of`]).
+    ///
+    /// Two resources share a key only where the keys of two users differ by just the masks of two packages, which is as
+    /// unlikely as one key for two users.
+    #[must_use]
+    pub fn resource(&self, user: AorKey, package: &EventPackage) -> AorKey {
+        AorKey(user.0 ^ self.package_mask(package))
+    }
+
+    /// The user whose [`resource`](Self::resource) in `package` has the key `resource`.
+    #[must_use]
+    pub fn user_of(&self, resource: AorKey, package: &EventPackage) -> AorKey {
+        AorKey(resource.0 ^ self.package_mask(package))
+    }
+
+    #[inline]
+    fn package_mask(&self, package: &EventPackage) -> u128 {
+        if package.number == EventPackage::PRESENCE {
+            return 0;
+        }
+        // No canonical address-of-record begins with a colon.
+        self.wide(&[b":", package.name.as_bytes()]) & !(PARTITIONS as u128 - 1)
     }
 
     /// The identity of a server transaction, given the fields that make it one (RFC 3261 §17.2.3).
@@ -112,9 +139,25 @@ impl AorKey {
     }
 }
 
+const _: () = assert!(PARTITIONS.is_power_of_two(), "low bits of a key name its partition");
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_resources_of_a_user_have_keys_of_their_own_and_one_owner() {
+        let key = HashKey([3, 5]);
+        let user = key.aor(b"alice@example.com");
+        let resources: Vec<AorKey> =
+            crate::event::PACKAGES.iter().map(|package| key.resource(user, package)).collect();
+        assert_eq!(resources[0], user);
+        for (n, (resource, package)) in resources.iter().zip(crate::event::PACKAGES).enumerate() {
+            assert_eq!(resource.partition(), user.partition());
+            assert!(!resources[..n].contains(resource));
+            assert_eq!(key.user_of(*resource, package), user);
+        }
+    }
 
     #[test]
     fn parts_in_one_piece_have_the_hash_of_parts_one_by_one() {

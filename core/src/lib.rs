@@ -26,7 +26,7 @@ pub use key::{AorKey, HashKey, PARTITIONS};
 pub mod limits;
 pub mod msg;
 mod notify;
-pub use notify::{NotifyHead, PRODUCT, Profile, SubscriptionStatus};
+pub use notify::{Content, NotifyHead, PRODUCT, Profile, SubscriptionStatus};
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
 mod padding;

@@ -4,6 +4,7 @@
 //! customer's document shows it: the Request-URI is the presentity, From carries no tag, and the header fields stand in the
 //! document's order.
 
+use crate::event::Capitals;
 use crate::padding::Padding;
 use crate::token::push_number;
 
@@ -58,14 +59,27 @@ pub struct NotifyHead<'a> {
     pub cseq: u32,
     /// Event package name.
     pub event: &'a str,
+    /// How the SUBSCRIBE had it.
+    pub capitals: Capitals,
     /// `id` of the Event header field, empty if there is none.
     pub event_id: &'a [u8],
     /// Subscription-State.
     pub status: SubscriptionStatus,
-    /// Body type and length; `None` without a body.
-    pub content: Option<(&'a str, usize)>,
+    /// The body; `None` without one.
+    pub content: Option<Content<'a>>,
     /// What stands behind the body.
     pub padding: Padding,
+}
+
+/// A NOTIFY's body, as its head needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Body type.
+    pub kind: &'a str,
+    /// What the body begins with before its shared part: a text and the number of the document's version.
+    pub opening: Option<(&'a str, u32)>,
+    /// Length of the shared part in bytes.
+    pub len: usize,
 }
 
 /// Product name of the `rfc` profile's User-Agent and Server.
@@ -75,17 +89,18 @@ pub const PRODUCT: &str = concat!("ComSIPL/", env!("CARGO_PKG_VERSION"));
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl NotifyHead<'_> {
-    /// Appends the head, the blank line included. Returns how many bytes of padding belong behind the body.
+    /// Appends the head, the blank line and the opening of the body included. Returns how many bytes of padding belong behind the body.
     pub fn write(&self, profile: Profile, out: &mut Vec<u8>) -> u8 {
         let start = out.len();
         match profile {
             Profile::Rfc => self.write_rfc(out),
             Profile::Comsipl => self.write_comsipl(out),
         }
-        let Some((kind, len)) = self.content else {
+        let Some(Content { kind, opening, len }) = self.content else {
             put(out, &[b"Content-Length: 0\r\n\r\n"]);
             return 0;
         };
+        let len = len + opening.map_or(0, |(text, version)| text.len() + decimal_len(version));
         put(out, &[b"Content-Type: ", kind.as_bytes(), b"\r\nContent-Length: "]);
         let mut number = itoa::Buffer::new();
         let natural = out.len() - start + number.format(len).len() + HEAD_END.len() + len;
@@ -95,6 +110,10 @@ impl NotifyHead<'_> {
             Profile::Comsipl => 0,
         };
         put(out, &[number.format(len + usize::from(padding)).as_bytes(), HEAD_END]);
+        if let Some((text, version)) = opening {
+            out.extend_from_slice(text.as_bytes());
+            push_number(out, u64::from(version));
+        }
         padding
     }
 
@@ -114,7 +133,7 @@ impl NotifyHead<'_> {
         put(out, &[b"\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
         push_number(out, u64::from(self.cseq));
         put(out, &[b" NOTIFY\r\nContact: <sip:", self.sent_by, b">\r\n"]);
-        self.write_event(out);
+        self.write_event(self.capitals, out);
         self.write_status(out);
         put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
     }
@@ -130,7 +149,8 @@ impl NotifyHead<'_> {
         put(out, &[b"\r\nFrom: <sip:", self.aor, b">\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
         push_number(out, u64::from(self.cseq));
         put(out, &[b" NOTIFY\r\nUser-Agent: ComSIPL/1.x\r\n"]);
-        self.write_event(out);
+        // As the document has it, however the SUBSCRIBE did.
+        self.write_event(Capitals::default(), out);
         self.write_status(out);
         put(out, &[b"Contact: <sip:", self.sent_by, b">\r\n"]);
     }
@@ -152,8 +172,9 @@ impl NotifyHead<'_> {
         );
     }
 
-    fn write_event(&self, out: &mut Vec<u8>) {
-        put(out, &[b"Event: ", self.event.as_bytes()]);
+    fn write_event(&self, capitals: Capitals, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Event: ");
+        capitals.push(self.event, out);
         if !self.event_id.is_empty() {
             put(out, &[b";id=", self.event_id]);
         }
@@ -185,6 +206,11 @@ fn strict_first_route(route_set: &[u8]) -> Option<&[u8]> {
     (!uri.lr()).then_some(first)
 }
 
+/// Decimal digits of a number.
+fn decimal_len(number: u32) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
 /// Appends the parts one after another.
 #[inline]
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -211,9 +237,10 @@ mod tests {
         call_id: b"uyyucrjijinwadl",
         cseq: 633,
         event: "presence",
+        capitals: Capitals(0),
         event_id: b"",
         status: SubscriptionStatus::Active { expires_secs: 599 },
-        content: Some(("application/pidf+xml", 253)),
+        content: Some(Content { kind: "application/pidf+xml", opening: None, len: 253 }),
         padding: Padding::Exactly(0),
     };
 
@@ -287,6 +314,26 @@ mod tests {
         assert!(out.ends_with(length.as_bytes()));
         out.clear();
         assert_eq!(head.write(Profile::Comsipl, &mut out), 0, "the customer's document has none");
+    }
+
+    #[test]
+    fn an_opening_is_written_behind_the_head_and_counted() {
+        let mut head = HEAD;
+        for version in [0, 9, 10, u32::MAX] {
+            head.content = Some(Content { kind: "a/b", opening: Some(("<v n=\"", version)), len: 30 });
+            let text = text(&head, Profile::Rfc);
+            let (head, opening) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(opening, format!("<v n=\"{version}"));
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", opening.len() + 30)));
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_event_is_as_the_watcher_wrote_it() {
+        let mut head = HEAD;
+        head.capitals = Capitals::of(b"Presence");
+        assert!(text(&head, Profile::Rfc).contains("\r\nEvent: Presence\r\n"));
+        assert!(text(&head, Profile::Comsipl).contains("\r\nEvent: presence\r\n"));
     }
 
     #[test]

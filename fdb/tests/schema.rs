@@ -56,12 +56,12 @@ proptest! {
         let [a, b, c, d, e, f, g, h, i] = &texts[..] else { panic!("nine texts") };
         let subscription = Subscription {
             presentity: key, local_tag: numbers[0], expires_at: times.0, cseq_reserved: small.3, remote_cseq: small.4,
-            accepted_at: times.1, flow, event: small.0, accept: small.1, flags: small.2, request: numbers[1],
+            accepted_at: times.1, flow, event: small.0, capitals: small.1, flags: small.2, request: numbers[1],
             aor: a, local_uri: b, remote_uri: c, remote_tag: d, call_id: e, remote_target: f, route_set: g,
             event_id: h, user_agent: &i[..i.len().min(37)],
         };
         let presentity = Presentity {
-            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, changed_at: times.0, aor: a, note: b,
+            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, event: small.1 as u8, changed_at: times.0, aor: a, note: b,
             body: &body,
         };
         let publication = Publication {

@@ -352,7 +352,7 @@ enum Subject {
 impl Backlog {
     fn add(&mut self, note: Note) {
         let subject = match note {
-            Note::Watch { key, shard } | Note::Unwatch { key, shard } => Subject::Watched(key, shard),
+            Note::Watch { key, shard, .. } | Note::Unwatch { key, shard } => Subject::Watched(key, shard),
             Note::Changed { key, .. } => Subject::Version(key),
             Note::Unsent { partition, id, .. } => Subject::Unsent(partition, id),
         };
@@ -460,7 +460,7 @@ mod tests {
             ends[0].flush().unwrap();
         }
         assert!(!ends[0].hand_over(1, flow(3), b"c"));
-        ends[0].tell(1, Note::Watch { key: AorKey(9), shard: 0 });
+        ends[0].tell(1, Note::Watch { key: AorKey(9), shard: 0, package: 1 });
         for version in 1..=50 {
             ends[0].tell(1, changed(1, version));
             ends[0].tell(1, changed(2, 100 - version));

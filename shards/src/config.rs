@@ -27,6 +27,10 @@ pub const LISTENERS_MAX: usize = 16;
 /// Most shards of a node: there are so many partitions to deal out.
 pub const SHARDS_MAX: usize = comsipl_core::PARTITIONS;
 
+/// Longest time for which a change is kept from watchers, in milliseconds: a restart composes again what changed within
+/// the 32 seconds before it.
+const NOTIFY_INTERVAL_MS_MAX: i64 = 30_000;
+
 /// Reads a configuration file on top of `settings`.
 ///
 /// # Errors
@@ -156,6 +160,10 @@ impl File {
         }
         if let Some(state) = self.presence.registered_state {
             settings.registered_state = check_word(&state, &REGISTERED_STATES)?;
+        }
+        if let Some(millis) = self.presence.notify_interval_ms {
+            let millis = check_range(&millis, 0, NOTIFY_INTERVAL_MS_MAX, "milliseconds")?;
+            settings.notify_interval = Duration::from_millis(millis);
         }
         let limits = self.limits;
         if let Some(mib) = limits.transaction_memory_mib {

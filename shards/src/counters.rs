@@ -90,6 +90,8 @@ counters! {
     changes,
     /// PUBLISHes that changed nothing but time stamps, or nothing at all.
     changes_suppressed,
+    /// Changes that are told together with a later one, because watchers were told a moment before.
+    changes_held,
     /// Subscriptions removed because their watcher is gone.
     watchers_lost,
     /// Subscriptions, publications and bindings that ran out.

@@ -14,6 +14,8 @@ pub enum Note {
         key: AorKey,
         /// The shard that has watchers now.
         shard: u8,
+        /// Number of the event package.
+        package: u8,
     },
     /// The sending shard has no watchers of the presentity any more.
     Unwatch {

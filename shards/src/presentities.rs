@@ -7,6 +7,7 @@
 use std::num::NonZeroU64;
 
 use comsipl_core::chunked::Slab;
+use comsipl_core::event::EventPackage;
 use comsipl_core::publication::EntityTag;
 use comsipl_core::timer::Wheel;
 use comsipl_core::{AorKey, Mono, UnixMillis};
@@ -14,10 +15,10 @@ use comsipl_core::{AorKey, Mono, UnixMillis};
 use crate::index::{PartitionedIndex, hash_of};
 use crate::watched::NONE;
 
-/// One user.
+/// One user's state in one event package: a resource. Bindings stand with the user's presence, whose key is his own.
 #[derive(Debug)]
 pub struct Presentity {
-    /// Who.
+    /// Which resource ([`comsipl_core::HashKey::resource`]).
     pub key: AorKey,
     /// One bit a shard that has watchers.
     pub watching_shards: u64,
@@ -25,8 +26,12 @@ pub struct Presentity {
     pub version: u64,
     /// Meaning of the document (see `pidf::Summary`).
     pub fingerprint: u64,
+    /// Until when watchers are not told of another change.
+    pub quiet_until: Mono,
     /// True while the document does not say what is published, because there was no room for it.
     pub behind: bool,
+    /// Number of the event package.
+    pub package: u8,
     /// Slot of the document's record, or [`NONE`] while nothing is known of the user.
     pub document: u32,
     /// First publication, or [`NONE`].
@@ -35,6 +40,8 @@ pub struct Presentity {
     pub first_binding: u32,
 }
 
+const _: () = assert!(size_of::<Presentity>() <= 64, "a million users leave no room for more");
+
 impl Default for Presentity {
     fn default() -> Self {
         Self {
@@ -42,7 +49,9 @@ impl Default for Presentity {
             watching_shards: 0,
             version: 0,
             fingerprint: 0,
+            quiet_until: Mono(0),
             behind: false,
+            package: EventPackage::PRESENCE,
             document: NONE,
             first_publication: NONE,
             first_binding: NONE,
@@ -118,7 +127,7 @@ impl Default for Binding {
     }
 }
 
-/// All users of a shard, with what they published and registered.
+/// All resources of a shard, with what was published and registered.
 #[derive(Debug)]
 pub struct Presentities {
     users: Slab<Presentity>,
@@ -131,6 +140,8 @@ pub struct Presentities {
     pub bindings: Slab<Binding>,
     /// Expiry timers of the bindings.
     pub binding_expiry: Wheel,
+    /// Resources whose documents may not be composed yet, because watchers were told a moment ago; when they may.
+    pub held: Wheel,
 }
 
 impl Presentities {
@@ -144,6 +155,7 @@ impl Presentities {
             publication_expiry: Wheel::new(now),
             bindings: Slab::default(),
             binding_expiry: Wheel::new(now),
+            held: Wheel::new(now),
         }
     }
 
@@ -154,18 +166,25 @@ impl Presentities {
         users.filter(|user| user.first_publication != NONE && user.document == NONE).map(|user| user.key)
     }
 
-    /// The number of a user, if anything is known of him.
+    /// The event package of the resource `id`.
+    #[must_use]
+    pub fn package(&self, id: u32) -> &'static EventPackage {
+        // Numbers come from requests and records whose package is known.
+        EventPackage::by_number(self.users[id].package).unwrap_or(EventPackage::presence())
+    }
+
+    /// The number of a resource, if anything is known of it.
     #[must_use]
     pub fn find(&self, key: AorKey) -> Option<u32> {
         self.index.find(key.partition(), hash_of(key), |id| self.users[id].key == key)
     }
 
-    /// The number of a user, made if need be.
-    pub fn find_or_insert(&mut self, key: AorKey) -> u32 {
+    /// The number of a resource of the package numbered `package`, made if need be.
+    pub fn find_or_insert(&mut self, key: AorKey, package: u8) -> u32 {
         if let Some(id) = self.find(key) {
             return id;
         }
-        let id = self.users.insert(Presentity { key, ..Presentity::default() });
+        let id = self.users.insert(Presentity { key, package, ..Presentity::default() });
         let users = &self.users;
         self.index.insert(key.partition(), hash_of(key), id, |id| hash_of(users[id].key));
         id
@@ -179,6 +198,7 @@ impl Presentities {
             && user.first_publication == NONE
             && user.first_binding == NONE;
         if empty {
+            self.held.cancel(id);
             self.index.remove(user.key.partition(), hash_of(user.key), id);
             self.users.remove(id);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use comsipl_core::event::EventPackage;
+use comsipl_core::event::{Capitals, EventPackage};
 use comsipl_core::pidf::Basic;
 use comsipl_core::publication::EntityTag;
 use comsipl_core::token::{hex2, hex16};
@@ -33,6 +33,8 @@ pub struct StoredSubscription<'a> {
     pub flow: Flow,
     /// Its event package.
     pub package: &'static EventPackage,
+    /// How the watcher writes the package's name.
+    pub capitals: Capitals,
     /// What it gets of the state.
     pub body: BodyKind,
     /// Whether a NOTIFY has failed and is to be tried again: the watcher does not have the newest state.
@@ -93,6 +95,8 @@ pub struct StoredDocument<'a> {
     pub version: u64,
     /// Hash of its meaning.
     pub fingerprint: u64,
+    /// Number of its event package.
+    pub event: u8,
     /// The basic state.
     pub basic: Basic,
     /// When the version was made.
@@ -101,7 +105,7 @@ pub struct StoredDocument<'a> {
     pub aor: &'a [u8],
     /// The first note for people.
     pub note: &'a [u8],
-    /// The document in PIDF.
+    /// The document, without what the package's `opening` says.
     pub body: &'a [u8],
 }
 
@@ -215,6 +219,7 @@ pub fn subscription<'r>(record: impl Into<Record<'r>>) -> Option<StoredSubscript
         accepted_at: UnixMillis(s.accepted_at),
         flow: load_flow(&s.flow),
         package: EventPackage::by_number(s.event)?,
+        capitals: Capitals(s.capitals),
         body: if s.flags & FLAG_BASIC == 0 { BodyKind::All } else { BodyKind::Basic },
         undelivered: s.flags & FLAG_UNDELIVERED != 0,
         request: s.request,
@@ -245,7 +250,7 @@ fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a
         accepted_at: s.accepted_at.0,
         flow: store_flow(&s.flow),
         event: s.package.number,
-        accept: 0,
+        capitals: s.capitals.0,
         flags: u16::from(s.body == BodyKind::Basic) * FLAG_BASIC
             + u16::from(s.undelivered) * FLAG_UNDELIVERED,
         request: s.request,
@@ -403,6 +408,7 @@ pub fn document<'r>(record: impl Into<Record<'r>>) -> Option<StoredDocument<'r>>
         key: AorKey(d.key),
         version: d.version,
         fingerprint: d.fingerprint,
+        event: if d.event == 0 { EventPackage::PRESENCE } else { d.event },
         basic: match d.basic {
             1 => Basic::Open,
             2 => Basic::Closed,
@@ -420,6 +426,7 @@ fn store_document<'a>(d: &StoredDocument<'a>) -> schema::Presentity<'a> {
         key: d.key.0,
         version: d.version,
         fingerprint: d.fingerprint,
+        event: d.event,
         basic: match d.basic {
             Basic::Unknown => 0,
             Basic::Open => 1,
@@ -453,9 +460,14 @@ pub const BEHIND: u64 = 0;
 
 /// Writes down that a document is behind what is published. Needs no room.
 pub fn mark_behind(partition: &mut Partition, slot: u32) {
+    set_fingerprint(partition, slot, BEHIND);
+}
+
+/// Writes down the meaning of a document. Needs no room.
+pub fn set_fingerprint(partition: &mut Partition, slot: u32, fingerprint: u64) {
     let Some((_, fixed)) = partition.fixed(slot) else { return };
     if let Ok(mut stored) = schema::Presentity::decode_fixed(&fixed) {
-        stored.fingerprint = BEHIND;
+        stored.fingerprint = fingerprint;
         partition.update_fixed(slot, &stored.fixed_words());
     }
 }

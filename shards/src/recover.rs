@@ -8,6 +8,7 @@
 //!     those that were accepted shortly before, are owed a NOTIFY. *Shortly* is as long as a NOTIFY may have been on its
 //!     way, 64*T1, and longer where the files say that the fan-out was behind.
 
+use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::transaction::TIMER_F;
 use comsipl_core::{AorKey, Now, UnixMillis};
@@ -93,7 +94,7 @@ impl Shard {
         recent: &mut Vec<AorKey>,
     ) -> Option<()> {
         let document = records::document(record)?;
-        let user = self.presentities.find_or_insert(document.key);
+        let user = self.presentities.find_or_insert(document.key, document.event);
         let entry = &mut self.presentities[user];
         entry.document = slot;
         entry.version = document.version;
@@ -118,7 +119,7 @@ impl Shard {
         recent: &mut Vec<AorKey>,
     ) -> Option<()> {
         let stored = records::publication(record)?;
-        let presentity = self.presentities.find_or_insert(stored.key);
+        let presentity = self.presentities.find_or_insert(stored.key, stored.event);
         let number = self.presentities.insert_publication(Publication {
             presentity,
             next: NONE,
@@ -148,7 +149,7 @@ impl Shard {
         recent: &mut Vec<AorKey>,
     ) -> Option<()> {
         let stored = records::binding(record)?;
-        let presentity = self.presentities.find_or_insert(stored.key);
+        let presentity = self.presentities.find_or_insert(stored.key, EventPackage::PRESENCE);
         let binding = Binding { presentity, next: NONE, slot, expires_at: stored.expires_at };
         let number = self.presentities.insert_binding(binding);
         self.presentities.binding_expiry.arm(number, mono_of(now, stored.expires_at));
@@ -170,7 +171,9 @@ impl Shard {
         since: u64,
     ) -> Option<()> {
         let stored = records::subscription(record)?;
-        let watched = self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key));
+        let package = stored.package.number;
+        let watched =
+            self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key, package));
         let ending = stored.expires_at <= stored.accepted_at;
         // What failed before is marked in the record; what ends is owed its last NOTIFY.
         let owed = stored.accepted_at.0 >= since || stored.undelivered || ending;
@@ -182,6 +185,8 @@ impl Shard {
                 secret: self.chance.next_u64() as u32,
                 partition,
                 cseq: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
+                // A document for each sequence number at most, so this is above every version that was used.
+                version: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
                 epoch: self.watched[watched].epoch,
                 owed,
                 ending,
@@ -213,7 +218,8 @@ impl Shard {
                     self.mark_due(now, id);
                 }
             }
-            let note = Note::Watch { key, shard: self.number() };
+            let package = self.watched[id].package;
+            let note = Note::Watch { key, shard: self.number(), package };
             self.post_to(now, self.shard_of(key.partition()), note);
         }
         self.scratch.document = record;

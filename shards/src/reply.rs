@@ -1,6 +1,6 @@
 //! Answering a request: written once, remembered for its retransmissions, sent the way it came.
 
-use comsipl_core::event::{ACCEPT, ALLOW_EVENTS};
+use comsipl_core::event::{ALLOW_EVENTS, EventPackage};
 use comsipl_core::limits::{CONTACT_LEN_MAX, UNSUPPORTED_LISTED_MAX};
 use comsipl_core::msg::{self, Message, Method, Writer};
 use comsipl_core::token::hex16;
@@ -128,8 +128,10 @@ impl Shard {
                     writer.header("Allow-Events", ALLOW_EVENTS.as_bytes());
                 }
                 Refusal::UnsupportedMediaType => {
-                    // RFC 3261 §21.4.13: the types that this kind of request may carry; a SUBSCRIBE may carry none.
-                    let accept = if method == Some(Method::Publish) { ACCEPT } else { "" };
+                    // RFC 3261 §21.4.13: the types that this request may carry; a SUBSCRIBE may carry none.
+                    let event = request.message.event().filter(|_| method == Some(Method::Publish));
+                    let package = event.and_then(|event| EventPackage::by_name(event.package()));
+                    let accept = package.map_or("", |package| package.content_type);
                     writer.header("Accept", accept.as_bytes());
                     if request.message.content_encoding().next().is_some() {
                         // RFC 3261 §8.2.3: the encodings understood are listed.

@@ -47,6 +47,8 @@ pub struct Settings {
     pub profile: Profile,
     /// What a registration alone says of its user.
     pub registered_state: RegisteredState,
+    /// Least time between two documents of a user's presence (RFC 3856 §6.10); zero: none.
+    pub notify_interval: Duration,
     /// Registrations (RFC 3261 §10.3).
     pub registration: ExpiryPolicy,
     /// Publications (RFC 3903 §6).
@@ -82,6 +84,7 @@ impl Default for Settings {
             auth: Auth::Unset,
             profile: Profile::Rfc,
             registered_state: RegisteredState::Closed,
+            notify_interval: Duration::ZERO,
             registration: expiry,
             publication: expiry,
             subscription: expiry,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comsipl_core::chunked::Slab;
-use comsipl_core::pidf::Composer;
+use comsipl_core::event::Compositor;
 use comsipl_core::registrar::BindingChange;
 use comsipl_core::timer::Wheel;
 use comsipl_core::transaction::ServerTransactions;
@@ -111,7 +111,7 @@ pub struct Shard {
     pub(crate) chance: Chance,
     pub(crate) files: Files,
     pub(crate) transactions: ServerTransactions,
-    pub(crate) composer: Composer,
+    pub(crate) compositor: Compositor,
     pub(crate) presentities: Presentities,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) watched: WatchedTable,
@@ -161,7 +161,7 @@ impl Shard {
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),
             settings,
-            composer: Composer::with_key(keys),
+            compositor: Compositor::with_key(keys),
             presentities: Presentities::new(now.mono),
             subscriptions: Subscriptions::new(now.mono),
             watched: WatchedTable::default(),
@@ -188,8 +188,8 @@ impl Shard {
     /// Takes a note of another shard.
     pub fn on_note(&mut self, now: Now, note: Note) {
         match note {
-            Note::Watch { key, shard } => {
-                let user = self.presentities.find_or_insert(key);
+            Note::Watch { key, shard, package } => {
+                let user = self.presentities.find_or_insert(key, package);
                 let entry = &mut self.presentities[user];
                 entry.watching_shards |= 1 << shard;
                 let version = entry.version;
@@ -211,9 +211,10 @@ impl Shard {
         self.now = now.mono;
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);
+        let held = self.compose_held(now);
         self.compose_again(now);
         let settling = self.settle(now);
-        self.more_due = expiries || attempts || settling;
+        self.more_due = expiries || attempts || held || settling;
         self.fan_out(now);
         self.transactions.expire(now.mono);
         self.note_undelivered(now);
@@ -231,6 +232,7 @@ impl Shard {
             self.subscriptions.expiry.deadline(),
             self.presentities.publication_expiry.deadline(),
             self.presentities.binding_expiry.deadline(),
+            self.presentities.held.deadline(),
             self.settling
                 .as_ref()
                 .filter(|settling| !settling.bare.is_empty())

@@ -4,6 +4,7 @@
 //!
 //! Invariants:
 //!   * `cseq <= cseq_reserved` of the record, always written before a NOTIFY with a higher number leaves;
+//!   * `version` only grows, over restarts too: a subscription has no more documents than sequence numbers;
 //!   * at most one NOTIFY of a subscription is unanswered (`attempt`);
 //!   * a subscription stands in its presentity's list, in the dialog index and in the expiry wheel, or nowhere.
 
@@ -34,6 +35,8 @@ pub struct Subscription {
     pub attempt: u32,
     /// Last CSeq used.
     pub cseq: u32,
+    /// Version of the next document, where the event package has versions.
+    pub version: u32,
     /// The presentity's epoch that the watcher was told of last.
     pub epoch: u32,
     /// Part of our branches that only we can make.
@@ -68,6 +71,7 @@ impl Default for Subscription {
             slot: NONE,
             attempt: NONE,
             cseq: 0,
+            version: 0,
             epoch: 0,
             secret: 0,
             partition: 0,

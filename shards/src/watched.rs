@@ -6,6 +6,7 @@
 //!   * `queued` says that the presentity stands in the fan-out's queue.
 
 use comsipl_core::chunked::Slab;
+use comsipl_core::event::EventPackage;
 use comsipl_core::{AorKey, BodyId, UnixMillis};
 
 use crate::index::{PartitionedIndex, hash_of};
@@ -18,6 +19,8 @@ pub const NONE: u32 = u32::MAX;
 pub struct Watched {
     /// The presentity.
     pub key: AorKey,
+    /// Number of the event package.
+    pub package: u8,
     /// First of its subscriptions, or [`NONE`].
     pub first: u32,
     /// How many subscriptions watch it.
@@ -35,13 +38,14 @@ pub struct Watched {
     /// When its watchers became due, while `queued`.
     pub due_since: UnixMillis,
     /// The encoded document by [`BodyKind`], while cached.
-    pub bodies: [Option<BodyId>; 2],
+    pub bodies: [Option<BodyId>; BodyKind::COUNT],
 }
 
 impl Default for Watched {
     fn default() -> Self {
         Self {
             key: AorKey(0),
+            package: EventPackage::PRESENCE,
             first: NONE,
             count: 0,
             version: 0,
@@ -50,7 +54,7 @@ impl Default for Watched {
             queued: false,
             again: false,
             due_since: UnixMillis(0),
-            bodies: [None; 2],
+            bodies: [None; BodyKind::COUNT],
         }
     }
 }
@@ -63,6 +67,11 @@ pub enum BodyKind {
     All = 0,
     /// The basic state only.
     Basic = 1,
+}
+
+impl BodyKind {
+    /// How many there are.
+    pub const COUNT: usize = Self::Basic as usize + 1;
 }
 
 /// All watched presentities of a shard.
@@ -79,10 +88,10 @@ impl WatchedTable {
         self.index.find(key.partition(), hash_of(key), |id| self.slab[id].key == key)
     }
 
-    /// Begins to watch `key`, which is not watched yet.
-    pub fn insert(&mut self, key: AorKey) -> u32 {
+    /// Begins to watch the resource `key` of the package numbered `package`, which is not watched yet.
+    pub fn insert(&mut self, key: AorKey, package: u8) -> u32 {
         debug_assert!(self.find(key).is_none());
-        let id = self.slab.insert(Watched { key, ..Watched::default() });
+        let id = self.slab.insert(Watched { key, package, ..Watched::default() });
         let slab = &self.slab;
         self.index.insert(key.partition(), hash_of(key), id, |id| hash_of(slab[id].key));
         id

@@ -421,6 +421,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("registered_state", "closed") => settings.registered_state = RegisteredState::Closed,
         ("domains", domains) => settings.domains = domains.split(',').map(str::to_owned).collect(),
         ("advertise", host) => settings.advertise = Some(host.to_owned()),
+        ("notify_interval_ms", _) => settings.notify_interval = Duration::from_millis(number()?.into()),
         ("notifies_per_turn", _) => settings.notifies_per_turn = number()? as usize,
         ("presence_records_max", _) => settings.presence_records_max = number()?,
         ("registered_records_max", _) => settings.registered_records_max = number()?,

@@ -1,10 +1,21 @@
 //! Event packages (RFC 6665 §7.2): what may be published and subscribed to.
 //!
-//! A package is one file here and one line in [`PACKAGES`].
+//! A package is one file here and one line in [`PACKAGES`]. A *resource* is one user's state in one package; it has a key
+//! of its own ([`HashKey::resource`](crate::HashKey::resource)), so what is kept by key is kept for every package alike.
 
+mod as_feature_event;
+mod capitals;
+mod compositor;
+mod conference;
+mod message_summary;
+mod newest;
 mod presence;
 
-use crate::pidf::Composer;
+use std::time::Duration;
+
+pub use capitals::Capitals;
+pub use compositor::{Composed, Compositor};
+pub use newest::Newest;
 
 /// How much of a state a watcher asked for with `requested-info` on its Event header field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +27,15 @@ pub enum RequestedInfo {
     Basic,
 }
 
+/// How the document of a resource is made of what is published.
+#[derive(Clone, Copy, Debug)]
+pub enum Compose {
+    /// All publications become one PIDF document.
+    Pidf,
+    /// The newest publication is told.
+    Newest(&'static Newest),
+}
+
 /// A package's constant facts.
 #[derive(Debug)]
 pub struct EventPackage {
@@ -25,22 +45,43 @@ pub struct EventPackage {
     pub number: u8,
     /// Body type of its NOTIFYs and PUBLISHes.
     pub content_type: &'static str,
-    /// Checks a published body with buffers that are used again; the error says in a few words what is wrong.
-    pub check: fn(&mut Composer, &[u8]) -> Result<(), &'static str>,
+    /// A template applied to another package (RFC 6665 §7.2); such are not listed in `Allow-Events`.
+    pub template: bool,
+    /// How documents are made.
+    pub compose: Compose,
+    /// The beginning of each document, up to the number of its version: `0` in the first NOTIFY of a subscription, and one
+    /// more in each that follows. `None`: the package's documents carry no version. What is stored and shared of a
+    /// document begins behind the number.
+    pub opening: Option<&'static str>,
+    /// Expiry of a SUBSCRIBE that names none, in seconds; `None`: that of the settings.
+    pub default_expires_secs: Option<u32>,
+    /// Least time between two documents of a resource; `None`: that of the settings.
+    pub interval: Option<Duration>,
     /// Reads the value of `requested-info`.
     pub requested_info: fn(&[u8]) -> RequestedInfo,
 }
 
-/// All packages served.
-pub static PACKAGES: &[EventPackage] = &[presence::PACKAGE];
+/// All packages served, by their numbers.
+pub static PACKAGES: &[EventPackage] =
+    &[presence::PACKAGE, message_summary::PACKAGE, conference::PACKAGE, as_feature_event::PACKAGE];
 
-/// `Allow-Events` of our answers: the names of [`PACKAGES`] (RFC 6665 §4.4.4: complete if present).
-pub const ALLOW_EVENTS: &str = "presence";
+/// `Allow-Events` of our answers: the names of [`PACKAGES`], all of them.
+///
+/// > The "Allow-Events" header field does not include a list of the event template-packages supported by an
+/// > implementation. (RFC 6665 §4.4.4)
+pub const ALLOW_EVENTS: &str = "presence, message-summary, conference, as-feature-event";
 
 /// `Accept` of our answers: the body types of [`PACKAGES`].
-pub const ACCEPT: &str = "application/pidf+xml";
+pub const ACCEPT: &str = "application/pidf+xml, application/simple-message-summary, \
+                          application/conference-info+xml, application/x-as-feature-event+xml";
 
 impl EventPackage {
+    /// The package of RFC 3856, which a resource has whose package nobody has named.
+    #[must_use]
+    pub fn presence() -> &'static Self {
+        &PACKAGES[0]
+    }
+
     /// The package of that name.
     #[must_use]
     pub fn by_name(name: &[u8]) -> Option<&'static Self> {
@@ -52,6 +93,23 @@ impl EventPackage {
     pub fn by_number(number: u8) -> Option<&'static Self> {
         PACKAGES.iter().find(|package| package.number == number)
     }
+
+    /// Whether its state is published (RFC 3903); otherwise the server makes it by itself.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        matches!(self.compose, Compose::Pidf | Compose::Newest(_))
+    }
+
+    /// Whether its documents are XML, behind which white space may follow.
+    #[must_use]
+    pub fn is_xml(&self) -> bool {
+        self.content_type.ends_with("+xml")
+    }
+}
+
+/// Packages whose SUBSCRIBEs ask for all there is.
+fn everything(_value: &[u8]) -> RequestedInfo {
+    RequestedInfo::All
 }
 
 #[cfg(test)]
@@ -61,15 +119,15 @@ mod tests {
     #[test]
     fn names_are_found_without_case() {
         assert_eq!(EventPackage::by_name(b"Presence").map(|p| p.name), Some("presence"));
-        assert!(EventPackage::by_name(b"presence.winfo").is_none());
+        assert!(EventPackage::by_name(b"ua-profile").is_none());
+        assert_eq!(EventPackage::presence().number, EventPackage::PRESENCE);
     }
 
     #[test]
     fn the_header_texts_name_every_package() {
-        let names: Vec<&str> = PACKAGES.iter().map(|p| p.name).collect();
+        let names: Vec<&str> = PACKAGES.iter().filter(|p| !p.template).map(|p| p.name).collect();
         assert_eq!(ALLOW_EVENTS, names.join(", "));
-        let mut types: Vec<&str> = PACKAGES.iter().map(|p| p.content_type).collect();
-        types.dedup();
+        let types: Vec<&str> = PACKAGES.iter().filter(|p| p.is_published()).map(|p| p.content_type).collect();
         assert_eq!(ACCEPT, types.join(", "));
     }
 
@@ -78,5 +136,10 @@ mod tests {
         for (i, package) in PACKAGES.iter().enumerate() {
             assert!(PACKAGES[i + 1..].iter().all(|other| other.number != package.number));
         }
+    }
+
+    #[test]
+    fn names_fit_the_capitals_that_are_kept() {
+        assert!(PACKAGES.iter().all(|package| package.name.len() <= Capitals::NAME_MAX));
     }
 }

@@ -1,16 +1,25 @@
 //! The `presence` package (RFC 3856) with PIDF bodies (RFC 3863).
 
-use super::{EventPackage, RequestedInfo};
-use crate::pidf::{self, Composer};
+use super::{Compose, EventPackage, RequestedInfo};
+use crate::pidf;
 
-/// Its default expiry of 3600 seconds (RFC 3856 §6.4) is that of the settings.
-pub(super) const PACKAGE: EventPackage =
-    EventPackage { name: "presence", number: 1, content_type: pidf::CONTENT_TYPE, check, requested_info };
-
-/// A document must be PIDF that we can compose with others.
-fn check(composer: &mut Composer, body: &[u8]) -> Result<(), &'static str> {
-    composer.read(body).map(|_| ()).map_err(|_| "Bad PIDF Document")
+impl EventPackage {
+    /// Number of the package that a user's own key stands for.
+    pub const PRESENCE: u8 = 1;
 }
+
+/// Its default expiry of 3600 seconds (RFC 3856 §6.4) and its least interval (§6.10) are those of the settings.
+pub(super) const PACKAGE: EventPackage = EventPackage {
+    name: "presence",
+    number: EventPackage::PRESENCE,
+    content_type: pidf::CONTENT_TYPE,
+    template: false,
+    compose: Compose::Pidf,
+    opening: None,
+    default_expires_secs: None,
+    interval: None,
+    requested_info,
+};
 
 /// `basic` (also `status` and `state`) asks for the basic state; anything else, for all of it.
 fn requested_info(value: &[u8]) -> RequestedInfo {

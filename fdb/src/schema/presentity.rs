@@ -1,10 +1,12 @@
 //! The composed presence document of a presentity, as watchers are to see it.
 //!
 //! ```text
-//! word 0, 1  key, by which it is indexed    word 4       changed at 0..48 | basic 48..56
+//! word 0, 1  key, by which it is indexed    word 4       changed at 0..48 | basic 48..56 | event 56..64
 //! word 2     version                        word 5..12   0
 //! word 3     fingerprint                    payload: aor, note, document
 //! ```
+//!
+//! Event 0 was written before there was a second event package, and means the package that was alone then.
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time};
 use crate::buf::Record;
@@ -23,6 +25,8 @@ pub struct Presentity<'a> {
     pub fingerprint: u64,
     /// Open, closed or unknown, the caller's number.
     pub basic: u8,
+    /// Event package, the caller's number; 0: the first one there was.
+    pub event: u8,
     /// When the version was made, Unix milliseconds (48 bits are kept).
     pub changed_at: u64,
     /// Its address-of-record in canonical form.
@@ -45,7 +49,7 @@ impl<'a> Schema<'a> for Presentity<'a> {
         fixed[..2].copy_from_slice(&pack_key(self.key));
         fixed[2] = self.version;
         fixed[3] = self.fingerprint;
-        fixed[4] = pack_time(self.changed_at, self.basic.into());
+        fixed[4] = pack_time(self.changed_at, u16::from(self.event) << 8 | u16::from(self.basic));
         fixed
     }
 
@@ -58,12 +62,14 @@ impl<'a> Schema<'a> for Presentity<'a> {
     }
 
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
-        let (changed_at, basic) = unpack_time(fixed[4]);
+        let (changed_at, event_and_basic) = unpack_time(fixed[4]);
+        let [basic, event] = event_and_basic.to_le_bytes();
         Ok(Self {
             key: unpack_key(fixed),
             version: fixed[2],
             fingerprint: fixed[3],
-            basic: basic as u8,
+            basic,
+            event,
             changed_at,
             ..Self::default()
         })

@@ -4,7 +4,7 @@
 //! word 0, 1  presentity                     word 7       flow 0..40 | event 40..48
 //! word 2     local tag                      word 8, 9    peer address
 //! word 3     expires at 0..48 | flags       word 10, 11  our address, or connection and our address
-//! word 4     accepted at 0..48 | accept
+//! word 4     accepted at 0..48 | capitals
 //! word 5     CSeq reserved | remote CSeq    payload: aor, local URI, remote URI, remote tag, Call-ID, remote target,
 //! word 6     request                                 route set, event id, User-Agent
 //! ```
@@ -40,8 +40,8 @@ pub struct Subscription<'a> {
     pub flow: Flow,
     /// Event package, the caller's number.
     pub event: u8,
-    /// What the watcher accepts, the caller's bits.
-    pub accept: u16,
+    /// Which letters of the event package's name the watcher writes as capitals, the caller's bits.
+    pub capitals: u16,
     /// The caller's bits.
     pub flags: u16,
     /// Identity of the last SUBSCRIBE accepted, the caller's hash: by it a retransmission is known after a restart.
@@ -95,7 +95,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
             key1,
             self.local_tag,
             pack_time(self.expires_at, self.flags),
-            pack_time(self.accepted_at, self.accept),
+            pack_time(self.accepted_at, self.capitals),
             pair(self.cseq_reserved, self.remote_cseq),
             self.request,
             flow | u64::from(self.event) << 40,
@@ -130,7 +130,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
 
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
         let (expires_at, flags) = unpack_time(fixed[3]);
-        let (accepted_at, accept) = unpack_time(fixed[4]);
+        let (accepted_at, capitals) = unpack_time(fixed[4]);
         let (cseq_reserved, remote_cseq) = unpair(fixed[5]);
         Ok(Self {
             presentity: unpack_key(fixed),
@@ -141,7 +141,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
             accepted_at,
             flow: Flow::unpack(&fixed[7..])?,
             event: (fixed[7] >> 40) as u8,
-            accept,
+            capitals,
             flags,
             request: fixed[6],
             ..Self::default()
@@ -185,7 +185,7 @@ mod tests {
                 connection: 0,
             },
             event: 7,
-            accept: 0xabcd,
+            capitals: 0xabcd,
             flags: 0x8001,
             request: 1 << 60,
             aor: &LONGEST[..56],

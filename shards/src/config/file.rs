@@ -54,6 +54,7 @@ pub struct Expiries {
 #[serde(deny_unknown_fields, default)]
 pub struct Presence {
     pub registered_state: Option<Spanned<String>>,
+    pub notify_interval_ms: Option<Spanned<i64>>,
 }
 
 /// What a shard may use.

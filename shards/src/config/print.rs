@@ -19,6 +19,7 @@ pub fn to_toml(settings: &Settings) -> String {
         auth,
         profile,
         registered_state,
+        notify_interval,
         registration,
         publication,
         subscription,
@@ -55,7 +56,13 @@ pub fn to_toml(settings: &Settings) -> String {
         ("registration", expiries(registration)),
         ("publication", expiries(publication)),
         ("subscription", expiries(subscription)),
-        ("presence", vec![("registered_state", word(registered_state, &REGISTERED_STATES))]),
+        (
+            "presence",
+            vec![
+                ("registered_state", word(registered_state, &REGISTERED_STATES)),
+                ("notify_interval_ms", number(notify_interval.as_millis() as usize)),
+            ],
+        ),
         (
             "limits",
             vec![

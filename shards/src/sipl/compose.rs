@@ -3,10 +3,15 @@
 //! The document is stored while anything is known of the user. When the last publication ends it becomes a bare `closed`
 //! and stays while somebody watches, because its time says that watchers are owed it: a crash may come before they are
 //! told. After a start nobody knows yet who watches, so bare documents stay for a while then (see [`Settling`]).
+//!
+//! Watchers are told of a resource no faster than its event package allows. What changes sooner is *held*: it is composed
+//! when the time is over, so the newest state always goes out. Its document is marked as behind meanwhile, and is
+//! composed again after a restart.
 
 use std::time::Duration;
 
-use comsipl_core::pidf::{self, Basic, Published};
+use comsipl_core::event::{Composed, EventPackage};
+use comsipl_core::pidf::{Basic, Published};
 use comsipl_core::{AorKey, Mono, Now};
 
 use crate::note::Note;
@@ -15,6 +20,9 @@ use crate::records::{self, StoredDocument};
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
 use crate::watched::NONE;
+
+/// Held documents composed in one turn; the rest waits for the next.
+const HELD_PER_TURN: usize = 256;
 
 /// Bare documents looked at in one turn when the time after a start is over.
 const SWEPT_PER_TURN: usize = 256;
@@ -41,19 +49,58 @@ impl Shard {
         }
     }
 
-    /// [`Self::state_changed`] for the user of number `user`. The composer has just read the document of the publication
-    /// `fresh`, and the AoR of that request is in the scratch buffer.
+    /// [`Self::state_changed`] for the resource of number `user`. The compositor has just read the document of the
+    /// publication `fresh`, and the AoR of that request is in the scratch buffer.
     pub(super) fn state_of_user_changed(&mut self, now: Now, user: u32, fresh: Option<u32>) {
+        if let Some(until) = self.held_until(now, user) {
+            self.hold(user, until);
+        } else {
+            self.compose_now(now, user, fresh);
+        }
+    }
+
+    /// Until when watchers of a resource are not told again; `None`: they may be.
+    fn held_until(&self, now: Now, user: u32) -> Option<Mono> {
+        let entry = &self.presentities[user];
+        (now.mono < entry.quiet_until && entry.watching_shards != 0).then_some(entry.quiet_until)
+    }
+
+    /// Puts off the composition of a resource's document.
+    fn hold(&mut self, user: u32, until: Mono) {
+        self.counters.changes_held.up();
+        if self.presentities.held.is_armed(user) {
+            return;
+        }
+        self.presentities.held.arm(user, until);
+        let entry = &mut self.presentities[user];
+        let (key, document) = (entry.key, entry.document);
+        entry.behind = true;
+        if document != NONE {
+            records::mark_behind(self.files.presence_partition_mut(key.partition()), document);
+        }
+    }
+
+    /// Composes what was held and may be told now; says whether more is due.
+    pub(crate) fn compose_held(&mut self, now: Now) -> bool {
+        for _ in 0..HELD_PER_TURN {
+            let Some(user) = self.presentities.held.pop_due(now.mono) else { return false };
+            self.compose_now(now, user, None);
+        }
+        true
+    }
+
+    fn compose_now(&mut self, now: Now, user: u32, fresh: Option<u32>) {
+        self.presentities.held.cancel(user);
         let summary = self.compose(user, fresh);
         let entry = &self.presentities[user];
-        let (key, document) = (entry.key, entry.document);
+        let (key, document, event) = (entry.key, entry.document, entry.package);
         let unchanged = match &summary {
             Some(summary) => document != NONE && entry.fingerprint == summary.fingerprint,
             None => document == NONE,
         };
         if unchanged {
             self.counters.changes_suppressed.up();
-            self.presentities[user].behind = false;
+            self.not_behind(user);
         } else {
             // The version grows with the wall clock, so that it also grows across a restart without being stored apart; and
             // beyond every other version of this shard, so that it grows for a user who was forgotten in between.
@@ -66,6 +113,7 @@ impl Shard {
                         key,
                         version,
                         fingerprint: summary.fingerprint,
+                        event,
                         basic: summary.basic,
                         changed_at: now.wall,
                         aor: &self.scratch.user,
@@ -84,6 +132,7 @@ impl Shard {
                     Ok((NONE, 0))
                 }
             };
+            let interval = self.presentities.package(user).interval.unwrap_or(self.settings.notify_interval);
             let entry = &mut self.presentities[user];
             entry.behind = stored.is_err();
             match stored {
@@ -91,6 +140,7 @@ impl Shard {
                     entry.document = slot;
                     entry.fingerprint = fingerprint;
                     entry.version = version;
+                    entry.quiet_until = now.mono + interval;
                     self.counters.changes.up();
                     self.tell_watching_shards(now, user);
                 }
@@ -107,6 +157,15 @@ impl Shard {
             }
         }
         self.presentities.forget_if_empty(user);
+    }
+
+    /// A resource's document says what is published, without having been written anew.
+    fn not_behind(&mut self, user: u32) {
+        let entry = &mut self.presentities[user];
+        if std::mem::take(&mut entry.behind) && entry.document != NONE {
+            let files = self.files.presence_partition_mut(entry.key.partition());
+            records::set_fingerprint(files, entry.document, entry.fingerprint);
+        }
     }
 
     /// A publication's document was replaced by one of the same meaning.
@@ -133,16 +192,17 @@ impl Shard {
 
     /// Writes the user's document of all that is published and registered into the scratch buffers, with his AoR and the
     /// note; `None` if there is nothing to keep.
-    fn compose(&mut self, user: u32, fresh: Option<u32>) -> Option<pidf::Summary> {
+    fn compose(&mut self, user: u32, fresh: Option<u32>) -> Option<Composed> {
+        let package = self.presentities.package(user);
         let scratch = &mut self.scratch;
         scratch.user.clear();
         scratch.note.clear();
         if let Some(fresh) = fresh {
             let Publication { number, published_at, .. } = self.presentities.publications[fresh];
-            self.composer.keep(number.into(), published_at.0);
+            self.compositor.keep(package, number.into(), published_at.0);
             scratch.user.extend_from_slice(&scratch.aor);
         } else {
-            self.composer.begin();
+            self.compositor.begin(package);
         }
         let mut is_published = fresh.is_some();
         let files = self.files.presence_partition(self.presentities[user].key.partition());
@@ -161,28 +221,30 @@ impl Shard {
                 body: stored.body,
             };
             // Every body was checked when it was published, so this fails only for a damaged record.
-            if self.composer.add(published).is_err() {
+            if self.compositor.add(package, published).is_err() {
                 self.counters.unreadable_records.up();
                 return None;
             }
         }
         if !is_published {
-            return self.compose_without_publications(user);
+            return self.compose_without_publications(user, package);
         }
-        Some(self.composer.finish(&scratch.user, &mut scratch.composed, &mut scratch.note))
+        Some(self.compositor.finish(package, &scratch.user, &mut scratch.composed, &mut scratch.note))
     }
 
     /// A user about whom nothing is published: what the registration says, or that he is closed as long as anybody may
     /// have to be told.
-    fn compose_without_publications(&mut self, user: u32) -> Option<pidf::Summary> {
+    fn compose_without_publications(&mut self, user: u32, package: &EventPackage) -> Option<Composed> {
         let entry = &self.presentities[user];
         let (key, document, first_binding) = (entry.key, entry.document, entry.first_binding);
         if first_binding != NONE && self.settings.registered_state == RegisteredState::Open {
             let mut aor = std::mem::take(&mut self.scratch.user);
             let found = self.aor_of_binding(first_binding, &mut aor);
             self.scratch.user = aor;
-            return found
-                .map(|()| pidf::write_bare(&self.scratch.user, Basic::Open, &mut self.scratch.composed));
+            found?;
+            let scratch = &mut self.scratch;
+            let (aor, out) = (&scratch.user, &mut scratch.composed);
+            return Some(self.compositor.without_publication(package, aor, Basic::Open, out));
         }
         if document == NONE || (entry.watching_shards == 0 && self.settling.is_none()) {
             return None;
@@ -194,7 +256,8 @@ impl Shard {
         let files = self.files.presence_partition(key.partition());
         let stored = records::view_document(files, document, &mut scratch.document)?;
         scratch.user.extend_from_slice(stored.aor);
-        Some(pidf::write_bare(stored.aor, Basic::Closed, &mut scratch.composed))
+        let (aor, out) = (stored.aor, &mut scratch.composed);
+        Some(self.compositor.without_publication(package, aor, Basic::Closed, out))
     }
 
     /// The last watcher of a user is gone: a document that says only that he is closed need not be kept.

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroU64;
 
-use comsipl_core::event::EventPackage;
+use comsipl_core::event::{Compositor, EventPackage};
 use comsipl_core::limits::{DOCUMENT_LEN_MAX, PRESENTITY_LEN_MAX, PUBLICATIONS_PER_PRESENTITY_MAX};
-use comsipl_core::pidf::Composer;
 use comsipl_core::publication::{self, EntityTag, Publish, PublishRequest, StoredPublication};
 use comsipl_core::{AorKey, Now, Refusal};
 use smallvec::SmallVec;
@@ -23,12 +22,14 @@ impl Shard {
     /// Takes a PUBLISH.
     pub(super) fn on_publish(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
         let message = request.message;
-        let key = self.aor_of(message.request_uri())?;
-        self.check_owned(key.partition())?;
+        let user = self.aor_of(message.request_uri())?;
+        self.check_owned(user.partition())?;
         let package = message
             .event()
             .and_then(|event| EventPackage::by_name(event.package()))
+            .filter(|package| package.is_published())
             .ok_or(Refusal::BadEvent)?;
+        let key = self.keys.resource(user, package);
         let publish = PublishRequest {
             if_match: message.if_match(),
             expires_secs: request.expires_secs(),
@@ -47,11 +48,12 @@ impl Shard {
         let replaced =
             if let Publish::Modify { stored, .. } = decision { Some(numbers[stored]) } else { None };
         if let Some(replaced) = replaced {
-            self.learn_meaning(replaced);
+            self.learn_meaning(package, replaced);
         }
+        let mut meaning = None;
         let carries_state = replaced.is_some() || matches!(decision, Publish::Create { .. });
         if carries_state || matches!(decision, Publish::Nothing) {
-            check_document(request, package, &mut self.composer)?;
+            meaning = check_document(request, package, &mut self.compositor)?;
         }
         if carries_state {
             let others = numbers.iter().filter(|&&n| Some(n) != replaced);
@@ -65,7 +67,8 @@ impl Shard {
                 if numbers.len() >= PUBLICATIONS_PER_PRESENTITY_MAX {
                     return Err(Refusal::Unavailable { retry_after_secs: 30 });
                 }
-                let (tag, number) = self.create_publication(request, package, key, &numbers, expires_secs)?;
+                let (tag, number) =
+                    self.create_publication(request, package, key, meaning, &numbers, expires_secs)?;
                 let user = self.presentities.publications[number].presentity;
                 self.state_of_user_changed(request.now, user, Some(number));
                 self.answer_publish(request, tag, expires_secs);
@@ -79,7 +82,7 @@ impl Shard {
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Modify { stored, expires_secs } => {
-                let tag = self.modify_publication(request, package, key, numbers[stored], expires_secs)?;
+                let tag = self.modify_publication(request, key, meaning, numbers[stored], expires_secs)?;
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Remove { stored } => {
@@ -110,13 +113,14 @@ impl Shard {
         });
     }
 
-    /// Makes a publication of the document that the composer has just read, beside those of the numbers `others`. Gives
-    /// its tag and its number.
+    /// Makes a publication of the document that the compositor has just read, which means `meaning`, beside those of the
+    /// numbers `others`. Gives its tag and its number.
     fn create_publication(
         &mut self,
         request: &Request<'_>,
         package: &EventPackage,
         key: AorKey,
+        meaning: Option<NonZeroU64>,
         others: &[u32],
         expires_secs: u32,
     ) -> Result<(EntityTag, u32), Refusal> {
@@ -130,7 +134,7 @@ impl Shard {
             request: request.identity(),
             expires_at: request.now.wall.plus_secs(expires_secs),
             published_at: request.now.wall,
-            meaning: self.meaning_read(),
+            meaning,
             len: request.message.body().len() as u32,
             number: others.max().unwrap_or(0) + 1,
             event: package.number,
@@ -139,7 +143,7 @@ impl Shard {
         let partition = self.files.presence_partition_mut(key.partition());
         publication.slot =
             records::insert_publication(partition, &record).map_err(|what| full(self, what))?;
-        publication.presentity = self.presentities.find_or_insert(key);
+        publication.presentity = self.presentities.find_or_insert(key, package.number);
         let entity_tag = publication.entity_tag;
         let number = self.presentities.insert_publication(publication);
         self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
@@ -160,22 +164,21 @@ impl Shard {
         entity_tag
     }
 
-    /// The document that the composer has just read, a new entity tag and a new expiry for the publication `number`.
+    /// The document that the compositor has just read, which means `meaning`, a new entity tag and a new expiry for the
+    /// publication `number`.
     fn modify_publication(
         &mut self,
         request: &Request<'_>,
-        package: &EventPackage,
         key: AorKey,
+        meaning: Option<NonZeroU64>,
         number: u32,
         expires_secs: u32,
     ) -> Result<EntityTag, Refusal> {
         let entity_tag = EntityTag(self.chance.next_u64());
-        let meaning = self.meaning_read();
         let body = request.message.body();
         let before = &self.presentities.publications[number];
         let is_same = meaning.is_some() && meaning == before.meaning;
-        let mut publication =
-            Publication { meaning, len: body.len() as u32, event: package.number, ..*before };
+        let mut publication = Publication { meaning, len: body.len() as u32, ..*before };
         renew(&mut publication, request, entity_tag, expires_secs);
         // Device order in the composed document follows the last change of meaning, so a document that differs in its time
         // stamps alone keeps its place.
@@ -196,13 +199,8 @@ impl Shard {
         Ok(entity_tag)
     }
 
-    /// Meaning of the document that the composer has just read.
-    fn meaning_read(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.composer.summary().fingerprint)
-    }
-
     /// After a start nobody knows what the stored documents mean; reads the one of the publication `number` then.
-    fn learn_meaning(&mut self, number: u32) {
+    fn learn_meaning(&mut self, package: &EventPackage, number: u32) {
         let publication = &self.presentities.publications[number];
         if publication.meaning.is_some() {
             return;
@@ -211,9 +209,8 @@ impl Shard {
         let files = self.files.presence_partition(partition);
         match records::view_publication(files, publication.slot, &mut self.scratch.document) {
             Some(stored) => {
-                let read = self.composer.read(stored.body).ok();
-                let meaning = read.and_then(|summary| NonZeroU64::new(summary.fingerprint));
-                self.presentities.publications[number].meaning = meaning;
+                let meaning = self.compositor.read(package, stored.body).ok();
+                self.presentities.publications[number].meaning = meaning.and_then(NonZeroU64::new);
             }
             None => self.counters.unreadable_records.up(),
         }
@@ -268,12 +265,12 @@ fn stored_publication<'a>(
     }
 }
 
-/// RFC 3903 §6 step 5: the body's type and its content, before anything is stored.
+/// RFC 3903 §6 step 5: the body's type and its content, before anything is stored. Gives what it means.
 fn check_document(
     request: &Request<'_>,
     package: &EventPackage,
-    composer: &mut Composer,
-) -> Result<(), Refusal> {
+    compositor: &mut Compositor,
+) -> Result<Option<NonZeroU64>, Refusal> {
     let message = request.message;
     let is_package_type = message.content_type().is_some_and(|kind| kind.is(package.content_type));
     if !is_package_type || message.content_encoding().next().is_some() {
@@ -282,7 +279,7 @@ fn check_document(
     if message.body().len() > DOCUMENT_LEN_MAX {
         return Err(Refusal::EntityTooLarge);
     }
-    (package.check)(composer, message.body()).map_err(Refusal::BadRequest)
+    compositor.read(package, message.body()).map(NonZeroU64::new).map_err(Refusal::BadRequest)
 }
 
 /// When the timer of something granted for `secs` fires.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use comsipl_core::event::EventPackage;
 use comsipl_core::header::{HeaderName, Params, preference, seconds};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::msg::{Contact, Message};
@@ -283,7 +284,7 @@ impl Shard {
         if changes.iter().all(|change| matches!(change, BindingChange::Update { .. })) {
             return Ok(());
         }
-        let user = self.presentities.find_or_insert(key);
+        let user = self.presentities.find_or_insert(key, EventPackage::PRESENCE);
         let was_registered = self.presentities[user].first_binding != NONE;
         for (slot, expires_secs) in added {
             let expires_at = now.wall.plus_secs(expires_secs);

@@ -1,9 +1,9 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
 use comsipl_core::dialog::{next_hop, push_route_set};
-use comsipl_core::event::{EventPackage, RequestedInfo};
+use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
-use comsipl_core::{AorKey, Flow, Now, Profile, Refusal};
+use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal};
 use smallvec::SmallVec;
 
 use super::full;
@@ -20,6 +20,7 @@ use crate::watched::BodyKind;
 /// What the Event header field of a SUBSCRIBE asks for.
 struct Wish<'a> {
     package: &'static EventPackage,
+    capitals: Capitals,
     id: &'a [u8],
     body: BodyKind,
     expires_secs: u32,
@@ -73,10 +74,15 @@ impl Shard {
             // something that a plain subscription would not give.
             return Err(Refusal::UnsupportedMediaType);
         }
-        let expires_secs = self.settings.subscription.grant(request.expires_secs())?;
+        let policy = self.settings.subscription;
+        let default_secs =
+            package.default_expires_secs.map_or(policy.default_secs, |secs| policy.clamp(secs));
+        let policy = ExpiryPolicy { default_secs, ..policy };
+        let expires_secs = policy.grant(request.expires_secs())?;
         let info = event.param("requested-info").flatten().map_or(RequestedInfo::All, package.requested_info);
         let wish = Wish {
             package,
+            capitals: Capitals::of(event.package()),
             id: event.id().unwrap_or_default(),
             body: if info == RequestedInfo::Basic { BodyKind::Basic } else { BodyKind::All },
             expires_secs,
@@ -85,7 +91,8 @@ impl Shard {
             Found::Subscription(id) => self.refresh_subscription(request, id, &wish),
             Found::Repeated(id) => self.repeat_subscription(request, id),
             Found::Dialog { any } => {
-                let (key, tag) = self.presentity_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
+                let (user, tag) = self.user_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
+                let key = self.keys.resource(user, package);
                 let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
                 let id = self.create_subscription(request, place, key, tag, cseq, &wish)?;
                 // From here on they draw their sequence numbers together.
@@ -96,7 +103,8 @@ impl Shard {
                 Ok(())
             }
             Found::Nothing => {
-                let key = self.aor_of(message.request_uri())?;
+                let user = self.aor_of(message.request_uri())?;
+                let key = self.keys.resource(user, package);
                 let tag = self.chance.next_u64();
                 let id = self.create_subscription(request, place, key, tag, 0, &wish)?;
                 self.send_notify(request.now, id);
@@ -212,6 +220,7 @@ impl Shard {
             accepted_at: now.wall,
             flow,
             package: wish.package,
+            capitals: wish.capitals,
             body: wish.body,
             undelivered: false,
             request: request.identity(),
@@ -228,7 +237,7 @@ impl Shard {
         let stored = records::insert_subscription(self.files.presence_partition_mut(partition), &record);
         self.scratch.routes = route_set;
         let slot = stored.map_err(|what| full(self, what))?;
-        let watched = self.watch(now, key);
+        let watched = self.watch(now, key, wish.package);
         let id = self.subscriptions.insert(
             Subscription {
                 dialog,
@@ -250,13 +259,13 @@ impl Shard {
         Ok(id)
     }
 
-    /// Finds or makes the entry of a watched presentity; the first watcher on this shard tells the owner.
-    fn watch(&mut self, now: Now, key: AorKey) -> u32 {
+    /// Finds or makes the entry of a watched resource; the first watcher on this shard tells the owner.
+    fn watch(&mut self, now: Now, key: AorKey, package: &EventPackage) -> u32 {
         if let Some(id) = self.watched.find(key) {
             return id;
         }
-        let id = self.watched.insert(key);
-        let note = Note::Watch { key, shard: self.number() };
+        let id = self.watched.insert(key, package.number);
+        let note = Note::Watch { key, shard: self.number(), package: package.number };
         self.post_to(now, self.shard_of(key.partition()), note);
         id
     }
@@ -371,15 +380,15 @@ impl Shard {
         });
     }
 
-    /// Presentity and our tag of a stored subscription; its AoR goes to the scratch buffer.
-    fn presentity_and_tag(&mut self, id: u32) -> Option<(AorKey, u64)> {
+    /// The user whom a stored subscription watches, and our tag; his AoR goes to the scratch buffer.
+    fn user_and_tag(&mut self, id: u32) -> Option<(AorKey, u64)> {
         let entry = &self.subscriptions[id];
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(entry.partition);
         let found = records::view_subscription(files, entry.slot, &mut record).map(|stored| {
             self.scratch.aor.clear();
             self.scratch.aor.extend_from_slice(stored.aor);
-            (stored.key, stored.local_tag)
+            (self.keys.user_of(stored.key, stored.package), stored.local_tag)
         });
         self.scratch.subscription = record;
         found

@@ -38,6 +38,8 @@ pub struct Attempt {
     pub transaction: NotifyTransaction,
     /// Its sequence number.
     pub cseq: u32,
+    /// Version of its document, where the event package has versions.
+    pub version: u32,
     /// What it says of the subscription.
     pub status: SubscriptionStatus,
     /// Its body, held.
@@ -53,6 +55,7 @@ impl Default for Attempt {
             phase: Phase::InFlight,
             transaction: NotifyTransaction::default(),
             cseq: 0,
+            version: 0,
             status: SubscriptionStatus::TerminatedTimeout,
             body: None,
             padding: 0,

@@ -1,5 +1,6 @@
 //! A presentity's document, read lock-free from `presence_w.fdb` and encoded once for all its watchers on this shard.
 
+use comsipl_core::event::{Compose, EventPackage};
 use comsipl_core::pidf::{self, Basic};
 use comsipl_core::{AorKey, BodyId, Now, Profile};
 use comsipl_fdb::{ReadError, RecordBuf};
@@ -16,7 +17,14 @@ impl Shard {
     /// document's writer holds everybody up.
     ///
     /// `aor` is the presentity's canonical AoR, for a document about someone of whom nothing is known.
-    pub(crate) fn body_of(&mut self, now: Now, id: u32, kind: BodyKind, aor: &[u8]) -> Option<BodyId> {
+    pub(crate) fn body_of(
+        &mut self,
+        now: Now,
+        id: u32,
+        kind: BodyKind,
+        package: &EventPackage,
+        aor: &[u8],
+    ) -> Option<BodyId> {
         if let Some(body) = self.watched[id].bodies[kind as usize] {
             return Some(body);
         }
@@ -39,7 +47,15 @@ impl Shard {
             }
         }
         let profile = self.settings.profile;
-        let body = self.bodies.insert(|out| encode(profile, kind, aor, document.as_ref(), out));
+        let body = match package.compose {
+            Compose::Pidf => {
+                self.bodies.insert(|out| encode_presence(profile, kind, aor, document.as_ref(), out))
+            }
+            Compose::Newest(how) => self.bodies.insert(|out| match document {
+                Some(document) => out.extend_from_slice(document.body),
+                None => (how.without_publication)(out),
+            }),
+        };
         self.scratch.document = record;
         self.watched[id].bodies[kind as usize] = Some(body);
         self.remember_cached(id);
@@ -88,8 +104,14 @@ impl Shard {
     }
 }
 
-/// Writes the body of one profile and kind.
-fn encode(profile: Profile, kind: BodyKind, aor: &[u8], document: Option<&Document<'_>>, out: &mut Vec<u8>) {
+/// Writes a presence body of one profile and kind.
+fn encode_presence(
+    profile: Profile,
+    kind: BodyKind,
+    aor: &[u8],
+    document: Option<&Document<'_>>,
+    out: &mut Vec<u8>,
+) {
     let basic = document.map_or(Basic::Closed, |d| d.basic);
     match (profile, kind, document) {
         (Profile::Rfc, BodyKind::All, Some(document)) => out.extend_from_slice(document.body),

@@ -2,7 +2,7 @@
 
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
-    Bodies, BodyId, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
+    Bodies, BodyId, Content, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
 };
 
 use crate::listeners::{Listeners, SentBy};
@@ -56,6 +56,7 @@ impl Shard {
             phase: Phase::InFlight,
             transaction,
             cseq,
+            version: entry.version,
             status,
             body: Some(body),
             padding: 0,
@@ -67,6 +68,7 @@ impl Shard {
             bodies: &mut self.bodies,
         };
         attempt.padding = writer.write(entry, &stored, &attempt, None);
+        entry.version += 1;
         let attempt = self.attempts.insert(attempt);
         entry.attempt = attempt;
         self.attempt_timers.arm(attempt, timer);
@@ -84,7 +86,7 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let partition = self.files.presence_partition(entry.partition);
         let body = records::read_subscription(partition, entry.slot, &mut record)
-            .map(|stored| self.body_of(now, watched, kind, stored.aor));
+            .map(|stored| self.body_of(now, watched, kind, stored.package, stored.aor));
         self.scratch.subscription = record;
         body
     }
@@ -214,7 +216,14 @@ impl NotifyWriter<'_> {
         let mut sent_by = SentBy::new();
         let package = stored.package;
         let body = attempt.body.expect("a NOTIFY in flight holds its body");
-        let padding = padding.map_or_else(|| Padding::Fit(self.outbox.run_to(&flow)), Padding::Exactly);
+        let padding = match padding {
+            Some(padding) => Padding::Exactly(padding),
+            None if package.is_xml() => Padding::Fit(self.outbox.run_to(&flow)),
+            None => Padding::Exactly(0),
+        };
+        let opening = package.opening.map(|text| (text, attempt.version));
+        let len = self.bodies.get(body).len();
+        let content = Content { kind: package.content_type, opening, len };
         let head = NotifyHead {
             aor: stored.aor,
             remote_target: stored.remote_target,
@@ -229,9 +238,10 @@ impl NotifyWriter<'_> {
             call_id: stored.call_id,
             cseq: attempt.cseq,
             event: package.name,
+            capitals: stored.capitals,
             event_id: stored.event_id,
             status: attempt.status,
-            content: Some((package.content_type, self.bodies.get(body).len())),
+            content: (len > 0).then_some(content),
             padding,
         };
         let mut written = 0;
