@@ -34,6 +34,13 @@ pub enum Delivery<'a> {
         /// Its payload.
         bytes: &'a [u8],
     },
+    /// A message to send by a connection that the receiving shard holds.
+    Send {
+        /// Names the connection.
+        flow: Flow,
+        /// The whole message.
+        bytes: &'a [u8],
+    },
 }
 
 /// How the bus wakes a shard that sleeps.
@@ -66,6 +73,8 @@ enum Item {
     Note(Note),
     /// A datagram whose payload ends at `end` of the batch's bytes, and begins where the one before ends.
     Packet { flow: Flow, end: usize },
+    /// A message to send, with its bytes as those of a packet.
+    Send { flow: Flow, end: usize },
 }
 
 /// What lies between the two shards of a pair.
@@ -170,6 +179,27 @@ impl BusEnd {
         true
     }
 
+    /// Gives a message, in parts, to shard `to`, which sends it by a connection that it holds; `false`: too much waits there, and
+    /// it is not sent.
+    ///
+    /// Four times as much may wait as for [`Self::hand_over`]: under load, what is finished goes before what is begun.
+    #[must_use]
+    pub fn send(&mut self, to: usize, flow: Flow, parts: &[&[u8]]) -> bool {
+        let lane = &mut self.to[to];
+        let items_max = 4 * lane.items_max;
+        let Some(batch) = lane.open_batch_within(items_max) else { return false };
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if !batch.items.is_empty() && batch.bytes.len() + len > 4 * BATCH_BYTES_MAX {
+            return false;
+        }
+        for part in parts {
+            batch.bytes.extend_from_slice(part);
+        }
+        batch.items.push(Item::Send { flow, end: batch.bytes.len() });
+        lane.publish_if_full();
+        true
+    }
+
     /// Tells shard `to` something, which it sees after [`Self::flush`] at the latest unless its lane is full.
     pub fn tell(&mut self, to: usize, note: Note) {
         let lane = &mut self.to[to];
@@ -251,6 +281,11 @@ impl BusEnd {
 impl LaneTo {
     /// The batch to write to; `None`: it is full and so is the lane.
     fn open_batch(&mut self) -> Option<&mut Batch> {
+        self.open_batch_within(self.items_max)
+    }
+
+    /// The batch to write to; `None`: it holds `items_max` items or more, and the lane is full.
+    fn open_batch_within(&mut self, items_max: usize) -> Option<&mut Batch> {
         if self.open.is_none() {
             self.open = Some(self.lane.returned.pop().unwrap_or_else(|| {
                 debug_assert!(
@@ -261,7 +296,7 @@ impl LaneTo {
                 Box::default()
             }));
         }
-        self.open.as_deref_mut().filter(|batch| batch.items.len() < self.items_max)
+        self.open.as_deref_mut().filter(|batch| batch.items.len() < items_max)
     }
 
     /// Puts a note into the open batch; `false`: there is no room.
@@ -309,6 +344,10 @@ impl LaneFrom {
             Item::Packet { flow, end } => {
                 let start = std::mem::replace(&mut self.at, end);
                 Delivery::Packet { flow, bytes: &batch.bytes[start..end] }
+            }
+            Item::Send { flow, end } => {
+                let start = std::mem::replace(&mut self.at, end);
+                Delivery::Send { flow, bytes: &batch.bytes[start..end] }
             }
         })
     }
@@ -481,6 +520,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_sent_finds_room_where_datagrams_do_not() {
+        let (mut ends, _) = bus(2, 2);
+        let mut handed_over = 0;
+        while ends[0].hand_over(1, flow(1), b"a") {
+            ends[0].flush().unwrap();
+            handed_over += 1;
+        }
+        let mut sent = 0;
+        while ends[0].send(1, flow(2), &[b"b", b"", b"c"]) {
+            sent += 1;
+        }
+        assert_eq!((handed_over, sent), (3, 6), "the open batch takes two datagrams, and eight items in all");
+        let mut taken = Vec::new();
+        while ends[0].waits_for_room() || !ends[1].is_empty() {
+            taken.extend(take_all(&mut ends[1], 100));
+            ends[0].flush().unwrap();
+        }
+        assert_eq!(taken[3..], ["send 2 bc"; 6]);
+    }
+
+    #[test]
     fn a_note_never_overtakes_one_that_waits() {
         let (mut ends, _) = bus(2, 1);
         for user in 1..=3 {
@@ -640,6 +700,9 @@ mod tests {
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
                 Delivery::Note(note @ Note::Unsent { .. }) => format!("{note:?}"),
+                Delivery::Send { flow, bytes } => {
+                    format!("send {} {}", flow.peer.port(), String::from_utf8_lossy(bytes))
+                }
                 Delivery::Packet { flow, bytes } => {
                     format!("{} {}", flow.peer.port(), String::from_utf8_lossy(bytes))
                 }

@@ -178,6 +178,32 @@ impl File {
         if let Some(kib) = limits.socket_buffer_kib {
             settings.socket_buffer = (check_range(&kib, 64, 1 << 20, "KiB a socket")? << 10) as usize;
         }
+        let streams = &mut settings.streams;
+        for (value, limit, unit) in [
+            (&limits.connections_max, &mut streams.connections_max, "connections"),
+            (
+                &limits.connections_per_source_max,
+                &mut streams.connections_per_source_max,
+                "connections a source",
+            ),
+        ] {
+            if let Some(value) = value {
+                *limit = check_range(value, 1, 1 << 24, unit)? as usize;
+            }
+        }
+        if let Some(kib) = limits.stream_out_buffer_kib {
+            // The longest message must fit.
+            streams.out_buffer = (check_range(&kib, 128, 1 << 20, "KiB a connection")? << 10) as usize;
+        }
+        for (value, span, longest) in [
+            (&limits.stream_idle_secs, &mut streams.idle, 604_800),
+            (&limits.stream_message_secs, &mut streams.message, 600),
+            (&limits.stream_handshake_secs, &mut streams.handshake, 600),
+        ] {
+            if let Some(value) = value {
+                *span = Duration::from_secs(check_range(value, 1, longest, "seconds")?);
+            }
+        }
         Ok(())
     }
 }

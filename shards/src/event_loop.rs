@@ -5,8 +5,8 @@
 //!      at all if the last turn left work over;
 //!   2. read both clocks, once;
 //!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`], and from the mailbox, at most what it holds;
-//!   4. take one batch from each socket that may hold something: first what other shards own is handed over and they are
-//!      woken, then ours is handled;
+//!   4. take one batch from each socket that may hold datagrams, and read connections within the bounds of a turn: first what
+//!      other shards own is handed over and they are woken, then ours is handled;
 //!   5. deliver the notes that the engine wrote to itself;
 //!   6. end the engine's turn: due timers, fan-out within its bounds;
 //!   7. notes to the bus, messages to the sockets, wake those who were given something and sleep.
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use comsipl_core::{Flow, Mono, Now};
+use comsipl_core::{ConnectionId, Flow, Listen, Mono, Now};
 use crossbeam::utils::CachePadded;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
@@ -31,12 +31,14 @@ use crate::clock::Clock;
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
+use crate::net::stream::admission::Admission;
+use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
 use crate::shard::{Owner, Shard};
 use crate::wait::Patience;
 
-/// The token of the waker; sockets have their listener's number.
+/// The token of the waker; sockets have their listener's number, connections come from [`CONNECTION_TOKENS`] on.
 pub const WAKER: Token = Token(usize::MAX);
 
 /// What all shards of a node share to stop together.
@@ -70,8 +72,14 @@ pub struct Parts {
     pub shard: Shard,
     /// The poll, on which a waker with token [`WAKER`] is registered.
     pub poll: Poll,
-    /// One socket of each listener, not blocking.
-    pub sockets: Vec<std::net::UdpSocket>,
+    /// One socket of each listener for datagrams, not blocking, with the listener's number.
+    pub sockets: Vec<(u8, std::net::UdpSocket)>,
+    /// One socket of each listener for streams, not blocking, with the listener's number.
+    pub stream_sockets: Vec<(u8, std::net::TcpListener)>,
+    /// All addresses listened on.
+    pub listeners: Vec<Listen>,
+    /// Counts the connections of all shards.
+    pub admission: Arc<Admission>,
     /// Our end of the bus.
     pub bus: BusEnd,
     /// Where other threads put commands for us.
@@ -92,10 +100,15 @@ pub struct EventLoop {
     poll: Poll,
     events: Events,
     sockets: Vec<UdpSocket>,
-    /// For each listener, whether its socket may hold something.
+    /// For each of them, the number of its listener.
+    listeners: Vec<u8>,
+    /// For each of them, whether it may hold something.
     readable: Vec<bool>,
-    /// For each listener, whether we asked to be told when its socket takes more.
+    /// For each of them, whether we asked to be told when it takes more.
     wants_writable: Vec<bool>,
+    streams: Streams,
+    /// What came by streams in this turn and is ours.
+    from_streams: FromStreams,
     bus: BusEnd,
     mailbox: Arc<Mailbox>,
     recv: RecvBatch,
@@ -118,21 +131,40 @@ impl EventLoop {
     /// # Errors
     /// What the system says of the registration.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let mut sockets: Vec<_> = parts.sockets.into_iter().map(UdpSocket::from_std).collect();
-        for (listener, socket) in sockets.iter_mut().enumerate() {
-            parts.poll.registry().register(socket, Token(listener), Interest::READABLE)?;
+        let mut listeners = Vec::new();
+        let mut sockets = Vec::new();
+        for (listener, socket) in parts.sockets {
+            let mut socket = UdpSocket::from_std(socket);
+            parts.poll.registry().register(&mut socket, Token(usize::from(listener)), Interest::READABLE)?;
+            listeners.push(listener);
+            sockets.push(socket);
         }
+        let now = parts.clock.now();
+        let streams = Streams::new(StreamsStart {
+            shard: u8::try_from(parts.index).expect("there are at most 64 shards"),
+            sockets: parts.stream_sockets,
+            listeners: parts.listeners,
+            registry: parts.poll.registry().try_clone()?,
+            admission: parts.admission,
+            limits: parts.shard.settings().streams,
+            counters: Arc::clone(&parts.counters),
+            now: now.mono,
+            wall: now.wall,
+        })?;
         Ok(Self {
             index: parts.index,
             shards: parts.shards,
             poll: parts.poll,
-            events: Events::with_capacity(sockets.len() + 1),
+            events: Events::with_capacity(EVENTS_MAX),
             readable: vec![false; sockets.len()],
             wants_writable: vec![false; sockets.len()],
             bus: parts.bus,
             mailbox: parts.mailbox,
             recv: RecvBatch::new(),
-            sender: Sender::new(sockets.len()),
+            sender: Sender::new(&listeners),
+            listeners,
+            streams,
+            from_streams: FromStreams::default(),
             own_notes: Vec::new(),
             work_left: false,
             unpolled: 0,
@@ -163,12 +195,14 @@ impl EventLoop {
         let mut work_left = self.take_from_bus(now);
         self.mailbox.take(|command| self.shard.on_command(command));
         work_left |= self.mailbox.is_filled();
-        for listener in 0..self.sockets.len() {
-            if self.readable[listener] {
-                self.take_from_socket(listener, now)?;
-                work_left |= self.readable[listener];
+        for place in 0..self.sockets.len() {
+            if self.readable[place] {
+                self.take_from_socket(place, now)?;
+                work_left |= self.readable[place];
             }
         }
+        self.take_from_streams(now)?;
+        work_left |= self.streams.has_work();
         self.shard.input_waits = work_left;
         self.end_turn(now)?;
         self.work_left = work_left || !self.own_notes.is_empty();
@@ -181,7 +215,7 @@ impl EventLoop {
         if self.work_left {
             // A socket that is known to hold more need not be asked, but others want their turn.
             self.unpolled += 1;
-            if self.unpolled < UNPOLLED_MAX && self.readable.contains(&true) {
+            if self.unpolled < UNPOLLED_MAX && (self.readable.contains(&true) || self.streams.has_work()) {
                 return Ok(());
             }
             self.unpolled = 0;
@@ -214,7 +248,8 @@ impl EventLoop {
 
     /// How long we may sleep if nobody wakes us; `None`: for ever.
     fn longest_sleep(&self, now: Mono) -> Option<Duration> {
-        let until_deadline = self.shard.deadline().map(|deadline| deadline.since(now));
+        let deadlines = [self.shard.deadline(), self.streams.deadline()];
+        let until_deadline = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
         if !self.bus.waits_for_room() {
             return until_deadline;
         }
@@ -231,18 +266,24 @@ impl EventLoop {
         if self.events.is_empty() {
             return Ok(false);
         }
+        let mut now = None;
         for event in &self.events {
-            let Token(listener) = event.token();
-            if listener >= self.sockets.len() {
+            let Token(token) = event.token();
+            if event.token() == WAKER {
                 continue;
             }
+            let Some(place) = self.listeners.iter().position(|&it| usize::from(it) == token) else {
+                let now = *now.get_or_insert_with(|| self.clock.mono());
+                self.streams.on_event(now, event);
+                continue;
+            };
             // An error of the socket is taken off it by reading.
             if event.is_readable() || event.is_error() {
-                self.readable[listener] = true;
+                self.readable[place] = true;
             }
-            if event.is_writable() && self.wants_writable[listener] {
+            if event.is_writable() && self.wants_writable[place] {
                 let mut figures = SendFigures::default();
-                self.sender.resume(listener, &self.sockets[listener], &mut figures);
+                self.sender.resume(place, &self.sockets[place], &mut figures);
                 count_sent(&self.counters, figures);
             }
         }
@@ -252,24 +293,26 @@ impl EventLoop {
 
     /// Takes what other shards put in. Returns whether more is left.
     fn take_from_bus(&mut self, now: Now) -> bool {
-        let shard = &mut self.shard;
+        let (shard, streams) = (&mut self.shard, &mut self.streams);
         for note in self.own_notes.drain(..) {
             shard.on_note(now, note);
         }
         let taken = self.bus.take(BUS_ITEMS_PER_TURN, |delivery| match delivery {
             Delivery::Note(note) => shard.on_note(now, note),
             Delivery::Packet { flow, bytes } => shard.on_datagram(now, flow, bytes),
+            Delivery::Send { flow, bytes } => streams.send(now.mono, &flow, &[bytes]),
         });
         taken == BUS_ITEMS_PER_TURN
     }
 
-    /// Takes a batch of what the socket of a listener holds, and notes when it is empty.
-    fn take_from_socket(&mut self, listener: usize, now: Now) -> io::Result<()> {
+    /// Takes a batch of what a socket for datagrams holds, and notes when it is empty.
+    fn take_from_socket(&mut self, place: usize, now: Now) -> io::Result<()> {
+        let listener = self.listeners[place];
         let counters = &self.counters;
-        let count = match self.recv.recv(self.sockets[listener].as_fd()) {
+        let count = match self.recv.recv(self.sockets[place].as_fd()) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable[listener] = false;
+                self.readable[place] = false;
                 return Ok(());
             }
             Err(error) => {
@@ -280,7 +323,7 @@ impl EventLoop {
             }
         };
         // A short batch ended because the socket was empty; what has come since is reported anew.
-        self.readable[listener] = count == BATCH_LEN;
+        self.readable[place] = count == BATCH_LEN;
         let mut bytes_in = 0;
         let mut ours = [0_u8; BATCH_LEN];
         let (mut ours_len, mut handed_over) = (0, 0);
@@ -321,6 +364,38 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Reads connections within the bounds of a turn.
+    fn take_from_streams(&mut self, now: Now) -> io::Result<()> {
+        let Self { index, shards, shard, bus, streams, from_streams, counters, .. } = self;
+        let mut handed_over = 0;
+        streams.take(now.mono, |flow, bytes| match shard.owner_of(bytes) {
+            Owner::Shard(owner) if owner != *index => {
+                debug_assert!(owner < *shards, "the engine knows how many shards there are");
+                // What came by a stream will not come again, so nothing is dropped: its connection is not read until there
+                // is room, and the peer is held up as TCP holds up whoever is too fast.
+                let taken = bus.hand_over(owner, *flow, bytes);
+                handed_over += u64::from(taken);
+                taken
+            }
+            Owner::Shard(_) | Owner::Anyone => {
+                from_streams.push(flow, bytes);
+                true
+            }
+        });
+        if handed_over > 0 {
+            counters.handed_over.add(handed_over);
+            // Before our own work, so that the others work meanwhile; for that ours was put aside.
+            bus.flush()?;
+        }
+        let mut start = 0;
+        for (flow, end) in from_streams.messages.drain(..) {
+            shard.on_datagram(now, flow, &from_streams.bytes[start..end]);
+            start = end;
+        }
+        from_streams.bytes.clear();
+        Ok(())
+    }
+
     /// Ends the engine's turn and brings out what it wrote.
     fn end_turn(&mut self, now: Now) -> io::Result<()> {
         // What a PUBLISH changes is told to our own watchers within the same turn; the bound is for notes that answer
@@ -336,22 +411,47 @@ impl EventLoop {
         }
         // Before the work that follows, so that the watchers of other shards are told at the same time as ours.
         self.bus.flush()?;
-        self.send();
+        self.send(now);
         self.shard.on_turn_end(now);
         self.post_notes();
-        self.send();
+        self.send(now);
+        self.streams.fire_timers(now.mono);
+        self.post_unsent();
         self.update_interest()?;
         self.bus.flush()?;
         Ok(())
     }
 
     /// Brings what the engine wrote to the sockets.
-    fn send(&mut self) {
+    fn send(&mut self, now: Now) {
         let mut figures = SendFigures::default();
         let Shard { outbox, bodies, .. } = &mut self.shard;
         self.sender.send(&self.sockets, outbox, bodies, &mut figures);
+        for message in outbox.messages().iter().filter(|it| it.flow.transport.is_stream()) {
+            let (flow, parts) = (&message.flow, outbox.parts(message, bodies));
+            match flow.connection.map(ConnectionId::shard) {
+                Some(holder) if holder != self.index && holder < self.shards => {
+                    if !self.bus.send(holder, *flow, &parts) {
+                        self.streams.note_unsent(&parts);
+                    }
+                }
+                _ => self.streams.send(now.mono, flow, &parts),
+            }
+        }
         outbox.clear(bodies);
         count_sent(&self.counters, figures);
+        self.streams.flush();
+    }
+
+    /// Tells the owners of NOTIFYs that could not be sent.
+    fn post_unsent(&mut self) {
+        for note in self.streams.take_unsent() {
+            let Note::Unsent { partition, .. } = note else { continue };
+            match usize::from(partition) % self.shards {
+                owner if owner == self.index => self.own_notes.push(note),
+                owner => self.bus.tell(owner, note),
+            }
+        }
     }
 
     /// Moves the engine's notes to the bus, those to ourselves aside.
@@ -368,13 +468,14 @@ impl EventLoop {
     /// Asks to be told of room in a socket exactly while something waits for it. Asking always would wake us for each
     /// datagram that leaves. The registration is looked at anew by the kernel, so no readiness is missed.
     fn update_interest(&mut self) -> io::Result<()> {
-        for listener in 0..self.sockets.len() {
-            let wants = self.sender.is_waiting(listener);
-            if wants != self.wants_writable[listener] {
-                self.wants_writable[listener] = wants;
+        for place in 0..self.sockets.len() {
+            let wants = self.sender.is_waiting(place);
+            if wants != self.wants_writable[place] {
+                self.wants_writable[place] = wants;
                 let interest =
                     if wants { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                self.poll.registry().reregister(&mut self.sockets[listener], Token(listener), interest)?;
+                let token = Token(usize::from(self.listeners[place]));
+                self.poll.registry().reregister(&mut self.sockets[place], token, interest)?;
             }
         }
         Ok(())
@@ -398,8 +499,10 @@ impl EventLoop {
             let idle = self.bus.is_empty()
                 && !self.bus.waits_for_room()
                 && self.own_notes.is_empty()
-                && (0..self.sockets.len()).all(|listener| !self.sender.is_waiting(listener));
+                && (0..self.sockets.len()).all(|place| !self.sender.is_waiting(place))
+                && !self.streams.waits_for_sockets();
             if (all_quiet && idle) || now.mono >= give_up {
+                self.streams.close_all();
                 return Ok(());
             }
             if work_left || !self.bus.prepare_sleep() {
@@ -420,10 +523,30 @@ fn count_sent(counters: &NetCounters, figures: SendFigures) {
     counters.send_dropped.add(figures.dropped);
 }
 
-/// Where a datagram came from.
-fn flow_of(listener: usize, received: &Received<'_>) -> Flow {
-    Flow::udp(listener as u8, received.local_ip, received.peer)
+/// Messages that lie behind one another, used again in each turn.
+#[derive(Default)]
+struct FromStreams {
+    bytes: Vec<u8>,
+    /// Where each came from and where it ends.
+    messages: Vec<(Flow, usize)>,
 }
+
+impl FromStreams {
+    fn push(&mut self, flow: &Flow, message: &[u8]) {
+        self.bytes.extend_from_slice(message);
+        self.messages.push((*flow, self.bytes.len()));
+    }
+}
+
+/// Where a datagram came from.
+fn flow_of(listener: u8, received: &Received<'_>) -> Flow {
+    Flow::udp(listener, received.local_ip, received.peer)
+}
+
+/// Most events taken from the poll at a time; those that are left come with the next.
+const EVENTS_MAX: usize = 256;
+
+const _: () = assert!(crate::config::LISTENERS_MAX <= CONNECTION_TOKENS);
 
 /// Most items taken from the bus in one turn, so that sockets, timers and answers come to their right.
 const BUS_ITEMS_PER_TURN: usize = 128;

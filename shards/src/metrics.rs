@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use comsipl_core::Transport;
+
 use crate::counters::Counter;
 use crate::spans::{SpanFigures, Spans};
 
@@ -84,6 +86,60 @@ counters! {
     send_dropped,
     /// Errors reported by a receiving socket.
     recv_errors,
+    /// Connections accepted.
+    connections_accepted,
+    /// Connections that we began to open.
+    connections_dialled,
+    /// Connections refused because the node has as many as it may have.
+    refused_connections_max,
+    /// Connections refused because their source has.
+    refused_per_source_max,
+    /// Connections that the system let us accept, but not use.
+    refused_by_system,
+    /// Times nothing was accepted for a while because the system had no descriptor or memory for it.
+    accept_pauses,
+    /// Connections closed by their peers.
+    closed_by_peer,
+    /// Connections that broke.
+    closed_by_error,
+    /// Connections closed because their peers did not read.
+    closed_slow_reader,
+    /// Connections closed because a message that had begun was not complete in time.
+    closed_slow_message,
+    /// Connections closed because a handshake took too long.
+    closed_slow_handshake,
+    /// Connections closed because nothing came for long.
+    closed_idle,
+    /// Connections closed because what came on them could not be told apart into messages.
+    closed_broken,
+    /// Connections that could not be opened.
+    dials_failed,
+    /// Connections closed because the node stopped.
+    closed_at_stop,
+    /// Bytes that came in streams.
+    stream_bytes_in,
+    /// Bytes of messages for streams.
+    stream_bytes_out,
+    /// Messages that came by TCP.
+    tcp_messages_in,
+    /// Messages for TCP.
+    tcp_messages_out,
+    /// Messages that came by TLS.
+    tls_messages_in,
+    /// Messages for TLS.
+    tls_messages_out,
+    /// Messages that came by WebSocket, with and without TLS.
+    ws_messages_in,
+    /// Messages for WebSocket, with and without TLS.
+    ws_messages_out,
+    /// Keep-alives in streams.
+    stream_keep_alives,
+    /// Streams that could not be told apart into messages.
+    stream_broken,
+    /// Times a connection was not read any further because the owner of its message had no room.
+    stream_hand_over_waits,
+    /// Messages for connections that are gone, could not be opened, or whose peers did not read.
+    stream_unsent,
     /// Turns of the event loop.
     turns,
     /// Microseconds spent in turns: how busy the shard is.
@@ -113,11 +169,66 @@ impl NetCounters {
     }
 }
 
+impl NetCounters {
+    /// Messages that came by a stream transport.
+    #[must_use]
+    pub fn stream_messages_in(&self, transport: Transport) -> &Counter {
+        match transport {
+            Transport::Udp | Transport::Tcp => &self.tcp_messages_in,
+            Transport::Tls => &self.tls_messages_in,
+            Transport::Ws | Transport::Wss => &self.ws_messages_in,
+        }
+    }
+
+    /// Messages for a stream transport.
+    #[must_use]
+    pub fn stream_messages_out(&self, transport: Transport) -> &Counter {
+        match transport {
+            Transport::Udp | Transport::Tcp => &self.tcp_messages_out,
+            Transport::Tls => &self.tls_messages_out,
+            Transport::Ws | Transport::Wss => &self.ws_messages_out,
+        }
+    }
+}
+
 impl NetFigures {
+    /// Connections that are open, if these are figures since the start.
+    #[must_use]
+    pub fn connections_open(&self) -> u64 {
+        let closed = [
+            self.closed_by_peer,
+            self.closed_by_error,
+            self.closed_slow_reader,
+            self.closed_slow_message,
+            self.closed_slow_handshake,
+            self.closed_idle,
+            self.closed_broken,
+            self.dials_failed,
+            self.closed_at_stop,
+        ];
+        (self.connections_accepted + self.connections_dialled).saturating_sub(closed.iter().sum())
+    }
+
+    /// Messages that came by streams.
+    #[must_use]
+    pub fn stream_messages_in(&self) -> u64 {
+        self.tcp_messages_in + self.tls_messages_in + self.ws_messages_in
+    }
+
+    /// Messages for streams.
+    #[must_use]
+    pub fn stream_messages_out(&self) -> u64 {
+        self.tcp_messages_out + self.tls_messages_out + self.ws_messages_out
+    }
+
     /// Whether anything came or went.
     #[must_use]
     pub fn has_traffic(&self) -> bool {
-        self.datagrams_in != 0 || self.datagrams_out != 0
+        self.datagrams_in != 0
+            || self.datagrams_out != 0
+            || self.stream_messages_in() != 0
+            || self.stream_messages_out() != 0
+            || self.connections_accepted != 0
     }
 
     /// What happened within `span` in one line for operators: rates, then whatever went wrong.
@@ -130,6 +241,16 @@ impl NetFigures {
             per_second(self.datagrams_out),
             per_second(self.handed_over),
         );
+        for (name, count_in, count_out) in [
+            ("tcp", self.tcp_messages_in, self.tcp_messages_out),
+            ("tls", self.tls_messages_in, self.tls_messages_out),
+            ("ws", self.ws_messages_in, self.ws_messages_out),
+        ] {
+            if count_in != 0 || count_out != 0 {
+                write!(line, ", {name} in {:.0}/s out {:.0}/s", per_second(count_in), per_second(count_out))
+                    .expect("writing to a string cannot fail");
+            }
+        }
         if let (Some(most), Some(longest)) = (self.turn_spans.below(0.99), self.turn_spans.below(1.0)) {
             write!(line, ", 99% of turns below {most:?}, all below {longest:?}")
                 .expect("writing to a string cannot fail");
@@ -140,6 +261,16 @@ impl NetFigures {
             ("refused by the kernel", self.send_refused),
             ("dropped before sending", self.send_dropped),
             ("socket errors", self.recv_errors),
+            ("connections refused, too many", self.refused_connections_max),
+            ("connections refused, too many of one source", self.refused_per_source_max),
+            ("connections refused by the system", self.refused_by_system),
+            ("pauses in accepting", self.accept_pauses),
+            ("slow readers closed", self.closed_slow_reader),
+            ("slow senders closed", self.closed_slow_message + self.closed_slow_handshake),
+            ("idle connections closed", self.closed_idle),
+            ("broken streams", self.stream_broken),
+            ("connections not opened", self.dials_failed),
+            ("messages without a connection", self.stream_unsent),
             ("turns over 1 ms", self.turns_over_1_ms),
             ("of them over 10 ms", self.turns_over_10_ms),
         ] {

@@ -25,6 +25,8 @@ use crate::event_loop::{EventLoop, Parts, Stop, WAKER};
 use crate::mailbox::Mailbox;
 use crate::metrics::{self, NetCounters, NetFigures};
 use crate::net::bind::{BoundListener, bind};
+use crate::net::stream::admission::Admission;
+use crate::net::stream::bind::{BoundStreams, bind_streams, serves};
 use crate::settings::{Listen, Settings};
 use crate::shard::{Shard, ShardStart};
 
@@ -38,9 +40,36 @@ pub struct Node {
     settings: Arc<Settings>,
     shards: usize,
     cpus: Vec<usize>,
-    listeners: Vec<BoundListener>,
+    listeners: Vec<Bound>,
     files: NodeFiles,
     clock: Clock,
+}
+
+/// The sockets of a listener.
+enum Bound {
+    Datagrams(BoundListener),
+    Streams(BoundStreams),
+}
+
+impl Bound {
+    /// Binds `shards` sockets to the address of `listen`.
+    fn to(listen: Listen, shards: usize, settings: &Settings) -> std::io::Result<Self> {
+        if !listen.transport.is_stream() {
+            return bind(listen.address, shards, settings.socket_buffer).map(Self::Datagrams);
+        }
+        if !serves(listen.transport) {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        bind_streams(listen, shards).map(Self::Streams)
+    }
+
+    /// The address, with the port the kernel chose.
+    fn listen(&self) -> Listen {
+        match self {
+            Self::Datagrams(bound) => Listen::udp(bound.address),
+            Self::Streams(bound) => bound.listen,
+        }
+    }
 }
 
 impl Node {
@@ -59,12 +88,7 @@ impl Node {
             .listen
             .iter()
             .map(|&listen| {
-                if listen.transport.is_stream() {
-                    let source = std::io::ErrorKind::Unsupported.into();
-                    return Err(StartError::Listen { listen, source });
-                }
-                bind(listen.address, shards, settings.socket_buffer)
-                    .map_err(|source| StartError::Listen { listen, source })
+                Bound::to(listen, shards, &settings).map_err(|source| StartError::Listen { listen, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let files = NodeFiles::open(&settings, shards)?;
@@ -74,7 +98,7 @@ impl Node {
     /// The addresses listened on, with the ports the kernel chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<Listen> {
-        self.listeners.iter().map(|it| Listen::udp(it.address)).collect()
+        self.listeners.iter().map(Bound::listen).collect()
     }
 
     /// How many shards there are.
@@ -90,10 +114,14 @@ impl Node {
         self.settings.pin && self.shards == self.cpus.len()
     }
 
-    /// The smallest receive buffer that the kernel granted, in bytes.
+    /// The smallest receive buffer that the kernel granted to a socket for datagrams, in bytes; `None`: there is none.
     #[must_use]
-    pub fn recv_buffer(&self) -> usize {
-        self.listeners.iter().map(|it| it.recv_buffer).min().unwrap_or(0)
+    pub fn recv_buffer(&self) -> Option<usize> {
+        let granted = |bound: &Bound| match bound {
+            Bound::Datagrams(bound) => Some(bound.recv_buffer),
+            Bound::Streams(_) => None,
+        };
+        self.listeners.iter().filter_map(granted).min()
     }
 
     /// What was found in the files.
@@ -117,12 +145,23 @@ impl Node {
         let mailboxes: Vec<_> = bus_wakers.iter().map(|it| Arc::new(Mailbox::new(Arc::clone(it)))).collect();
         let stop = Arc::new(Stop::default());
         let (events, inbox) = channel();
-        let mut sockets_of: Vec<Vec<_>> = (0..self.shards).map(|_| Vec::new()).collect();
-        for listener in self.listeners {
-            for (sockets, socket) in sockets_of.iter_mut().zip(listener.sockets) {
-                sockets.push(socket);
+        let mut sockets_of: Vec<Sockets> = (0..self.shards).map(|_| Sockets::default()).collect();
+        for (listener, bound) in (0..).zip(self.listeners) {
+            match bound {
+                Bound::Datagrams(bound) => {
+                    for (sockets, socket) in sockets_of.iter_mut().zip(bound.sockets) {
+                        sockets.datagrams.push((listener, socket));
+                    }
+                }
+                Bound::Streams(bound) => {
+                    for (sockets, socket) in sockets_of.iter_mut().zip(bound.sockets) {
+                        sockets.streams.push((listener, socket));
+                    }
+                }
             }
         }
+        let limits = self.settings.streams;
+        let admission = Arc::new(Admission::new(limits.connections_max, limits.connections_per_source_max));
         let mut running = Running {
             addresses: addresses.clone(),
             wakers,
@@ -159,6 +198,8 @@ impl Node {
                 },
                 poll,
                 sockets,
+                listeners: addresses.clone(),
+                admission: Arc::clone(&admission),
                 bus,
                 mailbox: Arc::clone(&mailboxes[index]),
                 clock: self.clock,
@@ -389,6 +430,10 @@ impl Sample {
         }
         let span = self.at - earlier.at;
         let mut line = growth.summary(span);
+        match self.net.connections_open() {
+            0 => {}
+            open => line.push_str(&format!(", connections {open}")),
+        }
         let kept_waiting = self.without_processor.saturating_sub(earlier.without_processor);
         if kept_waiting >= span / KEPT_WAITING_SHARE {
             line.push_str(&format!(", shards kept waiting for a processor {} ms", kept_waiting.as_millis()));
@@ -431,6 +476,13 @@ enum End {
     Panicked(String),
 }
 
+/// The sockets of one shard, with the numbers of their listeners.
+#[derive(Default)]
+struct Sockets {
+    datagrams: Vec<(u8, std::net::UdpSocket)>,
+    streams: Vec<(u8, std::net::TcpListener)>,
+}
+
 /// Everything that a shard's thread starts with.
 struct ShardThread {
     index: usize,
@@ -439,7 +491,9 @@ struct ShardThread {
     cpu: Option<usize>,
     start: ShardStart,
     poll: Poll,
-    sockets: Vec<std::net::UdpSocket>,
+    sockets: Sockets,
+    listeners: Vec<Listen>,
+    admission: Arc<Admission>,
     bus: BusEnd,
     mailbox: Arc<Mailbox>,
     clock: Clock,
@@ -470,7 +524,10 @@ impl ShardThread {
             shards: self.shards,
             shard,
             poll: self.poll,
-            sockets: self.sockets,
+            sockets: self.sockets.datagrams,
+            stream_sockets: self.sockets.streams,
+            listeners: self.listeners,
+            admission: self.admission,
             bus: self.bus,
             mailbox: self.mailbox,
             clock: self.clock,

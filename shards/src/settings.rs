@@ -69,6 +69,38 @@ pub struct Settings {
     pub busy_wait: Duration,
     /// Receive and send buffer of each socket, bytes.
     pub socket_buffer: usize,
+    /// Bounds of connections.
+    pub streams: StreamLimits,
+}
+
+/// What connections may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Most connections of the node.
+    pub connections_max: usize,
+    /// Most of them from one source: an IPv4 address, or a network of 64 bits of IPv6.
+    pub connections_per_source_max: usize,
+    /// Bytes that may wait for a peer that does not read; beyond them its connection is closed.
+    pub out_buffer: usize,
+    /// How long nothing may come before a connection is closed.
+    pub idle: Duration,
+    /// How long a message that has begun may take to be complete.
+    pub message: Duration,
+    /// How long a handshake of TLS and WebSocket may take.
+    pub handshake: Duration,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            connections_per_source_max: 10_000,
+            out_buffer: 1 << 20,
+            idle: Duration::from_secs(7200),
+            message: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -95,6 +127,7 @@ impl Default for Settings {
             notifies_per_turn: 256,
             busy_wait: Duration::from_micros(50),
             socket_buffer: 8 << 20,
+            streams: StreamLimits::default(),
         }
     }
 }

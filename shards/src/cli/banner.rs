@@ -77,14 +77,14 @@ impl fmt::Display for Banner<'_> {
         row(f, "domains", &self.domains())?;
         row(f, FileKind::Presence.file_name(), &found(&recovered.presence))?;
         row(f, FileKind::Registered.file_name(), &found(&recovered.registered))?;
-        if self.node.recv_buffer() < self.settings.socket_buffer {
+        if let Some(granted) = self.node.recv_buffer().filter(|&it| it < self.settings.socket_buffer) {
             row(
                 f,
                 "note",
                 &format!(
                     "the system grants receive buffers of {} KiB where {} are wanted: before heavy traffic set \
                      net.core.rmem_max={2} and net.core.wmem_max={2} by sysctl",
-                    self.node.recv_buffer() >> 10,
+                    granted >> 10,
                     self.settings.socket_buffer >> 10,
                     self.settings.socket_buffer
                 ),

@@ -65,4 +65,10 @@ pub struct Limits {
     pub notifies_per_turn: Option<Spanned<i64>>,
     pub busy_wait_us: Option<Spanned<i64>>,
     pub socket_buffer_kib: Option<Spanned<i64>>,
+    pub connections_max: Option<Spanned<i64>>,
+    pub connections_per_source_max: Option<Spanned<i64>>,
+    pub stream_out_buffer_kib: Option<Spanned<i64>>,
+    pub stream_idle_secs: Option<Spanned<i64>>,
+    pub stream_message_secs: Option<Spanned<i64>>,
+    pub stream_handshake_secs: Option<Spanned<i64>>,
 }

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::{AUTHS, PROFILES, REGISTERED_STATES};
-use crate::settings::{ExpiryPolicy, Listen, Settings};
+use crate::settings::{ExpiryPolicy, Listen, Settings, StreamLimits};
 
 /// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
 #[must_use]
@@ -30,7 +30,10 @@ pub fn to_toml(settings: &Settings) -> String {
         notifies_per_turn,
         busy_wait,
         socket_buffer,
+        streams,
     } = settings;
+    let StreamLimits { connections_max, connections_per_source_max, out_buffer, idle, message, handshake } =
+        streams;
     let sections = [
         (
             "server",
@@ -70,6 +73,12 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("notifies_per_turn", number(*notifies_per_turn)),
                 ("busy_wait_us", number(busy_wait.as_micros() as usize)),
                 ("socket_buffer_kib", number(socket_buffer >> 10)),
+                ("connections_max", number(*connections_max)),
+                ("connections_per_source_max", number(*connections_per_source_max)),
+                ("stream_out_buffer_kib", number(out_buffer >> 10)),
+                ("stream_idle_secs", number(idle.as_secs() as usize)),
+                ("stream_message_secs", number(message.as_secs() as usize)),
+                ("stream_handshake_secs", number(handshake.as_secs() as usize)),
             ],
         ),
     ];

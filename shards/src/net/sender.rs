@@ -11,7 +11,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
-use comsipl_core::{Bodies, Outbox};
+use comsipl_core::{Bodies, Flow, Outbox};
 
 use super::mmsg::{Datagram, SendBatch};
 
@@ -31,22 +31,22 @@ pub struct SendFigures {
 /// The sending side of one shard, over all its listeners.
 pub struct Sender {
     batch: SendBatch,
-    /// One for each listener.
-    waiting: Vec<Waiting>,
+    /// One for each socket: its listener's number, and what it did not take.
+    waiting: Vec<(u8, Waiting)>,
 }
 
 impl Sender {
-    /// A sender for `listeners` sockets.
+    /// A sender for one socket of each of these listeners.
     #[must_use]
-    pub fn new(listeners: usize) -> Self {
+    pub fn new(listeners: &[u8]) -> Self {
         Self {
             batch: SendBatch::new(),
-            waiting: (0..listeners).map(|_| Waiting::new(WAITING_BYTES_MAX)).collect(),
+            waiting: listeners.iter().map(|&it| (it, Waiting::new(WAITING_BYTES_MAX))).collect(),
         }
     }
 
-    /// Sends the messages of `outbox` by `sockets`, which are in the order of the listeners. What a full socket does
-    /// not take is copied and kept, so that the caller may clear the outbox.
+    /// Sends the datagrams of `outbox` by `sockets`, which are in the order of the listeners given to [`Self::new`]. What a
+    /// full socket does not take is copied and kept, so that the caller may clear the outbox.
     pub fn send<S: AsFd>(
         &mut self,
         sockets: &[S],
@@ -57,8 +57,9 @@ impl Sender {
         if outbox.is_empty() {
             return;
         }
-        for (listener, (waiting, socket)) in self.waiting.iter_mut().zip(sockets).enumerate() {
-            let messages = outbox.messages().iter().filter(|it| usize::from(it.flow.listener) == listener);
+        for ((listener, waiting), socket) in self.waiting.iter_mut().zip(sockets) {
+            let ours = |flow: &Flow| flow.listener == *listener && !flow.transport.is_stream();
+            let messages = outbox.messages().iter().filter(|it| ours(&it.flow));
             let datagrams = messages.map(|message| Datagram {
                 peer: message.flow.peer,
                 local_ip: message.flow.local_ip,
@@ -69,16 +70,16 @@ impl Sender {
         }
     }
 
-    /// Goes on with what `listener` keeps, now that its socket may take it.
-    pub fn resume(&mut self, listener: usize, socket: &impl AsFd, figures: &mut SendFigures) {
+    /// Goes on with what waits for a socket, by its place among `sockets`, now that it may take it.
+    pub fn resume(&mut self, place: usize, socket: &impl AsFd, figures: &mut SendFigures) {
         let mut kernel = |it: &mut dyn Iterator<Item = Datagram<'_>>| self.batch.send(socket.as_fd(), it);
-        self.waiting[listener].resume(&mut kernel, figures);
+        self.waiting[place].1.resume(&mut kernel, figures);
     }
 
-    /// Whether `listener` keeps something until its socket is writable.
+    /// Whether something waits until the socket in that place is writable.
     #[must_use]
-    pub fn is_waiting(&self, listener: usize) -> bool {
-        !self.waiting[listener].datagrams.is_empty()
+    pub fn is_waiting(&self, place: usize) -> bool {
+        !self.waiting[place].1.datagrams.is_empty()
     }
 }
 
@@ -206,8 +207,6 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 mod tests {
     use std::net::UdpSocket;
 
-    use comsipl_core::Flow;
-
     use super::*;
 
     #[test]
@@ -230,7 +229,7 @@ mod tests {
         outbox.send(flow(0, good), |out| out.extend_from_slice(b"last"));
 
         let mut figures = SendFigures::default();
-        let mut sender = Sender::new(1);
+        let mut sender = Sender::new(&[0]);
         sender.send(&[&server], &outbox, &bodies, &mut figures);
         assert_eq!(figures, SendFigures { sent: 4, sent_bytes: 3 * 6 + 4, refused: 4, dropped: 0 });
         assert!(!sender.is_waiting(0));
@@ -253,7 +252,7 @@ mod tests {
             });
         }
         let mut figures = SendFigures::default();
-        Sender::new(2).send(&servers, &outbox, &Bodies::default(), &mut figures);
+        Sender::new(&[0, 1]).send(&servers, &outbox, &Bodies::default(), &mut figures);
         assert_eq!(figures.sent, 200);
         let mut next = [0_u16, 1];
         for _ in 0..200 {

@@ -56,9 +56,12 @@ impl fmt::Display for StartError {
                 match source.kind() {
                     io::ErrorKind::AddrInUse => write!(
                         f,
-                        "another server uses this address (`ss -lunp` shows which); stop it, or choose another port, \
+                        "another server uses this address (`ss -ltunp` shows which); stop it, or choose another port, \
                          for example --listen {}",
                         Listen { address: SocketAddr::new(listen.address.ip(), 0), ..*listen }
+                    ),
+                    io::ErrorKind::Unsupported => f.write_str(
+                        "this version listens by udp and tcp; put a proxy in front for the others",
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine has no such address; `ip address` lists those it has")

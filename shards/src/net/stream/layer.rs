@@ -110,6 +110,14 @@ impl Layer {
         }
     }
 
+    /// Whether the layer has something of its own to write, after [`Self::read`]: a step of a handshake, an answer to a ping.
+    #[must_use]
+    pub const fn wants_flush(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+        }
+    }
+
     /// Gives memory back to `buffers`, before the layer is dropped.
     pub fn dissolve(self, buffers: &mut Buffers) {
         match self {

@@ -1,0 +1,92 @@
+//! Opening connections to peers that messages are for (RFC 3261 §18.1.1).
+
+use std::io;
+use std::net::SocketAddr;
+
+use comsipl_core::{Flow, Mono};
+use mio::net::TcpStream;
+
+use super::bind;
+use super::connection::Phase;
+use super::layer::{Layer, Side};
+use super::{Streams, Why};
+
+impl Streams {
+    /// Begins to connect to the peer of `flow`; what is pushed meanwhile waits. `None`: that is not possible.
+    pub(super) fn dial(&mut self, now: Mono, flow: &Flow) -> Option<u32> {
+        let peer = flow.peer;
+        let layer = Layer::new(flow.transport, Side::Dialled, self.limits.out_buffer)?;
+        if self.connecting >= DIALS_MAX || self.admission.admit(peer.ip()).is_err() {
+            self.counters.dials_failed.up();
+            return None;
+        }
+        let dialled = connect(peer, self.source_for(flow))
+            .and_then(|socket| self.insert(now, socket, layer, *flow, Phase::Connecting));
+        match dialled {
+            Ok(slot) => {
+                self.connecting += 1;
+                self.counters.connections_dialled.up();
+                Some(slot)
+            }
+            Err(error) => {
+                tracing::debug!(%error, %peer, "no connection could be begun");
+                self.admission.leave(peer.ip());
+                self.counters.dials_failed.up();
+                None
+            }
+        }
+    }
+
+    /// The poll says something of a socket that was connecting.
+    pub(super) fn opened_or_not(&mut self, now: Mono, slot: u32) {
+        let Some(connection) = self.connection(slot) else { return };
+        let result = connection.socket.take_error().and_then(|error| match error {
+            Some(error) => Err(error),
+            None => connection.socket.peer_addr().map(|_| ()),
+        });
+        match result {
+            Ok(()) => {
+                connection.phase = Phase::Open;
+                connection.on_failure = Vec::new();
+                self.connecting -= 1;
+                self.mark_dirty(slot);
+                self.queue(slot);
+                self.arm(slot);
+            }
+            // An event from before the handshake's end.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            Err(error) => {
+                tracing::debug!(%error, peer = %connection.flow.peer, ?now, "a peer does not accept a connection");
+                self.close(slot, Why::NotOpened);
+            }
+        }
+    }
+
+    /// The address of ours that a connection is to come from: that of the flow, as far as it has one.
+    fn source_for(&self, flow: &Flow) -> Option<SocketAddr> {
+        let listener = self.listeners.get(usize::from(flow.listener)).map(|listen| listen.address.ip());
+        let ip = flow.local_ip.or(listener)?;
+        let fits = !ip.is_unspecified()
+            && ip.is_ipv4() == flow.peer.is_ipv4()
+            // Loopback addresses lead nowhere else.
+            && (!ip.is_loopback() || flow.peer.ip().is_loopback());
+        fits.then(|| SocketAddr::new(ip, 0))
+    }
+}
+
+/// A socket that connects to `peer`, from `source` if that is given.
+fn connect(peer: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let socket = bind::open(peer)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&peer.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+/// Most connections that a shard is opening at a time; what needs one more is not sent.
+const DIALS_MAX: usize = 1024;
