@@ -19,12 +19,15 @@ use std::sync::Arc;
 use comsipl_core::{AorKey, Flow};
 use crossbeam::queue::ArrayQueue;
 
+use crate::ahead::Ahead;
 use crate::note::Note;
 use crate::sleep::SleepFlag;
 
 /// What a shard takes from the bus.
 #[derive(Clone, Copy, Debug)]
 pub enum Delivery<'a> {
+    /// What a datagram will look at that follows soon; it counts for nothing.
+    Ahead(Ahead),
     /// Something to know.
     Note(Note),
     /// A datagram to handle.
@@ -72,7 +75,7 @@ enum Item {
     /// Something to know.
     Note(Note),
     /// A datagram whose payload ends at `end` of the batch's bytes, and begins where the one before ends.
-    Packet { flow: Flow, end: usize },
+    Packet { flow: Flow, ahead: Option<Ahead>, end: usize },
     /// A message to send, with its bytes as those of a packet.
     Send { flow: Flow, end: usize },
 }
@@ -168,13 +171,19 @@ impl BusEnd {
     /// the datagram is lost.
     #[must_use]
     pub fn hand_over(&mut self, to: usize, flow: Flow, bytes: &[u8]) -> bool {
+        self.hand_over_ahead(to, flow, None, bytes)
+    }
+
+    /// The same, and tells what the datagram will look at.
+    #[must_use]
+    pub fn hand_over_ahead(&mut self, to: usize, flow: Flow, ahead: Option<Ahead>, bytes: &[u8]) -> bool {
         let lane = &mut self.to[to];
         let Some(batch) = lane.open_batch() else { return false };
         if !batch.items.is_empty() && batch.bytes.len() + bytes.len() > BATCH_BYTES_MAX {
             return false;
         }
         batch.bytes.extend_from_slice(bytes);
-        batch.items.push(Item::Packet { flow, end: batch.bytes.len() });
+        batch.items.push(Item::Packet { flow, ahead, end: batch.bytes.len() });
         lane.publish_if_full();
         true
     }
@@ -238,9 +247,9 @@ impl BusEnd {
         let mut taken = 0;
         for step in 0..shards {
             let from = &mut self.from[(self.first + step) % shards];
-            while taken < bound
-                && let Some(delivery) = from.next()
-            {
+            while taken < bound {
+                from.open_next(|ahead| deliver(Delivery::Ahead(ahead)));
+                let Some(delivery) = from.next() else { break };
                 taken += 1;
                 deliver(delivery);
             }
@@ -330,18 +339,26 @@ impl LaneTo {
 }
 
 impl LaneFrom {
-    /// The next item.
-    fn next(&mut self) -> Option<Delivery<'_>> {
-        if self.open.as_deref().is_none_or(|batch| self.taken == batch.items.len()) {
-            self.close();
-            self.open = Some(self.lane.batches.pop()?);
+    /// Opens the next batch when one is read, if there is one, and tells what all its datagrams will look at.
+    fn open_next(&mut self, tell: impl FnMut(Ahead)) {
+        if self.open.as_deref().is_some_and(|batch| self.taken < batch.items.len()) {
+            return;
         }
+        self.close();
+        self.open = self.lane.batches.pop();
+        let items = self.open.as_deref().map_or(&[][..], |batch| &batch.items);
+        let of = |item: &Item| if let Item::Packet { ahead, .. } = *item { ahead } else { None };
+        items.iter().filter_map(of).for_each(tell);
+    }
+
+    /// The next item of the open batch.
+    fn next(&mut self) -> Option<Delivery<'_>> {
         let batch = self.open.as_deref()?;
         let item = batch.items[self.taken];
         self.taken += 1;
         Some(match item {
             Item::Note(note) => Delivery::Note(note),
-            Item::Packet { flow, end } => {
+            Item::Packet { flow, end, .. } => {
                 let start = std::mem::replace(&mut self.at, end);
                 Delivery::Packet { flow, bytes: &batch.bytes[start..end] }
             }
@@ -456,6 +473,26 @@ mod tests {
         let of_first: Vec<_> = taken.iter().filter(|it| **it != "changed 3 v1").collect();
         assert_eq!(of_first, ["changed 1 v1", "7 REGISTER", "changed 2 v1"]);
         assert!(take_all(&mut ends[1], 100).is_empty());
+    }
+
+    #[test]
+    fn what_datagrams_will_look_at_is_told_before_the_first_of_a_batch() {
+        let (mut ends, _) = bus(2, 16);
+        for user in 1..=3 {
+            assert!(ends[0].hand_over_ahead(1, flow(5), Some(Ahead::Bindings(AorKey(user))), b"REGISTER"));
+        }
+        assert!(ends[0].hand_over(1, flow(5), b"SUBSCRIBE"));
+        flush(&mut ends);
+        let mut taken = Vec::new();
+        while !ends[1].is_empty() {
+            taken.extend(take_all(&mut ends[1], 2));
+        }
+        // They do not count for the bound, or a turn would take less.
+        assert_eq!(
+            taken,
+            ["ahead 1", "ahead 2", "ahead 3", "5 REGISTER", "5 REGISTER", "5 REGISTER", "5 SUBSCRIBE"]
+        );
+        assert_eq!(take_all(&mut ends[1], 2), [""; 0]);
     }
 
     #[test]
@@ -696,6 +733,9 @@ mod tests {
         let mut taken = Vec::new();
         end.take(bound, |delivery| {
             taken.push(match delivery {
+                Delivery::Ahead(Ahead::Bindings(key) | Ahead::Publications(key)) => {
+                    format!("ahead {}", key.0)
+                }
                 Delivery::Note(Note::Watch { key, .. }) => format!("watch {}", key.0),
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),

@@ -6,7 +6,8 @@
 //!   2. read both clocks, once;
 //!   3. take from the bus, at most [`BUS_ITEMS_PER_TURN`], and from the mailbox, at most what it holds;
 //!   4. take one batch from each socket that may hold datagrams, and read connections within the bounds of a turn: first what
-//!      other shards own is handed over and they are woken, then ours is handled;
+//!      other shards own is handed over and they are woken, then memory is asked for what ours will look at, then ours is
+//!      handled;
 //!   5. deliver the notes that the engine wrote to itself;
 //!   6. end the engine's turn: due timers, fan-out within its bounds;
 //!   7. notes to the bus, messages to the sockets, wake those who were given something and sleep.
@@ -298,6 +299,7 @@ impl EventLoop {
             shard.on_note(now, note);
         }
         let taken = self.bus.take(BUS_ITEMS_PER_TURN, |delivery| match delivery {
+            Delivery::Ahead(ahead) => shard.ask_ahead(ahead),
             Delivery::Note(note) => shard.on_note(now, note),
             Delivery::Packet { flow, bytes } => shard.on_datagram(now, flow, bytes),
             Delivery::Send { flow, bytes } => streams.send(now.mono, &flow, &[bytes]),
@@ -326,6 +328,7 @@ impl EventLoop {
         self.readable[place] = count == BATCH_LEN;
         let mut bytes_in = 0;
         let mut ours = [0_u8; BATCH_LEN];
+        let mut ahead = [None; BATCH_LEN];
         let (mut ours_len, mut handed_over) = (0, 0);
         for index in 0..count {
             let Some(received) = self.recv.get(index) else { continue };
@@ -337,7 +340,12 @@ impl EventLoop {
             match self.shard.owner_of(received.bytes) {
                 Owner::Shard(owner) if owner != self.index => {
                     debug_assert!(owner < self.shards, "the engine knows how many shards there are");
-                    if self.bus.hand_over(owner, flow_of(listener, &received), received.bytes) {
+                    if self.bus.hand_over_ahead(
+                        owner,
+                        flow_of(listener, &received),
+                        self.shard.ahead(),
+                        received.bytes,
+                    ) {
                         handed_over += 1;
                     } else {
                         counters.hand_over_dropped.add(1);
@@ -345,6 +353,7 @@ impl EventLoop {
                 }
                 Owner::Shard(_) | Owner::Anyone => {
                     ours[ours_len] = index as u8;
+                    ahead[ours_len] = self.shard.ahead();
                     ours_len += 1;
                 }
             }
@@ -356,6 +365,7 @@ impl EventLoop {
             // Before our own work, so that the others work meanwhile.
             self.bus.flush()?;
         }
+        ahead[..ours_len].iter().flatten().for_each(|&it| self.shard.ask_ahead(it));
         for &index in &ours[..ours_len] {
             if let Some(received) = self.recv.get(usize::from(index)) {
                 self.shard.on_datagram(now, flow_of(listener, &received), received.bytes);

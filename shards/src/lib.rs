@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod ahead;
 pub mod bus;
 pub mod cli;
 pub mod clock;

@@ -3,11 +3,13 @@
 //! REGISTER and PUBLISH belong to the hash of their AoR; SUBSCRIBE, and the answers to our NOTIFYs, to the hash of their
 //! Call-ID (which the branch of the answer names too). Everything else is answered by whoever got it.
 
+use comsipl_core::AorKey;
 use comsipl_core::aor::canonical_into;
 use comsipl_core::header::{HeaderName, NameAddr};
 use comsipl_core::msg::{Method, peek};
 use comsipl_core::uri::Uri;
 
+use crate::ahead::Ahead;
 use crate::shard::{Owner, Shard};
 use crate::sipp::marked;
 
@@ -15,6 +17,7 @@ impl Shard {
     /// Who must handle `datagram`; looks at as few bytes as it can.
     #[must_use]
     pub fn owner_of(&mut self, datagram: &[u8]) -> Owner {
+        self.ahead = None;
         if self.shards == 1 {
             return Owner::Shard(0);
         }
@@ -37,18 +40,24 @@ impl Shard {
             Method::Subscribe | Method::Cancel => {
                 Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?))
             }
-            Method::Publish => self.aor_partition(uri),
+            Method::Publish => {
+                let key = self.aor_key(uri)?;
+                self.ahead = Some(Ahead::Publications(key));
+                Some(key.partition())
+            }
             Method::Register => {
                 let to = NameAddr::parse(peek::peek_header(datagram, HeaderName::To)?).ok()?;
-                self.aor_partition(to.uri())
+                let key = self.aor_key(to.uri())?;
+                self.ahead = Some(Ahead::Bindings(key));
+                Some(key.partition())
             }
             _ => None,
         }
     }
 
-    fn aor_partition(&mut self, uri: &[u8]) -> Option<u8> {
+    fn aor_key(&mut self, uri: &[u8]) -> Option<AorKey> {
         self.scratch.aor.clear();
         canonical_into(&Uri::parse(uri).ok()?, &mut self.scratch.aor).ok()?;
-        Some(self.keys.aor(&self.scratch.aor).partition())
+        Some(self.keys.aor(&self.scratch.aor))
     }
 }

@@ -24,6 +24,7 @@ use comsipl_core::transaction::ServerTransactions;
 use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox};
 use comsipl_fdb::{Full, RecordBuf};
 
+use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
 use crate::note::Note;
@@ -124,6 +125,8 @@ pub struct Shard {
     /// Watched presentities whose bodies are cached, oldest first.
     pub(crate) cached: VecDeque<(u32, AorKey)>,
     pub(crate) scratch: Scratch,
+    /// What the request will look at whose owner was asked for last.
+    pub(crate) ahead: Option<Ahead>,
     /// The time after the start in which watchers are not known yet.
     pub(crate) settling: Option<Settling>,
     /// Users whose documents found no room, and when they are composed again.
@@ -170,6 +173,7 @@ impl Shard {
             due: VecDeque::new(),
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
             scratch: Scratch::default(),
+            ahead: None,
             // Over new files there is nobody who could have watched before.
             settling: (start.last_alive_ms != 0)
                 .then(|| Settling { until: now.mono + SETTLING, bare: Vec::new() }),

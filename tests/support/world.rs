@@ -367,7 +367,10 @@ impl World {
                         self.post(shard, owner, Input::HandedOver(flow, bytes));
                         continue;
                     }
-                    Owner::Shard(_) | Owner::Anyone => (flow, bytes),
+                    Owner::Shard(_) | Owner::Anyone => {
+                        engine.ahead().into_iter().for_each(|it| engine.ask_ahead(it));
+                        (flow, bytes)
+                    }
                 },
                 Input::HandedOver(flow, bytes) => (flow, bytes),
             };
