@@ -3,9 +3,15 @@
 //! Each test has a server and clients of its own, on free ports of loopback, and quotes what the clients print. A test
 //! whose clients are not installed says so and passes, unless `COMSIPL_REQUIRE_CLIENTS=1`, which `tests/check.sh` sets.
 
+#[path = "real/event_packages.rs"]
+mod event_packages;
+#[path = "real/transports.rs"]
+mod transports;
+
 use anyhow::{Result, ensure};
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
+use comsipl_tests::client::road::Road;
 use comsipl_tests::client::{baresip, sipp};
 use comsipl_tests::server::Server;
 
@@ -171,7 +177,7 @@ fn baresip_sees_and_publishes() -> Result<()> {
     let server = Server::start(CONFIG)?;
     let account = |user, watches| baresip::Account {
         user,
-        server: server.address(),
+        road: Road::plain(server.address()),
         publish_expires: BARESIP_PUBLISH_EXPIRES,
         watches,
     };
@@ -198,7 +204,7 @@ fn baresip_and_linphone_see_each_other() -> Result<()> {
     let mut bobs = Linphone::start(&bob)?;
     let mut carols = baresip::Baresip::start(&baresip::Account {
         user: "carol",
-        server: server.address(),
+        road: Road::plain(server.address()),
         publish_expires: BARESIP_PUBLISH_EXPIRES,
         watches: &["bob"],
     })?;

@@ -30,7 +30,7 @@ impl Transport {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// The token in a Via header (RFC 3261 §20.42, RFC 7118 §5.2.1).
+    /// The token in a Via header (RFC 3261 §20.42, RFC 7118 §5.1).
     #[must_use]
     pub const fn via_token(self) -> &'static str {
         match self {

@@ -13,6 +13,8 @@
  *   status offline   what an application does when its user chooses "offline": liblinphone also turns publishing off
  *   status online    what an application does when its user chooses "online" after that
  *   unpublish        publishing is turned off in the account: PUBLISH with Expires: 0
+ *   network off      the device has lost its network: liblinphone gives its connections up without a word
+ *   network on       it is back
  *   quit             unpublish, unsubscribe, unregister, end
  *
  * Events, one per line on standard output:
@@ -143,6 +145,8 @@ static bool_t obey(LinphoneCore *core, const char *line) {
 	else if (strcmp(line, "status online") == 0)
 		linphone_core_set_consolidated_presence(core, LinphoneConsolidatedPresenceOnline);
 	else if (strcmp(line, "unpublish") == 0) unpublish(core);
+	else if (strcmp(line, "network off") == 0) linphone_core_set_network_reachable(core, FALSE);
+	else if (strcmp(line, "network on") == 0) linphone_core_set_network_reachable(core, TRUE);
 	else if (strcmp(line, "quit") == 0) return FALSE;
 	else {
 		printf("error unknown command: %s\n", line);

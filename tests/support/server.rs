@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use comsipl_core::Transport;
 use tempfile::TempDir;
 
 use crate::client::process::{Input, Process};
@@ -15,10 +16,28 @@ use crate::client::process::{Input, Process};
 /// With `COMSIPL_TEST_TARGET=host:port` in the environment an already running server is used instead: the drivers of
 /// the clients can so be tried against another SIP server. Such a server is never stopped.
 pub struct Server {
-    address: SocketAddr,
+    /// Where it listens, in the order of `start.transports`.
+    addresses: Vec<SocketAddr>,
     process: Option<Process>,
     home: TempDir,
-    shards: usize,
+    start: Start,
+}
+
+/// How a server is started, its configuration file aside.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// What it listens to, each on a port of its own; UDP comes first.
+    pub transports: Vec<Transport>,
+    /// The number of its shards.
+    pub shards: usize,
+    /// What stands behind `--auth`.
+    pub auth: &'static str,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { transports: vec![Transport::Udp], shards: 2, auth: "none" }
+    }
 }
 
 impl Server {
@@ -27,7 +46,7 @@ impl Server {
     /// # Errors
     /// When it does not say that it is ready.
     pub fn start(config: &str) -> Result<Self> {
-        Self::start_with_shards(config, 2)
+        Self::start_with(config, Start::default())
     }
 
     /// As [`Server::start`], with a number of shards.
@@ -35,12 +54,21 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_with_shards(config: &str, shards: usize) -> Result<Self> {
+        Self::start_with(config, Start { shards, ..Start::default() })
+    }
+
+    /// As [`Server::start`], with everything that can be chosen.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(config: &str, start: Start) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("comsipl-server-").tempdir()?;
         std::fs::write(home.path().join("comsipl.toml"), config)?;
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { address: anywhere, process: None, home, shards };
+        let addresses = vec![anywhere; start.transports.len()];
+        let mut server = Self { addresses, process: None, home, start };
         if let Ok(target) = std::env::var("COMSIPL_TEST_TARGET") {
-            server.address = target.parse().context("COMSIPL_TEST_TARGET is not host:port")?;
+            server.addresses.fill(target.parse().context("COMSIPL_TEST_TARGET is not host:port")?);
         } else {
             server.run()?;
         }
@@ -49,7 +77,16 @@ impl Server {
 
     /// Where it listens (UDP).
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where it listens to a transport.
+    ///
+    /// # Panics
+    /// When it was not started with it.
+    pub fn address_of(&self, transport: Transport) -> SocketAddr {
+        let at = self.start.transports.iter().position(|it| *it == transport);
+        self.addresses[at.expect("the test has started it with this transport")]
     }
 
     /// Kills it with SIGKILL, as a crash would.
@@ -119,22 +156,31 @@ impl Server {
             .arg(self.home.path().join("comsipl.toml"))
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args(["--listen", &format!("udp:{}", self.address)])
-            .args(["--shards", &self.shards.to_string()])
-            .args(["--auth", "none"])
+            .args(["--shards", &self.start.shards.to_string()])
+            .args(["--auth", self.start.auth])
             .current_dir(self.home.path());
+        for (transport, address) in self.start.transports.iter().zip(&self.addresses) {
+            command.args(["--listen", &format!("{}:{address}", transport.word())]);
+        }
         let mut process = Process::spawn("comsipl", command, Input::None)?;
-        let ready = process.expect("ready: listening on udp:…", |line| line.contains(READY))?;
-        let address = ready.split(READY).nth(1).and_then(|rest| rest.split_whitespace().next());
-        self.address =
-            address.and_then(|text| text.parse().ok()).with_context(|| format!("no address in {ready:?}"))?;
+        // ready: listening on udp:127.0.0.1:40001 tcp:127.0.0.1:40002
+        let ready = process.expect("ready: listening on …", |line| line.contains(READY))?;
+        let listed = ready.split(READY).nth(1).unwrap_or_default().split_whitespace();
+        for ((transport, address), word) in self.start.transports.iter().zip(&mut self.addresses).zip(listed)
+        {
+            let text = word.strip_prefix(transport.word()).and_then(|rest| rest.strip_prefix(':'));
+            *address = text
+                .and_then(|text| text.parse().ok())
+                .with_context(|| format!("not in order: {ready:?}"))?;
+        }
+        ensure!(self.addresses.iter().all(|it| it.port() != 0), "not all addresses: {ready:?}");
         self.process = Some(process);
         Ok(())
     }
 }
 
-/// What the server says when it listens; the address follows.
-const READY: &str = "ready: listening on udp:";
+/// What the server says when it listens; the addresses follow in the order of the command line.
+const READY: &str = "ready: listening on ";
 
 /// The binary under test: `COMSIPL_BIN`, or what cargo builds from this workspace in the profile of the tests.
 ///

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn hashes_are_those_of_the_standards() {
         let mut text = [0; 64];
-        // RFC 1321 §A.5 and FIPS 180-2 §B.1.
+        // RFC 1321 §A.5 and appendix B.1 of FIPS 180-2.
         assert_eq!(Algorithm::Md5.hash(&[b"abc"]).hex(&mut text), b"900150983cd24fb0d6963f7d28e17f72");
         assert_eq!(
             Algorithm::Sha256.hash(&[b"abc"]).hex(&mut text),

@@ -1,4 +1,4 @@
-//! Which nonce counts were used, so that no credentials count twice (RFC 7616 §3.4: "the nc value … allows the server to
+//! Which nonce counts were used, so that no credentials count twice (RFC 7616 §3.4: "to allow the server to
 //! detect request replays").
 //!
 //! The table is shared by all threads and has a fixed size. A nonce has one slot, chosen by the random number in it; a slot is

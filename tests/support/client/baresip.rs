@@ -6,10 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use comsipl_core::Transport;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::process::{Input, PATIENCE, Process};
+use super::road::Road;
 
 /// A running baresip. Dropping it kills the process and removes its folder.
 pub struct Baresip {
@@ -23,8 +25,8 @@ pub struct Baresip {
 pub struct Account<'a> {
     /// User part of its address.
     pub user: &'a str,
-    /// The server that it registers with; also the domain of its address.
-    pub server: SocketAddr,
+    /// How it reaches the server that it registers with.
+    pub road: Road<'a>,
     /// Expires of its PUBLISH, seconds.
     pub publish_expires: u32,
     /// Users of the same domain that it watches.
@@ -38,7 +40,15 @@ impl Baresip {
     /// When it does not start or does not register.
     pub fn start(account: &Account<'_>) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("comsipl-baresip-").tempdir()?;
-        let Account { user, server, publish_expires, watches } = account;
+        let Account { user, road, publish_expires, watches } = account;
+        let (domain, server, transport) = (road.domain(), road.server, road.transport.word());
+        let outbound = if road.transport == Transport::Udp {
+            String::new()
+        } else {
+            format!("outbound=\"sip:{server};transport={transport}\";")
+        };
+        let password = road.password.unwrap_or("none");
+        let trust = road.trust.map(|path| format!("sip_cafile {}\n", path.display())).unwrap_or_default();
         let control = free_port()?;
         std::fs::write(
             home.path().join("config"),
@@ -55,18 +65,19 @@ module_app menu.so
 module_app presence.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen {control}
-"
+{trust}"
             ),
         )?;
         std::fs::write(
             home.path().join("accounts"),
             format!(
-                "<sip:{user}@{server};transport=udp>;regint=60;pubint={publish_expires};auth_pass=none\n"
+                "<sip:{user}@{domain};transport={transport}>;{outbound}regint=60;\
+                 pubint={publish_expires};auth_user={user};auth_pass={password}\n"
             ),
         )?;
         let mut contacts = String::new();
         for name in *watches {
-            writeln!(contacts, "\"{name}\" <sip:{name}@{server}>;presence=p2p")?;
+            writeln!(contacts, "\"{name}\" <sip:{name}@{domain}>;presence=p2p")?;
         }
         std::fs::write(home.path().join("contacts"), contacts)?;
 

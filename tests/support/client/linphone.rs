@@ -7,9 +7,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use comsipl_core::Transport;
 use tempfile::TempDir;
 
 use super::process::{Input, Process};
+use super::road::Road;
 use crate::server::{target_dir, workspace};
 
 /// Whose account a Linphone has, and for how long it asks.
@@ -17,8 +19,8 @@ use crate::server::{target_dir, workspace};
 pub struct Account<'a> {
     /// User part of the address.
     pub user: &'a str,
-    /// The server that it registers with; also the domain of its address.
-    pub server: SocketAddr,
+    /// How it reaches the server that it registers with.
+    pub road: Road<'a>,
     /// Expires of its REGISTER, seconds.
     pub register_expires: u32,
     /// Expires of its PUBLISH, seconds; `None`: it does not publish.
@@ -28,14 +30,19 @@ pub struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    /// An account with the lifetimes that Linphone itself starts with.
+    /// An account with the lifetimes that Linphone itself starts with, by datagrams and without a password.
     pub fn new(user: &'a str, server: SocketAddr) -> Self {
-        Self { user, server, register_expires: 3600, publish_expires: Some(600), subscribe_expires: 600 }
+        Self::over(user, Road::plain(server))
+    }
+
+    /// As [`Account::new`], over a road of choice.
+    pub fn over(user: &'a str, road: Road<'a>) -> Self {
+        Self { user, road, register_expires: 3600, publish_expires: Some(600), subscribe_expires: 600 }
     }
 
     /// The address that others call it by.
     pub fn uri(&self) -> String {
-        format!("sip:{}@{}", self.user, self.server)
+        format!("sip:{}@{}", self.user, self.road.domain())
     }
 }
 
@@ -195,6 +202,11 @@ impl Linphone {
         self.process.expect(start, |line| line.starts_with(start))
     }
 
+    /// Whether a line of its log contains `text`.
+    pub fn trace(&self, text: &str) -> bool {
+        self.process.lines().iter().any(|line| line.contains(text))
+    }
+
     /// Whether an event that starts so has come and was not waited for yet.
     pub fn has_said(&self, start: &str) -> bool {
         self.process.has_said(|line| line.starts_with(start))
@@ -221,7 +233,29 @@ fn make_home(account: &Account<'_>, kind: &str) -> Result<TempDir> {
     let home = tempfile::Builder::new().prefix(&format!("comsipl-{kind}-{}-", account.user)).tempdir()?;
     // liblinphone does not make the folder of its database and works without one if it is missing, after an error.
     std::fs::create_dir_all(home.path().join(".local/share/linphone"))?;
-    let Account { user, server, register_expires, publish_expires, subscribe_expires } = account;
+    let Account { user, road, register_expires, publish_expires, subscribe_expires } = account;
+    let (domain, server, transport) = (road.domain(), road.host_port(), road.transport.word());
+    // -1 is a port of its own choice, 0 switches a transport off, -2 has no listener, only connections that it opens.
+    let port = |it: Transport, open: &'static str| if it == road.transport { open } else { "0" };
+    let (udp, tcp, tls) =
+        (port(Transport::Udp, "-1"), port(Transport::Tcp, "-2"), port(Transport::Tls, "-2"));
+    let trust = road.trust.map(|path| format!("root_ca={}\n", path.display())).unwrap_or_default();
+    let auth = road
+        .password
+        .map(|password| format!("[auth_info_0]\nusername={user}\npasswd={password}\n"))
+        .unwrap_or_default();
+    // By datagrams it knows its address; by connections it learns it from the server's answers, as phones do.
+    let itself = if road.transport == Transport::Udp {
+        format!("bind_address=127.0.0.1\nguess_hostname=0\ncontact=<sip:{user}@127.0.0.1>\n")
+    } else {
+        String::new()
+    };
+    // What is not sent to the server's own address, such as a SUBSCRIBE to a friend, takes the same road.
+    let route = if road.transport == Transport::Udp {
+        String::new()
+    } else {
+        format!("reg_route=<sip:{server};transport={transport};lr>\n")
+    };
     let publish = u8::from(publish_expires.is_some());
     let publish_expires = publish_expires.unwrap_or(0);
     // linphonec sees to its network itself; the library is told by publisher.c that it has one.
@@ -229,14 +263,13 @@ fn make_home(account: &Account<'_>, kind: &str) -> Result<TempDir> {
     let config = format!(
         "\
 [sip]
-sip_port=-1
-sip_tcp_port=0
-sip_tls_port=0
-bind_address=127.0.0.1
-use_ipv6=0
-guess_hostname=0
+sip_port={udp}
+sip_tcp_port={tcp}
+sip_tls_port={tls}
+verify_server_certs=1
+verify_server_cn=1
+{trust}{itself}use_ipv6=0
 auto_net_state_mon={monitor}
-contact=<sip:{user}@127.0.0.1>
 default_proxy=0
 subscribe_expires={subscribe_expires}
 subscribe_presence_only_when_registered=1
@@ -245,13 +278,13 @@ firewall_policy=0
 [video]
 enabled=0
 [proxy_0]
-reg_proxy=<sip:{server};transport=udp>
-reg_identity=<sip:{user}@{server}>
+reg_proxy=<sip:{server};transport={transport}>
+{route}reg_identity=<sip:{user}@{domain}>
 reg_sendregister=1
 reg_expires={register_expires}
 publish={publish}
 publish_expires={publish_expires}
-"
+{auth}"
     );
     std::fs::write(rc_file(&home), config)?;
     Ok(home)

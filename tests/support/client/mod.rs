@@ -5,4 +5,5 @@ pub mod linphone;
 pub mod phone;
 pub mod process;
 pub mod program;
+pub mod road;
 pub mod sipp;

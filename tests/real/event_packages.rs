@@ -1,0 +1,17 @@
+//! Event packages beside presence, asked for by SIPp.
+
+use anyhow::Result;
+use comsipl_tests::client::program::{Program, available};
+use comsipl_tests::client::sipp;
+use comsipl_tests::server::Server;
+
+use super::CONFIG;
+
+#[test]
+fn the_lamp_of_a_mailbox_follows_its_summary() -> Result<()> {
+    if !available(&[Program::Sipp]) {
+        return Ok(());
+    }
+    let server = Server::start(CONFIG)?;
+    sipp::run("message_summary.xml", server.address()).map(drop)
+}

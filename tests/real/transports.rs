@@ -1,0 +1,134 @@
+//! Desk phones over connections: Linphone and baresip by TCP.
+
+use anyhow::{Result, ensure};
+use comsipl_core::Transport;
+use comsipl_tests::client::baresip::{self, Baresip};
+use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
+use comsipl_tests::client::program::{Program, available};
+use comsipl_tests::client::road::Road;
+use comsipl_tests::server::{Server, Start};
+
+use super::{BARESIP_PUBLISH_EXPIRES, CONFIG, quote};
+
+#[test]
+fn linphones_see_each_other_by_tcp() -> Result<()> {
+    linphones(Transport::Tcp)
+}
+
+#[test]
+fn baresips_see_each_other_by_tcp() -> Result<()> {
+    baresips(Transport::Tcp)
+}
+
+#[test]
+fn a_linphone_that_was_off_the_network_sees_by_tcp_what_it_missed() -> Result<()> {
+    if !available(&[Program::Liblinphone]) {
+        return Ok(());
+    }
+    let server = start(Transport::Tcp)?;
+    let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
+    let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
+    let mut alices = Linphone::start(&alice)?;
+    let mut bobs = Linphone::start(&bob)?;
+    alices.befriend(&bob.uri())?;
+    alices.expect(&bob.uri(), Status::Online)?;
+    alices.order("network off")?;
+    bobs.publish(Status::Busy)?;
+    alices.order("network on")?;
+    alices.event("registration Ok")?;
+    quote(&[alices.expect(&bob.uri(), Status::Busy)?]);
+    bobs.publish(Status::Away)?;
+    quote(&[alices.expect(&bob.uri(), Status::Away)?]);
+    alices.quit()?;
+    bobs.quit()
+}
+
+#[test]
+fn linphones_by_tcp_see_each_other_after_a_crash_of_the_server() -> Result<()> {
+    if !available(&[Program::Linphonec, Program::Liblinphone]) {
+        return Ok(());
+    }
+    let mut server = start(Transport::Tcp)?;
+    let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
+    let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
+    let mut alices = Linphone::start(&alice)?;
+    let mut bobs = Linphone::start(&bob)?;
+    let mut wandas = Linphonec::start(&Account { publish_expires: None, ..Account::over("wanda", road) })?;
+    alices.befriend(&bob.uri())?;
+    wandas.befriend("bob", &bob.uri())?;
+    alices.expect(&bob.uri(), Status::Online)?;
+    wandas.expect(&bob.uri(), Status::Online)?;
+    // Every connection is gone with the process; each phone makes a new one and registers by it.
+    server.kill()?;
+    server.restart()?;
+    for phone in [&mut alices, &mut bobs] {
+        phone.event("registration Ok")?;
+    }
+    for status in [Status::Busy, Status::Away] {
+        bobs.publish(status)?;
+        quote(&[alices.expect(&bob.uri(), status)?, wandas.expect(&bob.uri(), status)?]);
+    }
+    alices.quit()?;
+    wandas.quit()?;
+    bobs.quit()?;
+    server.stop()?;
+    server.verify_files()
+}
+
+fn linphones(transport: Transport) -> Result<()> {
+    if !available(&[Program::Linphonec, Program::Liblinphone]) {
+        return Ok(());
+    }
+    let server = start(transport)?;
+    let road = Road { transport, ..Road::plain(server.address_of(transport)) };
+    let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
+    let mut alices = Linphone::start(&alice)?;
+    let mut bobs = Linphone::start(&bob)?;
+    let mut wandas = Linphonec::start(&Account { publish_expires: None, ..Account::over("wanda", road) })?;
+    alices.befriend(&bob.uri())?;
+    bobs.befriend(&alice.uri())?;
+    wandas.befriend("bob", &bob.uri())?;
+    alices.expect(&bob.uri(), Status::Online)?;
+    wandas.expect(&bob.uri(), Status::Online)?;
+    for status in [Status::Busy, Status::Away, Status::Online] {
+        bobs.publish(status)?;
+        quote(&[alices.expect(&bob.uri(), status)?, wandas.expect(&bob.uri(), status)?]);
+        alices.publish(status)?;
+        bobs.expect(&alice.uri(), status)?;
+    }
+    // No phone has a listener of this transport: what it was told came by the connection that it had opened.
+    ensure!(
+        alices.trace(&format!("Via: SIP/2.0/{} 127.0.0.1", transport.via_token())),
+        "not told by {transport:?}"
+    );
+    bobs.order("unpublish")?;
+    quote(&[wandas.expect(&bob.uri(), Status::Offline)?]);
+    alices.quit()?;
+    bobs.expect(&alice.uri(), Status::Offline)?;
+    wandas.quit()?;
+    bobs.quit()
+}
+
+fn baresips(transport: Transport) -> Result<()> {
+    if !available(&[Program::Baresip]) {
+        return Ok(());
+    }
+    let server = start(transport)?;
+    let road = Road { transport, ..Road::plain(server.address_of(transport)) };
+    let account =
+        |user, watches| baresip::Account { user, road, publish_expires: BARESIP_PUBLISH_EXPIRES, watches };
+    let mut carols = Baresip::start(&account("carol", &["dave"]))?;
+    let mut daves = Baresip::start(&account("dave", &["carol"]))?;
+    carols.expect("dave", "Online")?;
+    quote(&[daves.expect("carol", "Online")?]);
+    carols.order("presence_offline")?;
+    quote(&[daves.expect("carol", "Offline")?]);
+    carols.order("presence_online")?;
+    quote(&[daves.expect("carol", "Online")?]);
+    Ok(())
+}
+
+/// A server that also listens to `transport`.
+fn start(transport: Transport) -> Result<Server> {
+    Server::start_with(CONFIG, Start { transports: vec![Transport::Udp, transport], ..Start::default() })
+}
