@@ -21,6 +21,29 @@ macro_rules! scenarios {
 
 scenarios! {
     as_feature_event_newest
+    auth_asserted_by_a_stranger
+    auth_challenge_keeps_nothing
+    auth_challenges_strongest_first
+    auth_configured_realm
+    auth_denied_sources
+    auth_digest_uri
+    auth_flood
+    auth_in_dialog
+    auth_malformed_credentials
+    auth_nonce_after_a_restart
+    auth_nonce_count_replayed
+    auth_nonce_of_another_source
+    auth_one_algorithm
+    auth_other_realm_first
+    auth_publish_for_another
+    auth_qop_is_needed
+    auth_register_of_another
+    auth_spoofed_from
+    auth_stale_nonce
+    auth_too_many_failures
+    auth_trusted_proxy
+    auth_what_is_not_challenged
+    auth_wrong_password_or_no_user
     compose_basic_with_capitals
     compose_keeps_what_it_does_not_know
     compose_nothing_published

@@ -84,6 +84,7 @@ impl OneShard {
             settings: Arc::new(settings),
             files: files.take_shard().expect("one shard"),
             seed: [7; 32],
+            nonces: None,
             last_alive_ms,
         };
         Self {

@@ -11,6 +11,8 @@ use toml::Spanned;
 
 use crate::settings::{Auth, ExpiryPolicy, Listen, Profile, RegisteredState, Settings};
 
+mod auth;
+pub use auth::{is_realm, parse_user};
 mod error;
 pub use error::{ConfigError, Mistake};
 mod file;
@@ -70,7 +72,7 @@ pub fn read_text(text: &str, settings: &mut Settings) -> Result<(), Mistake> {
 /// The first such listener.
 pub fn check_exposure(settings: &Settings) -> Result<(), Exposed> {
     match settings.auth {
-        Auth::None => Ok(()),
+        Auth::None | Auth::Digest => Ok(()),
         Auth::Unset => match settings.listen.iter().find(|listen| !listen.address.ip().is_loopback()) {
             Some(&listen) => Err(Exposed { listen }),
             None => Ok(()),
@@ -92,7 +94,8 @@ impl std::fmt::Display for Exposed {
             f,
             "refusing to listen on {listen}: it can be reached from other machines, and requests are not \
              authenticated, so anyone there could publish and watch as anyone\n  \
-             help: listen on a loopback address such as udp:127.0.0.1:5060; or, where a proxy or a firewall decides \
+             help: have them authenticated by `auth = \"digest\"` under [server] or by `--auth digest`; or listen on a \
+             loopback address such as udp:127.0.0.1:5060; or, where a proxy or a firewall decides \
              who may reach this server, say so by `auth = \"none\"` under [server] or by `--auth none`"
         )
     }
@@ -165,7 +168,15 @@ impl File {
             let millis = check_range(&millis, 0, NOTIFY_INTERVAL_MS_MAX, "milliseconds")?;
             settings.notify_interval = Duration::from_millis(millis);
         }
+        self.auth.apply(&mut settings.access)?;
         let limits = self.limits;
+        if let Some(count) = limits.auth_failures_per_minute {
+            settings.auth_failures_per_minute =
+                check_range(&count, 0, 1_000_000, "failures a minute")? as u32;
+        }
+        if let Some(count) = limits.requests_per_source_s {
+            settings.requests_per_source = check_range(&count, 0, 1_000_000, "requests a second")? as u32;
+        }
         if let Some(mib) = limits.transaction_memory_mib {
             settings.transaction_memory = (check_range(&mib, 1, 1 << 20, "MiB a shard")? << 20) as usize;
         }
@@ -385,7 +396,7 @@ const DOMAIN_HELP: &str =
 /// How the profiles are written.
 const PROFILES: [(&str, Profile); 2] = [("rfc", Profile::Rfc), ("comsipl", Profile::Comsipl)];
 /// How the ways of authentication are written.
-const AUTHS: [(&str, Auth); 2] = [("unset", Auth::Unset), ("none", Auth::None)];
+const AUTHS: [(&str, Auth); 3] = [("unset", Auth::Unset), ("none", Auth::None), ("digest", Auth::Digest)];
 /// How the states of a registered user are written.
 const REGISTERED_STATES: [(&str, RegisteredState); 2] =
     [("closed", RegisteredState::Closed), ("open", RegisteredState::Open)];
@@ -521,8 +532,10 @@ mod tests {
             settings.auth = Auth::Unset;
             settings.listen = ["127.0.0.1:5060", listen].map(|it| parse_listen(it).unwrap()).to_vec();
             assert_eq!(check_exposure(&settings).is_err(), exposed, "{listen}");
-            settings.auth = Auth::None;
-            assert_eq!(check_exposure(&settings), Ok(()));
+            for auth in [Auth::None, Auth::Digest] {
+                settings.auth = auth;
+                assert_eq!(check_exposure(&settings), Ok(()));
+            }
         }
     }
 

@@ -66,6 +66,20 @@ counters! {
     refused,
     /// Requests answered with 503 because a table, the file or the disk is full.
     refused_full,
+    /// Requests answered with 401.
+    challenged,
+    /// Credentials that proved nothing: a wrong password, or no such user.
+    auth_failures,
+    /// Credentials whose nonce count was used before.
+    nonce_counts_replayed,
+    /// Requests of sources that failed to authenticate too often, dropped.
+    blocked_requests,
+    /// Requests of known users for what they may not do, answered with 403.
+    forbidden,
+    /// Messages of sources that are not heard, dropped.
+    sources_denied,
+    /// Requests beyond what a source may send, dropped.
+    requests_over_budget,
     /// Retransmitted requests, answered with the same bytes.
     retransmitted_requests,
     /// Datagrams that are not SIP messages (keep-alives not included).

@@ -2,7 +2,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod ahead;
+pub mod budget;
 pub mod bus;
 pub mod cli;
 pub mod clock;
@@ -22,6 +24,7 @@ pub mod records;
 mod recover;
 mod reply;
 mod route;
+pub mod security;
 pub mod settings;
 pub mod shard;
 pub mod shard_files;

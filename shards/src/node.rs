@@ -16,6 +16,7 @@ use crossbeam::utils::CachePadded;
 use mio::{Poll, Waker};
 use rustix::thread::{CpuSet, Pid};
 
+use crate::access;
 use crate::bus::{self, BusEnd, Wake};
 use crate::clock::Clock;
 use crate::config;
@@ -33,7 +34,7 @@ use crate::shard::{Shard, ShardStart};
 mod error;
 pub use error::{NodeFailure, StartError};
 mod files;
-pub use files::{NodeFiles, Recovered};
+pub use files::{NodeFiles, Recovered, open_registered};
 
 /// A node whose files are open and whose sockets are bound, but which does not work yet.
 pub struct Node {
@@ -144,6 +145,8 @@ impl Node {
         let bus_wakers: Vec<_> = wakers.iter().map(|it| Arc::clone(it) as Arc<dyn Wake>).collect();
         let mailboxes: Vec<_> = bus_wakers.iter().map(|it| Arc::new(Mailbox::new(Arc::clone(it)))).collect();
         let stop = Arc::new(Stop::default());
+        let keys = HashKey(self.files.hash_key());
+        let nonces = access::nonces(&self.settings, keys, random_seed()?);
         let (events, inbox) = channel();
         let mut sockets_of: Vec<Sockets> = (0..self.shards).map(|_| Sockets::default()).collect();
         for (listener, bound) in (0..).zip(self.listeners) {
@@ -194,6 +197,7 @@ impl Node {
                     files: self.files.take_shard().expect("dealt out to as many shards"),
                     listeners: addresses.clone(),
                     seed: random_seed()?,
+                    nonces: nonces.clone(),
                     last_alive_ms: self.files.recovered().presence.last_heartbeat_ms,
                 },
                 poll,
@@ -218,10 +222,12 @@ impl Node {
             Syncing::start(Arc::clone(&files), self.settings.sync_interval, events)
                 .map_err(StartError::Threads)?,
         );
-        let keys = HashKey(files.hash_key());
         running.files = Some(files);
         running.wait_ready()?;
-        running.control = open_control(&self.settings, Office { mailboxes, keys, realm: None });
+        running.control = open_control(
+            &self.settings,
+            Office { mailboxes, keys, realm: self.settings.access.realm.clone() },
+        );
         Ok(running)
     }
 }

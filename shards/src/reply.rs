@@ -85,6 +85,35 @@ impl Shard {
         to_tag: Option<&[u8]>,
         more: impl FnOnce(&mut Writer<'_>),
     ) {
+        let flow = self.write_answer(request, status, reason, to_tag, more);
+        // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly.
+        if request.message.method() != Some(Method::Invite)
+            && let Some(answer) = self.outbox.newest_head()
+        {
+            self.transactions.remember(request.transaction, flow, answer, request.now.mono);
+        }
+    }
+
+    /// Answers a request statelessly (RFC 3261 §8.2.7): whoever sends it again is answered anew.
+    pub(crate) fn answer_unremembered(
+        &mut self,
+        request: &Request<'_>,
+        status: u16,
+        reason: &str,
+        more: impl FnOnce(&mut Writer<'_>),
+    ) {
+        self.write_answer(request, status, reason, None, more);
+    }
+
+    /// Writes an answer to the outbox; tells where it goes.
+    fn write_answer(
+        &mut self,
+        request: &Request<'_>,
+        status: u16,
+        reason: &str,
+        to_tag: Option<&[u8]>,
+        more: impl FnOnce(&mut Writer<'_>),
+    ) -> Flow {
         let message = request.message;
         let source = request.flow.peer;
         let peer = msg::response_destination(message.via(), source);
@@ -102,12 +131,7 @@ impl Shard {
         } else {
             self.counters.refused.up();
         }
-        // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly.
-        if message.method() != Some(Method::Invite)
-            && let Some(answer) = self.outbox.newest_head()
-        {
-            self.transactions.remember(request.transaction, flow, answer, request.now.mono);
-        }
+        flow
     }
 
     /// Refuses a request, with the headers that go with the reason.

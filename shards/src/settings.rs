@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::access::Access;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
 /// What watchers are told of a user who is registered and has published nothing.
@@ -24,6 +25,8 @@ pub enum Auth {
     Unset,
     /// Written out by the operator: anyone may do anything.
     None,
+    /// By digest (RFC 8760), unless a trusted proxy vouches for the sender.
+    Digest,
 }
 
 /// Everything that an operator may set.
@@ -43,6 +46,12 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Authentication.
     pub auth: Auth,
+    /// Who may do what.
+    pub access: Access,
+    /// Failures to authenticate that a source may have in a minute; zero: any number.
+    pub auth_failures_per_minute: u32,
+    /// Requests that a source may send to a shard in a second; zero: any number.
+    pub requests_per_source: u32,
     /// How NOTIFYs look.
     pub profile: Profile,
     /// What a registration alone says of its user.
@@ -114,6 +123,9 @@ impl Default for Settings {
             pin: true,
             domains: Vec::new(),
             auth: Auth::Unset,
+            access: Access::default(),
+            auth_failures_per_minute: 10,
+            requests_per_source: 0,
             profile: Profile::Rfc,
             registered_state: RegisteredState::Closed,
             notify_interval: Duration::ZERO,

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use comsipl_core::auth::Nonces;
 use comsipl_core::chunked::Slab;
 use comsipl_core::event::Compositor;
 use comsipl_core::registrar::BindingChange;
@@ -31,7 +32,7 @@ use crate::note::Note;
 use crate::presentities::Presentities;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
-use crate::sipl::Settling;
+use crate::sipl::{Guard, Settling};
 use crate::sipp::{Attempt, CACHED_MAX, Mark};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
@@ -88,6 +89,8 @@ pub struct ShardStart {
     pub listeners: Vec<comsipl_core::Listen>,
     /// Seed of its randomness; each shard needs another one.
     pub seed: [u8; 32],
+    /// Nonces, which all shards share; `None`: nothing is challenged. See [`crate::access::nonces`].
+    pub nonces: Option<Arc<Nonces>>,
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
     pub last_alive_ms: u64,
 }
@@ -109,6 +112,7 @@ pub struct Shard {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) keys: HashKey,
+    pub(crate) guard: Guard,
     pub(crate) chance: Chance,
     pub(crate) files: Files,
     pub(crate) transactions: ServerTransactions,
@@ -160,6 +164,7 @@ impl Shard {
             listeners: Arc::new(listeners),
             counters: Arc::default(),
             keys,
+            guard: Guard::new(&settings, &keys, start.nonces, now.mono),
             chance: Chance::from_seed(start.seed),
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),

@@ -20,6 +20,8 @@ pub struct ShardFiles {
 /// A shard's files with its partitions by number.
 pub(crate) struct Files {
     pub(crate) presence: Arc<Fdb>,
+    /// `registered.fdb`, of which every shard reads the secrets of all users.
+    pub(crate) registered_file: Arc<Fdb>,
     registered: Vec<Option<Partition>>,
     presence_own: Vec<Option<Partition>>,
 }
@@ -39,6 +41,7 @@ impl Files {
         };
         Self {
             presence: files.presence,
+            registered_file: files.registered,
             registered: by_number(files.registered_partitions),
             presence_own: by_number(files.presence_partitions),
         }

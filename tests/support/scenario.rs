@@ -3,6 +3,7 @@
 //! `tests/scenarios/README.md` describes the format.
 
 mod compose;
+mod digest;
 mod expect;
 mod pattern;
 mod phone;
@@ -14,6 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use comsipl_core::auth::Algorithm;
+use comsipl_shards::access::{Access, Grant, PublishFor};
 use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
 
 use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE, Versions};
@@ -121,6 +124,9 @@ impl Stage {
                 self.setup.shards = *count;
             }
             Verb::Phone { name, at, via } => self.add_phone(name, *at, via.unwrap_or(*at)),
+            Verb::User { aor, password } => {
+                self.world().put_user(aor, password).map_err(fault)?;
+            }
             Verb::Moves { phone, to } => {
                 let mut moved = self.phones.remove(phone).ok_or_else(|| fault(format!("who is {phone}?")))?;
                 (moved.at, moved.via) = (*to, *to);
@@ -399,6 +405,9 @@ impl Stage {
 /// Applies one pair of a `settings` step.
 fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
     let number = || value.parse::<u32>().map_err(|_| format!("{name} is a number"));
+    if let Some(name) = name.strip_prefix("auth.") {
+        return set_access(&mut settings.access, name, value);
+    }
     if let Some((policy, bound)) = name.split_once('.') {
         let policy: &mut ExpiryPolicy = match policy {
             "registration" => &mut settings.registration,
@@ -415,6 +424,9 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         return Ok(());
     }
     match (name, value) {
+        ("auth", "digest") => settings.auth = Auth::Digest,
+        ("auth_failures_per_minute", _) => settings.auth_failures_per_minute = number()?,
+        ("requests_per_source_s", _) => settings.requests_per_source = number()?,
         ("profile", "comsipl") => settings.profile = Profile::Comsipl,
         ("profile", "rfc") => settings.profile = Profile::Rfc,
         ("registered_state", "open") => settings.registered_state = RegisteredState::Open,
@@ -426,6 +438,40 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("presence_records_max", _) => settings.presence_records_max = number()?,
         ("registered_records_max", _) => settings.registered_records_max = number()?,
         _ => return Err(format!("there is no setting {name}={value}")),
+    }
+    Ok(())
+}
+
+/// Applies one `auth.…` pair of a `settings` step.
+fn set_access(access: &mut Access, name: &str, value: &str) -> Result<(), String> {
+    let ranges = || {
+        let range = |text: &str| text.parse().map_err(|_| format!("{text} is no range"));
+        value.split(',').map(range).collect::<Result<Vec<_>, _>>()
+    };
+    match name {
+        "realm" => access.realm = Some(value.to_owned()),
+        "algorithms" => {
+            let named =
+                |text: &str| Algorithm::named(Some(text.as_bytes())).ok_or(format!("what is {text}?"));
+            access.algorithms = value.split(',').map(named).collect::<Result<_, _>>()?;
+        }
+        "nonce_lifetime_s" => {
+            let secs = value.parse().map_err(|_| format!("{name} is a number"))?;
+            access.nonce_lifetime = Duration::from_secs(secs);
+        }
+        "nonce_bound" => access.nonce_bound = value == "true",
+        "trusted" => access.trusted = ranges()?,
+        "allow" => access.allow = ranges()?,
+        "deny" => access.deny = ranges()?,
+        "grant" => {
+            let (user, users) = value.split_once('/').ok_or("a grant is written USER/USER,USER or USER/*")?;
+            let publish_for = match users {
+                "*" => PublishFor::Anyone,
+                users => PublishFor::Users(users.split(',').map(str::to_owned).collect()),
+            };
+            access.grants.push(Grant { user: user.to_owned(), publish_for });
+        }
+        _ => return Err(format!("there is no setting auth.{name}")),
     }
     Ok(())
 }

@@ -22,10 +22,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comsipl_core::{Chance, Flow, Listen, Mono, Now, UnixMillis};
+use comsipl_core::{Aor, Chance, Flow, Listen, Mono, Now, UnixMillis};
 use comsipl_shards::note::Note;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::Owner;
+use comsipl_shards::users::Outcome;
 
 pub use network::Network;
 use node::Node;
@@ -227,6 +228,23 @@ impl World {
     #[must_use]
     pub fn records_in_use(&self) -> RecordsInUse {
         self.node.as_ref().expect("the server is up").records_in_use()
+    }
+
+    /// Makes a user with a password, or changes the password of one.
+    ///
+    /// # Errors
+    /// What is wrong with the address, or that there is no room.
+    ///
+    /// # Panics
+    /// If the server is down.
+    pub fn put_user(&mut self, user: &str, password: &str) -> Result<(), String> {
+        let user = Aor::from_canonical(user).map_err(|bad| format!("{user}: {bad}"))?;
+        let realm = self.settings.access.realm.clone().unwrap_or_else(|| user.host().to_owned());
+        let node = self.node.as_mut().expect("the server is up");
+        match node.put_user(&user, &realm, password) {
+            Outcome::Added | Outcome::Changed => Ok(()),
+            other => Err(format!("{user}: {other:?}")),
+        }
     }
 
     /// Gives a datagram of a phone to the network.

@@ -6,7 +6,7 @@ use crate::uri::Uri;
 
 /// The first `sip` or `sips` URI of P-Asserted-Identity (RFC 3325 §9.1), if there is one.
 ///
-/// Whoever may be believed is for the caller to know: from anybody else the header field means nothing (RFC 3325 §6).
+/// Whoever may be believed is for the caller to know: from anybody else the header field means nothing (RFC 3325 §8).
 #[must_use]
 pub fn asserted_identity<'a>(message: &Message<'a>) -> Option<Uri<'a>> {
     message

@@ -149,7 +149,7 @@ mod tests {
             &["--listen", "sctp:127.0.0.1:5060"],
             &["--listen", "127.0.0.1"],
             &["--domain", "a@b"],
-            &["--auth", "digest"],
+            &["--auth", "basic"],
             &["--shards", "2", "serve"],
             &["serve", "--fork"],
             &["fdb"],

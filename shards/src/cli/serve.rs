@@ -28,7 +28,8 @@ pub struct ServeArgs {
     config: Option<PathBuf>,
     /// Address to listen on; may be given more than once.
     ///
-    /// TRANSPORT is udp, tcp, tls, ws or wss. Port 0 lets the system choose. What is not loopback needs `--auth none`. [default: udp:127.0.0.1:5060]
+    /// TRANSPORT is udp, tcp, tls, ws or wss. Port 0 lets the system choose. What is not loopback needs `--auth digest` or
+    /// `--auth none`. [default: udp:127.0.0.1:5060]
     #[arg(long, value_name = "[TRANSPORT:]ADDR:PORT", value_parser = listen_value)]
     listen: Vec<Listen>,
     /// Directory of the two files; made if there is none. [default: ./comsipl-data]
@@ -40,9 +41,9 @@ pub struct ServeArgs {
     /// Domain to serve; may be given more than once. [default: any]
     #[arg(long = "domain", value_name = "NAME", value_parser = domain_value)]
     domains: Vec<String>,
-    /// Say that requests are not to be authenticated.
+    /// Whether requests are authenticated.
     ///
-    /// Needed to listen on addresses that other machines can reach.
+    /// One of them is needed to listen on addresses that other machines can reach.
     #[arg(long, value_enum)]
     auth: Option<AuthArg>,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,comsipl_shards=debug`.
@@ -58,6 +59,8 @@ pub struct ServeArgs {
 enum AuthArg {
     /// Anyone who reaches the server may do anything.
     None,
+    /// Users prove themselves by a password; see `comsipl user --help`.
+    Digest,
 }
 
 fn listen_value(text: &str) -> Result<Listen, String> {
@@ -144,8 +147,10 @@ impl ServeArgs {
         if !self.domains.is_empty() {
             settings.domains.clone_from(&self.domains);
         }
-        if let Some(AuthArg::None) = self.auth {
-            settings.auth = Auth::None;
+        match self.auth {
+            Some(AuthArg::None) => settings.auth = Auth::None,
+            Some(AuthArg::Digest) => settings.auth = Auth::Digest,
+            None => {}
         }
         Ok(settings)
     }

@@ -14,6 +14,7 @@ pub struct File {
     pub publication: Expiries,
     pub subscription: Expiries,
     pub presence: Presence,
+    pub auth: Authentication,
     pub limits: Limits,
 }
 
@@ -57,6 +58,36 @@ pub struct Presence {
     pub notify_interval_ms: Option<Spanned<i64>>,
 }
 
+/// Who may do what.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authentication {
+    pub realm: Option<Spanned<String>>,
+    pub algorithms: Option<Spanned<Vec<Spanned<String>>>>,
+    pub nonce_lifetime_s: Option<Spanned<i64>>,
+    pub nonce_bound: Option<bool>,
+    pub trusted: Option<Spanned<Vec<Spanned<String>>>>,
+    pub allow: Option<Spanned<Vec<Spanned<String>>>>,
+    pub deny: Option<Spanned<Vec<Spanned<String>>>>,
+    pub grant: Option<Spanned<Vec<Grant>>>,
+}
+
+/// Who may publish for others.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    pub user: Spanned<String>,
+    pub publish_for: Spanned<PublishFor>,
+}
+
+/// One word, or several addresses.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected \"*\" or a list of addresses")]
+pub enum PublishFor {
+    Word(String),
+    Users(Vec<String>),
+}
+
 /// What a shard may use.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,4 +102,6 @@ pub struct Limits {
     pub stream_idle_secs: Option<Spanned<i64>>,
     pub stream_message_secs: Option<Spanned<i64>>,
     pub stream_handshake_secs: Option<Spanned<i64>>,
+    pub auth_failures_per_minute: Option<Spanned<i64>>,
+    pub requests_per_source_s: Option<Spanned<i64>>,
 }

@@ -1,6 +1,6 @@
 //! Settings as the text of a configuration file.
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::{AUTHS, PROFILES, REGISTERED_STATES};
 use crate::settings::{ExpiryPolicy, Listen, Settings, StreamLimits};
@@ -17,6 +17,9 @@ pub fn to_toml(settings: &Settings) -> String {
         pin,
         domains,
         auth,
+        access,
+        auth_failures_per_minute,
+        requests_per_source,
         profile,
         registered_state,
         notify_interval,
@@ -66,6 +69,7 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("notify_interval_ms", number(notify_interval.as_millis() as usize)),
             ],
         ),
+        ("auth", super::auth::print(access)),
         (
             "limits",
             vec![
@@ -79,6 +83,8 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("stream_idle_secs", number(idle.as_secs() as usize)),
                 ("stream_message_secs", number(message.as_secs() as usize)),
                 ("stream_handshake_secs", number(handshake.as_secs() as usize)),
+                ("auth_failures_per_minute", number(*auth_failures_per_minute as usize)),
+                ("requests_per_source_s", number(*requests_per_source as usize)),
             ],
         ),
     ];
@@ -89,7 +95,8 @@ pub fn to_toml(settings: &Settings) -> String {
         }
         text.push_str(&format!("[{name}]\n"));
         for (key, value) in options {
-            text.push_str(&Table::from_iter([(key.to_owned(), value)]).to_string());
+            // Values within one line, so that a list of tables stays in its section.
+            text.push_str(&format!("{key} = {value}\n"));
         }
     }
     text
@@ -103,11 +110,11 @@ fn expiries(policy: &ExpiryPolicy) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn strings(texts: impl Iterator<Item = String>) -> Value {
+pub(super) fn strings(texts: impl Iterator<Item = String>) -> Value {
     Value::Array(texts.map(Value::String).collect())
 }
 
-fn number(value: usize) -> Value {
+pub(super) fn number(value: usize) -> Value {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 

@@ -126,6 +126,23 @@ impl NodeFiles {
     }
 }
 
+/// Opens `registered.fdb` alone, for a tool that changes it while no server runs.
+///
+/// # Errors
+/// What is wrong with the directory or the file; a server that uses it is among that.
+pub fn open_registered(settings: &Settings) -> Result<Opened, StartError> {
+    let dir = &settings.data_dir;
+    make_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+    // A file that is made anew gets the key of the other one, as the server would have it.
+    let presence = dir.join(FileKind::Presence.file_name());
+    let hash_key = match std::fs::metadata(&presence) {
+        Ok(it) if it.len() > 0 => Some(Fdb::open_reader(&presence)?.hash_key()),
+        _ => None,
+    };
+    let options = OpenOptions { records_max: settings.registered_records_max, threads: 0, hash_key };
+    Ok(Fdb::open(&dir.join(FileKind::Registered.file_name()), FileKind::Registered, &options)?)
+}
+
 /// Makes a directory that only its owner may enter, unless there is one.
 fn make_dir(dir: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)

@@ -1,5 +1,6 @@
 //! SIPL, the front service: takes REGISTER, PUBLISH and SUBSCRIBE, and answers whatever else comes.
 
+mod authenticate;
 mod compose;
 mod date;
 mod options;
@@ -9,6 +10,7 @@ mod subscribe;
 
 pub(crate) mod expire;
 
+pub(crate) use authenticate::Guard;
 pub(crate) use compose::Settling;
 pub(crate) use date::DateLine;
 
@@ -24,6 +26,9 @@ use crate::shard::Shard;
 impl Shard {
     /// Takes a datagram that this shard owns.
     pub fn on_datagram(&mut self, now: Now, flow: Flow, datagram: &[u8]) {
+        if self.guard.has_bounds && !self.admits(now, flow) {
+            return;
+        }
         if msg::plain_answer(datagram).is_some_and(|answer| self.on_plain_answer(now, &answer)) {
             return;
         }
@@ -59,6 +64,9 @@ impl Shard {
             // It belongs to an INVITE that we refused statelessly (RFC 3261 §8.2.7).
             return;
         }
+        if self.guard.budgets.counts_requests() && !self.is_within_budget(now, flow, message) {
+            return;
+        }
         let transaction = transaction_key(&self.keys, message, message.cseq().method_text);
         if let Some(answered) = self.transactions.find(transaction) {
             let (peer, bytes) = (answered.flow, answered.bytes);
@@ -67,6 +75,9 @@ impl Shard {
             return;
         }
         let request = Request { now, flow, message, transaction };
+        if self.guard.challenges && !self.is_authorized(&request, method) {
+            return;
+        }
         let result = if unsupported(message).next().is_some() && method != Method::Cancel {
             Err(Refusal::BadExtension)
         } else {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::digest;
 use super::pattern::{Variables, expand};
 use super::phone::{Dialog, Phone};
 use super::syntax::{BlockLine, Step};
@@ -79,6 +80,14 @@ pub(super) fn request(
         draft.add("Event", "presence".to_owned());
     }
     draft.write_over(&step.block, variables)?;
+    for block_line in &step.block {
+        if let Some(words) = block_line.text.strip_prefix(CREDENTIALS) {
+            let fault = |why| (block_line.line, why);
+            let words = expand(words, variables).map_err(fault)?;
+            let value = digest::authorization(phone.line(line_name), method, &uri, &words).map_err(fault)?;
+            draft.add("Authorization", value);
+        }
+    }
     let entity = uri.split(';').next().unwrap_or(&uri).to_owned();
     Ok(draft.finish(&entity))
 }
@@ -126,6 +135,9 @@ impl Draft {
         let mut replaced: Vec<String> = Vec::new();
         for line in block {
             let fault = |why| (line.line, why);
+            if line.text.starts_with(CREDENTIALS) {
+                continue;
+            }
             if let Some(text) = body_line(&line.text) {
                 self.body.push(expand(text, variables).map_err(fault)?);
             } else if let Some(tuple) = line.text.strip_prefix("pidf:") {
@@ -205,6 +217,9 @@ fn pidf(entity: &str, tuples: &[String]) -> String {
 fn joined(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\r\n")).collect()
 }
+
+/// How a line begins that asks for an answer to the last challenge.
+const CREDENTIALS: &str = "credentials ";
 
 /// The text of a body line: what follows `|` and one space.
 fn body_line(text: &str) -> Option<&str> {

@@ -56,6 +56,10 @@ pub(super) struct Line {
     pub unanswered: VecDeque<Received>,
     /// The dialog of its subscription.
     pub dialog: Option<Dialog>,
+    /// The challenges that came last, in their order.
+    pub challenges: Vec<String>,
+    /// How often it used each nonce.
+    pub nonce_counts: BTreeMap<String, u32>,
 }
 
 /// What a watcher keeps of a dialog (RFC 3261 §12.1.2).
@@ -145,6 +149,9 @@ impl Line {
     /// Notes what came: the dialog's remote tag, route set and target, and what must still be answered.
     pub fn on_seen(&mut self, received: &Received) {
         let text = &received.text;
+        if text.status() == Some(401) {
+            self.challenges = text.all("WWW-Authenticate").map(str::to_owned).collect();
+        }
         if let Some(dialog) = &mut self.dialog {
             let same_call = text.header("Call-ID") == Some(&dialog.call_id);
             let accepted = text.status() == Some(200) && text.cseq_method() == Some("SUBSCRIBE");

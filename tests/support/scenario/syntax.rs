@@ -66,6 +66,8 @@ pub(super) enum Verb {
     Shards(usize),
     /// `phone NAME at ADDRESS [via ADDRESS]`
     Phone { name: String, at: SocketAddr, via: Option<SocketAddr> },
+    /// `user ADDRESS PASSWORD`
+    User { aor: String, password: String },
     /// `NAME moves to ADDRESS`
     Moves { phone: String, to: SocketAddr },
     /// `NAME answers STATUS` or `NAME answers nothing`
@@ -151,6 +153,9 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         }
         ["phone", name, "at", at, "via", via] => {
             Ok(Verb::Phone { name: (*name).to_owned(), at: parse_as(at)?, via: Some(parse_as(via)?) })
+        }
+        ["user", aor, password] => {
+            Ok(Verb::User { aor: (*aor).to_owned(), password: (*password).to_owned() })
         }
         ["TIME_PASSES", span] => Ok(Verb::TimePasses(parse_span(span)?)),
         ["nothing", "for", span] => Ok(Verb::Nothing(parse_span(span)?)),

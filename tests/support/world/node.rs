@@ -3,14 +3,18 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use comsipl_core::{Chance, Mono, Now, UnixMillis};
+use comsipl_core::{Aor, Chance, HashKey, Mono, Now, UnixMillis};
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
+use comsipl_shards::access;
+use comsipl_shards::mailbox::Command;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
 use comsipl_shards::shard_files::ShardFiles;
+use comsipl_shards::users::{Outcome, Put, UserChange, UserCommand, UserSecrets};
 
 /// How many records of each file are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,10 @@ impl Node {
             dealt[usize::from(partition.number()) % shards].presence_partitions.push(partition);
         }
         let now = Now { mono: Mono(0), wall: born };
+        let keys = HashKey(registered.file.hash_key());
+        let mut salt = [0; 32];
+        salt[..8].copy_from_slice(&born.0.to_le_bytes());
+        let nonces = access::nonces(settings, keys, salt);
         let listeners: Vec<comsipl_core::Listen> = settings.listen.clone();
         let shards = dealt
             .into_iter()
@@ -79,6 +87,7 @@ impl Node {
                     files,
                     listeners: listeners.clone(),
                     seed,
+                    nonces: nonces.clone(),
                     last_alive_ms,
                 };
                 Shard::open(start, now)
@@ -93,6 +102,17 @@ impl Node {
             presence: self.presence.usage().slots_used(),
             registered: self.registered.usage().slots_used(),
         }
+    }
+
+    /// Has the shard that owns a user store the user's secrets, as `comsipl user add` does.
+    pub fn put_user(&mut self, user: &Aor, realm: &str, password: &str) -> Outcome {
+        let keys = HashKey(self.registered.hash_key());
+        let owner = usize::from(keys.aor(user.as_bytes()).partition()) % self.shards.len();
+        let secrets = UserSecrets::of_password(user, realm, password.as_bytes());
+        let (answer, outcomes) = channel();
+        let changes = vec![(0, UserChange::Put(Put::Any, secrets))];
+        self.shards[owner].on_command(Command::Users(UserCommand { changes, answer }));
+        outcomes.recv().expect("the shard answers at once").1
     }
 
     /// Leaves the files as the death of the process leaves them: the last heartbeat is up to a sync interval old.

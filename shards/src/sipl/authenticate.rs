@@ -1,0 +1,393 @@
+//! Who sends a request, and whether that user may (RFC 3261 §22, RFC 8760; RFC 3325 behind a trusted proxy).
+//!
+//! Comes before the method's own work. REGISTER, PUBLISH and SUBSCRIBE are challenged; OPTIONS tells nothing that needs
+//! a password, CANCEL and ACK must not be challenged (RFC 3261 §22.1), and other methods are refused anyhow.
+//!
+//! An answer to somebody who has not proven anything is not remembered: whoever floods us with requests costs no memory, and a
+//! request sent again gets a challenge again.
+
+use std::sync::Arc;
+
+use comsipl_core::aor::{canonical_into, canonical_of_user};
+use comsipl_core::auth::{
+    Algorithm, BadCredentials, Challenge, Credentials, Nonce, Nonces, Protection, Source, asserted_identity,
+};
+use comsipl_core::header::HeaderName;
+use comsipl_core::msg::{Message, Method};
+use comsipl_core::uri::Uri;
+use comsipl_core::{AorKey, Flow, HashKey, Mono, Now, Refusal};
+use comsipl_fdb::RecordBuf;
+
+use crate::access::PublishFor;
+use crate::budget::{Allowance, Budgets, Spending};
+use crate::reply::Request;
+use crate::security::{Event, SecurityLog};
+use crate::settings::{Auth, Settings};
+use crate::shard::Shard;
+use crate::users::{self, Known};
+
+/// What a shard needs to know senders by.
+pub(crate) struct Guard {
+    /// There are sources that are not heard.
+    pub(super) has_bounds: bool,
+    /// Requests are challenged.
+    pub(super) challenges: bool,
+    nonces: Option<Arc<Nonces>>,
+    pub(super) budgets: Budgets,
+    log: SecurityLog,
+    /// Who may publish for whom, sorted; `None`: for anyone.
+    grants: Vec<(AorKey, Option<AorKey>)>,
+    record: RecordBuf,
+    /// The domain of the request's user.
+    host: Vec<u8>,
+    /// The canonical address-of-record of somebody.
+    aor: Vec<u8>,
+    username: Vec<u8>,
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy)]
+struct Sender {
+    key: AorKey,
+    /// A trusted proxy asserts it in P-Asserted-Identity, so From may be anonymous.
+    is_asserted: bool,
+}
+
+/// What is done with a request whose sender is not known.
+enum Turned {
+    /// Nothing: the source has lost its right to an answer.
+    Away,
+    /// 401.
+    Challenged { stale: bool },
+    /// Another refusal, not remembered.
+    Refused(Refusal),
+}
+
+impl Guard {
+    pub(crate) fn new(settings: &Settings, keys: &HashKey, nonces: Option<Arc<Nonces>>, now: Mono) -> Self {
+        let key = |aor: &String| keys.aor(aor.as_bytes());
+        let mut grants: Vec<_> = settings
+            .access
+            .grants
+            .iter()
+            .flat_map(|grant| {
+                let targets = match &grant.publish_for {
+                    PublishFor::Anyone => vec![None],
+                    PublishFor::Users(users) => users.iter().map(|user| Some(key(user))).collect(),
+                };
+                targets.into_iter().map(move |target| (key(&grant.user), target))
+            })
+            .collect();
+        grants.sort_unstable();
+        let allowance = Allowance {
+            requests_per_s: settings.requests_per_source,
+            failures_per_min: settings.auth_failures_per_minute,
+        };
+        Self {
+            has_bounds: settings.access.has_bounds(),
+            challenges: settings.auth == Auth::Digest,
+            nonces,
+            budgets: Budgets::new(allowance, *keys),
+            log: SecurityLog::new(now),
+            grants,
+            record: RecordBuf::default(),
+            host: Vec::new(),
+            aor: Vec::new(),
+            username: Vec::new(),
+        }
+    }
+
+    fn may_publish(&self, user: AorKey, target: AorKey) -> bool {
+        user == target
+            || self.grants.binary_search(&(user, None)).is_ok()
+            || self.grants.binary_search(&(user, Some(target))).is_ok()
+    }
+
+    /// Sets `aor` to the canonical form of the address-of-record that `uri` names.
+    fn canonical(&mut self, uri: &[u8]) -> Option<()> {
+        self.aor.clear();
+        canonical_into(&Uri::parse(uri).ok()?, &mut self.aor).ok()
+    }
+}
+
+impl Shard {
+    /// Whether a source is heard. What is dropped is counted and logged, and not answered.
+    #[cold]
+    pub(super) fn admits(&mut self, now: Now, flow: Flow) -> bool {
+        let source = flow.peer.ip();
+        if self.settings.access.admits(source) {
+            return true;
+        }
+        self.counters.sources_denied.up();
+        let event = Event { event: "acl_denied", source, user: b"", method: b"", reason: "denied" };
+        self.guard.log.log(now.mono, &event);
+        false
+    }
+
+    /// Whether a source may send one more request now. What is beyond is dropped.
+    #[cold]
+    pub(super) fn is_within_budget(&mut self, now: Now, flow: Flow, message: &Message<'_>) -> bool {
+        let source = flow.peer.ip();
+        if self.settings.access.trusts(source) {
+            return true;
+        }
+        let spending = self.guard.budgets.request(now.mono, Source::of(source));
+        if spending == Spending::Within {
+            return true;
+        }
+        self.counters.requests_over_budget.up();
+        if spending == Spending::Last {
+            let method = message.cseq().method_text;
+            self.guard
+                .log
+                .log(now.mono, &Event { event: "flood", source, user: b"", method, reason: "rate" });
+        }
+        false
+    }
+
+    /// Whether the request goes on to its method; else it is answered or dropped.
+    #[cold]
+    pub(super) fn is_authorized(&mut self, request: &Request<'_>, method: Method) -> bool {
+        if !matches!(method, Method::Register | Method::Publish | Method::Subscribe) {
+            return true;
+        }
+        let identified = if self.settings.access.trusts(request.flow.peer.ip()) {
+            self.believe(request).map_err(Turned::Refused)
+        } else {
+            self.identify(request, method)
+        };
+        match identified {
+            Ok(sender) => match self.authorize(request, method, sender) {
+                Ok(()) => true,
+                Err(refusal) => {
+                    self.refuse(request, refusal);
+                    false
+                }
+            },
+            Err(Turned::Away) => {
+                self.counters.blocked_requests.up();
+                false
+            }
+            Err(Turned::Refused(refusal)) => {
+                self.answer_unremembered(request, refusal.status(), refusal.reason(), |writer| {
+                    writer.content_length(0).end();
+                });
+                false
+            }
+            Err(Turned::Challenged { stale }) => {
+                self.challenge(request, stale);
+                false
+            }
+        }
+    }
+
+    /// The sender whom a trusted proxy names: in P-Asserted-Identity (RFC 3325 §5), else in From.
+    fn believe(&mut self, request: &Request<'_>) -> Result<Sender, Refusal> {
+        let asserted = asserted_identity(request.message);
+        let uri = asserted.map_or(request.message.from().uri(), |uri| uri.raw());
+        self.guard.canonical(uri).ok_or(Refusal::Forbidden("Unknown Identity"))?;
+        Ok(Sender { key: self.keys.aor(&self.guard.aor), is_asserted: asserted.is_some() })
+    }
+
+    /// The sender whom the credentials prove.
+    fn identify(&mut self, request: &Request<'_>, method: Method) -> Result<Sender, Turned> {
+        let source = Source::of(request.flow.peer.ip());
+        if self.guard.budgets.is_blocked(request.now.mono, source) {
+            return Err(Turned::Away);
+        }
+        let Some(nonces) = self.guard.nonces.clone() else {
+            // Without nonces nobody can prove anything; the node makes them whenever it challenges.
+            return Err(Turned::Refused(Refusal::Forbidden("Authentication Is Not Possible")));
+        };
+        self.find_host(request.message, method);
+        let settings = Arc::clone(&self.settings);
+        let realm = settings.access.realm.as_ref().map_or(&self.guard.host[..], |realm| realm.as_bytes());
+        let (credentials, algorithm) =
+            match find_credentials(request.message, realm, &settings.access.algorithms) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Err(Turned::Challenged { stale: false }),
+                Err(why) => {
+                    self.tell_failure(request, b"", "malformed");
+                    return Err(Turned::Refused(Refusal::BadRequest(why)));
+                }
+            };
+        let Some(protection) = credentials.protection.filter(|it| it.qop.eq_ignore_ascii_case(b"auth"))
+        else {
+            // RFC 8760 §2.6: "a UAC MUST send the "qop" parameter"; without it there is no nonce count, and what was sent
+            // once could be sent again by anybody.
+            return Err(Turned::Challenged { stale: false });
+        };
+        let bound_to = settings.access.nonce_bound.then_some(source);
+        let nonce = nonces.examine(request.now.mono, credentials.nonce, realm, bound_to);
+        if nonce == Nonce::Foreign {
+            // Whether the rest is right is not even looked at: the answer would tell a guesser, who had no nonce of ours and
+            // perhaps not even the address that he writes from.
+            return Err(Turned::Challenged { stale: true });
+        }
+        if !credentials.is_about(request.message.request_uri()) {
+            self.tell_failure(request, credentials.username, "other_uri");
+            return Err(Turned::Refused(Refusal::BadRequest("The Digest Is About Another URI")));
+        }
+        self.guard.username.clear();
+        credentials.username_into(&mut self.guard.username);
+        let sender = self.prove(request, &nonces, &credentials, &protection, algorithm)?;
+        match nonce {
+            Nonce::Fresh(id) if nonces.spend(id, protection.count) => {
+                Ok(Sender { key: sender, is_asserted: false })
+            }
+            Nonce::Fresh(_) => {
+                self.counters.nonce_counts_replayed.up();
+                self.tell_failure(request, credentials.username, "replayed");
+                Err(Turned::Challenged { stale: true })
+            }
+            Nonce::Expired | Nonce::Foreign => Err(Turned::Challenged { stale: true }),
+        }
+    }
+
+    /// Checks the response against the secret of the user. A user who is not there costs the same time as a wrong password and
+    /// gets the same answer.
+    fn prove(
+        &mut self,
+        request: &Request<'_>,
+        nonces: &Nonces,
+        credentials: &Credentials<'_>,
+        protection: &Protection<'_>,
+        algorithm: Algorithm,
+    ) -> Result<AorKey, Turned> {
+        let guard = &mut self.guard;
+        let realm = self.settings.access.realm.as_ref().map_or(&guard.host[..], |realm| realm.as_bytes());
+        guard.aor.clear();
+        let is_name = canonical_of_user(&guard.username, &guard.host, &mut guard.aor).is_ok();
+        let key = self.keys.aor(&guard.aor);
+        let registered = &self.files.registered_file;
+        let known = users::secret_of(registered, &self.keys, key, realm, algorithm, &mut guard.record);
+        let (secret, reason) = match known {
+            Known::Secret(secret) if is_name => (Some(secret), "wrong_password"),
+            Known::Secret(_) | Known::NoUser => (None, "unknown_user"),
+            Known::NoSecret => (None, "no_secret_for_algorithm"),
+            Known::OtherRealm => (None, "secret_for_other_realm"),
+        };
+        let decoy = nonces.decoy(algorithm, &guard.username);
+        let method = request.message.cseq().method_text;
+        let proven = credentials.prove(protection, algorithm, &secret.unwrap_or(decoy), method);
+        if proven && secret.is_some() {
+            return Ok(key);
+        }
+        self.counters.auth_failures.up();
+        let source = Source::of(request.flow.peer.ip());
+        match self.guard.budgets.failure(request.now.mono, source) {
+            Spending::Within => {
+                self.tell_failure(request, credentials.username, reason);
+                Err(Turned::Challenged { stale: false })
+            }
+            Spending::Last => {
+                self.tell_failure(request, credentials.username, "too_many");
+                Err(Turned::Refused(Refusal::Forbidden("Too Many Failures")))
+            }
+            Spending::Beyond => Err(Turned::Away),
+        }
+    }
+
+    /// Whether a known sender may do what the request asks.
+    fn authorize(&mut self, request: &Request<'_>, method: Method, sender: Sender) -> Result<(), Refusal> {
+        let message = request.message;
+        let (uri, event, reason, phrase) = match method {
+            // RFC 3261 §10.3 step 4: "The registrar SHOULD determine if the authenticated user is authorized to modify
+            // registrations for this address-of-record."
+            Method::Register => (message.to().uri(), "register_denied", "other_user", "Not Your Address"),
+            Method::Publish => (message.request_uri(), "publish_denied", "not_granted", "Not Your Presence"),
+            _ => (message.from().uri(), "spoofed_from", "other_user", "Not Your From"),
+        };
+        if self.guard.canonical(uri).is_none() {
+            // What is wrong with the address is for the method to say; a From is of nobody's concern then.
+            return if method == Method::Subscribe { Err(Refusal::Forbidden(phrase)) } else { Ok(()) };
+        }
+        let target = self.keys.aor(&self.guard.aor);
+        let may = match method {
+            Method::Publish => self.guard.may_publish(sender.key, target),
+            // RFC 3323 §4.1.1.3: who wants privacy writes this; the proxy knows better and says so.
+            Method::Subscribe if sender.is_asserted => {
+                target == sender.key || self.guard.aor.ends_with(b"@anonymous.invalid")
+            }
+            _ => target == sender.key,
+        };
+        if may {
+            return Ok(());
+        }
+        self.counters.forbidden.up();
+        let source = request.flow.peer.ip();
+        let method = message.cseq().method_text;
+        let event = Event { event, source, user: &self.guard.aor, method, reason };
+        self.guard.log.log(request.now.mono, &event);
+        Err(Refusal::Forbidden(phrase))
+    }
+
+    /// 401 with a fresh nonce.
+    fn challenge(&mut self, request: &Request<'_>, stale: bool) {
+        let Some(nonces) = self.guard.nonces.clone() else { return };
+        let settings = Arc::clone(&self.settings);
+        let host = std::mem::take(&mut self.guard.host);
+        let realm = settings.access.realm.as_ref().map_or(&host[..], |realm| realm.as_bytes());
+        let source = settings.access.nonce_bound.then(|| Source::of(request.flow.peer.ip()));
+        let nonce = nonces.issue(request.now.mono, self.chance.next_u64() as u32, realm, source);
+        self.counters.challenged.up();
+        self.answer_unremembered(request, 401, "Unauthorized", |writer| {
+            Challenge { realm, nonce: &nonce, stale }.write(writer, &settings.access.algorithms);
+            writer.content_length(0).end();
+        });
+        self.guard.host = host;
+    }
+
+    /// Finds the domain whose user sends the request: that of To for REGISTER (RFC 3261 §10.2: the user who is registered), that
+    /// of From for the others; where we serve none of these, the first that we serve.
+    fn find_host(&mut self, message: &Message<'_>, method: Method) {
+        let own = if method == Method::Register { message.to().uri() } else { message.from().uri() };
+        for uri in [own, message.request_uri()] {
+            if self.guard.canonical(uri).is_some() {
+                let aor = &self.guard.aor;
+                let host = aor.iter().rposition(|&byte| byte == b'@').map_or(&aor[..], |at| &aor[at + 1..]);
+                if self.serves(host) {
+                    let host = host.to_vec();
+                    self.guard.host = host;
+                    return;
+                }
+            }
+        }
+        let first = self.settings.domains.first().map_or("localhost", String::as_str);
+        self.guard.host.clear();
+        self.guard.host.extend_from_slice(first.as_bytes());
+    }
+
+    fn tell_failure(&mut self, request: &Request<'_>, user: &[u8], reason: &'static str) {
+        let source = request.flow.peer.ip();
+        let method = request.message.cseq().method_text;
+        self.guard.log.log(request.now.mono, &Event { event: "auth_failed", source, user, method, reason });
+    }
+}
+
+/// The credentials for our realm with an algorithm that we offer; other realms and schemes are for others (RFC 3261 §22.3: a
+/// request may carry credentials of several). An error says what is wrong if there are none of ours that can be read.
+fn find_credentials<'a>(
+    message: &Message<'a>,
+    realm: &[u8],
+    offered: &[Algorithm],
+) -> Result<Option<(Credentials<'a>, Algorithm)>, &'static str> {
+    let mut wrong = None;
+    for value in message.lines(HeaderName::Authorization).take(AUTHORIZATIONS_MAX) {
+        match Credentials::parse(value) {
+            Ok(credentials) if credentials.realm == realm => {
+                let algorithm = Algorithm::named(credentials.algorithm).filter(|it| offered.contains(it));
+                if let Some(algorithm) = algorithm {
+                    return Ok(Some((credentials, algorithm)));
+                }
+            }
+            Ok(_) | Err(BadCredentials::OtherScheme) => {}
+            Err(BadCredentials::Malformed) => wrong = Some("Bad Authorization"),
+            Err(BadCredentials::HiddenUsername) => wrong = Some("Hidden User Names Are Not Served"),
+        }
+    }
+    wrong.map_or(Ok(None), Err)
+}
+
+/// Most Authorization header fields that are looked at; a proxy chain has one for each realm.
+const AUTHORIZATIONS_MAX: usize = 8;
