@@ -5,7 +5,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; `serve`: stopped by a signal, everything on disk |
-//! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read |
+//! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read; `user`: not done |
 //! | 2 | the command line or the configuration is wrong; nothing was touched |
 //! | 3 | `serve` could not start: address or data directory in use, file damaged … |
 //! | 130 | `serve`: a second signal ended it at once |
@@ -22,6 +22,7 @@ mod check_config;
 mod fdb;
 mod log;
 mod serve;
+mod user;
 
 use serve::ServeArgs;
 
@@ -65,6 +66,8 @@ enum Command {
         /// The file, as for `serve --config`.
         file: PathBuf,
     },
+    /// Add, change, remove, list or import the users who may register.
+    User(user::UserArgs),
     /// Look into presence_w.fdb and registered.fdb, also while a server uses them.
     Fdb {
         #[command(subcommand)]
@@ -90,6 +93,7 @@ fn run_args(args: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig { file } => check_config::run(&file),
+        Command::User(args) => user::run(args),
         Command::Fdb { command } => fdb::run(command),
     }
 }
@@ -106,6 +110,9 @@ Examples:
   comsipl serve --config /etc/comsipl.toml    serve as the file says
   comsipl serve --listen udp:0.0.0.0:5060 --auth none --domain example.net
                                               serve the network, where others decide who reaches us
+  comsipl serve --listen udp:0.0.0.0:5060 --auth digest --domain example.net
+                                              serve the network; users prove themselves by their passwords
+  comsipl user add alice@example.net          let somebody register
   comsipl check-config /etc/comsipl.toml      is the file right?
   comsipl fdb inspect comsipl-data/presence_w.fdb
 

@@ -1,0 +1,254 @@
+//! `comsipl user`: who may register.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use comsipl_core::{Aor, HashKey};
+use comsipl_fdb::schema::AnyRecord;
+use comsipl_fdb::{Fdb, FileKind, inspect};
+use serde_json::json;
+
+use super::{Exit, complain};
+use crate::config;
+use crate::settings::Settings;
+use crate::users::{Outcome, Put, UserChange, UserSecrets, realm_mark};
+
+mod import;
+mod password;
+mod store;
+
+use password::PasswordArgs;
+use store::Store;
+
+/// Options of `comsipl user`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct UserArgs {
+    #[command(subcommand)]
+    command: UserCommand,
+    /// Configuration file of the server: where its files are, and its realm.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Directory of the server's files. [default: ./comsipl-data]
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user. Without an option the password is asked for, or read from standard input.
+    Add {
+        /// The user's address, for example alice@example.net.
+        #[arg(value_name = "USER", value_parser = user_value)]
+        user: Aor,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Give a user another password.
+    Passwd {
+        /// The user's address.
+        #[arg(value_name = "USER", value_parser = user_value)]
+        user: Aor,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Remove users. What their phones have registered runs out by itself.
+    Remove {
+        /// The users' addresses.
+        #[arg(value_name = "USER", value_parser = user_value, required = true)]
+        users: Vec<Aor>,
+    },
+    /// List all users.
+    List {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add or change all users of a CSV file, whose first line says which columns there are: `user`, and `password` or
+    /// `ha1_md5` and `ha1_sha256`. A file with a mistake changes nothing.
+    Import {
+        /// The file.
+        #[arg(value_name = "FILE.csv")]
+        file: PathBuf,
+    },
+}
+
+fn user_value(text: &str) -> Result<Aor, String> {
+    config::parse_user(text)
+        .ok_or_else(|| "the address of a user is expected, as alice@example.net".to_owned())
+}
+
+/// Why a command did not do what it should.
+enum Failure {
+    /// The command line, the configuration or an input file is wrong.
+    Misused(String),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// Does what the command says.
+pub(super) fn run(args: UserArgs) -> Exit {
+    let mut settings = Settings::default();
+    if let Some(path) = &args.config
+        && let Err(error) = config::read_file(path, &mut settings)
+    {
+        complain(&error);
+        return Exit::Misused;
+    }
+    if let Some(data_dir) = args.data_dir {
+        settings.data_dir = data_dir;
+    }
+    let result = match args.command {
+        UserCommand::Add { user, password } => put(&settings, Put::New, &user, &password),
+        UserCommand::Passwd { user, password } => put(&settings, Put::Known, &user, &password),
+        UserCommand::Remove { users } => remove(&settings, &users),
+        UserCommand::List { json } => list(&settings, json),
+        UserCommand::Import { file } => import::run(&settings, &file),
+    };
+    match result {
+        Ok(()) => Exit::Done,
+        Err(Failure::Misused(why)) => {
+            complain(&why);
+            Exit::Misused
+        }
+        Err(Failure::Failed(why)) => {
+            complain(&why);
+            Exit::Failed
+        }
+    }
+}
+
+fn put(settings: &Settings, put: Put, user: &Aor, password: &PasswordArgs) -> Result<(), Failure> {
+    // Before anything is opened: whoever types takes his time.
+    let password = password.read(user.as_str())?;
+    let mut store = Store::open(settings)?;
+    let realm = store.realm()?.unwrap_or_else(|| user.host().to_owned());
+    let secrets = UserSecrets::of_password(user, &realm, password.as_bytes());
+    let outcomes = store.change(vec![UserChange::Put(put, secrets)])?;
+    store.close()?;
+    match outcomes.first() {
+        Some(Outcome::Added) => say(&format!("{user} is added")),
+        Some(Outcome::Changed) => say(&format!("{user} has another password")),
+        Some(Outcome::Exists) => Err(Failure::Failed(format!(
+            "{user} exists\n  help: `comsipl user passwd {user}` gives a user another password"
+        ))),
+        Some(Outcome::Unknown) => Err(Failure::Failed(format!(
+            "{user} does not exist\n  help: `comsipl user add {user}` adds a user"
+        ))),
+        _ => Err(full()),
+    }
+}
+
+fn remove(settings: &Settings, users: &[Aor]) -> Result<(), Failure> {
+    let mut store = Store::open(settings)?;
+    let outcomes =
+        store.change(users.iter().map(|user| UserChange::Remove(user.as_str().into())).collect())?;
+    store.close()?;
+    let of = |wanted: Outcome| {
+        let with = users.iter().zip(&outcomes).filter(move |(_, outcome)| **outcome == wanted);
+        with.map(|(user, _)| user.as_str()).collect::<Vec<_>>()
+    };
+    let (removed, unknown) = (of(Outcome::Removed), of(Outcome::Unknown));
+    if !removed.is_empty() {
+        say(&format!("removed: {}", removed.join(" ")))?;
+    }
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        let unknown = unknown.join(" ");
+        Err(Failure::Failed(format!(
+            "no such user: {unknown}\n  help: `comsipl user list` shows those there are"
+        )))
+    }
+}
+
+/// A user as it is listed.
+struct Listed {
+    aor: String,
+    algorithms: Vec<&'static str>,
+    /// Whether the secrets are for the realm in force.
+    realm_ok: bool,
+}
+
+fn list(settings: &Settings, json: bool) -> Result<(), Failure> {
+    let path = settings.data_dir.join(FileKind::Registered.file_name());
+    // Reading disturbs no server and needs none.
+    let file = Fdb::open_reader(&path).map_err(|error| Failure::Failed(error.to_string()))?;
+    let realm = store::realm_in_force(settings);
+    let keys = HashKey(file.hash_key());
+    let mut users = Vec::new();
+    inspect::for_each_record(&file, |_, record| {
+        if let AnyRecord::User(user) = record {
+            let aor = String::from_utf8_lossy(user.aor).into_owned();
+            let host = aor.rsplit_once('@').map_or("", |(_, host)| host);
+            let mark = realm_mark(&keys, realm.as_deref().unwrap_or(host).as_bytes());
+            let algorithms = [("SHA-256", user.ha1_sha256), ("MD5", user.ha1_md5)];
+            let algorithms = algorithms.into_iter().filter(|(_, it)| !it.is_empty()).map(|(name, _)| name);
+            let algorithms = algorithms.collect();
+            users.push(Listed { aor, algorithms, realm_ok: user.flags as u32 == mark });
+        }
+    });
+    users.sort_by(|a, b| a.aor.cmp(&b.aor));
+    let mut out = BufWriter::new(io::stdout().lock());
+    match print_list(&users, json, &mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_list(users: &[Listed], json: bool, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        for user in users {
+            let line = json!({ "user": user.aor, "algorithms": user.algorithms, "realm_ok": user.realm_ok });
+            writeln!(out, "{line}")?;
+        }
+        return Ok(());
+    }
+    if !users.is_empty() {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_header(["user", "algorithms", "note"]);
+        for user in users {
+            let note = if user.realm_ok { "" } else { "for another realm: needs a new password" };
+            table.add_row([user.aor.as_str(), &user.algorithms.join(" "), note]);
+        }
+        writeln!(out, "{table}")?;
+    }
+    writeln!(out, "{} users", users.len())
+}
+
+/// Says on standard output what was done; to a closed pipe there is nothing to say.
+fn say(text: &str) -> Result<(), Failure> {
+    let _ = writeln!(io::stdout(), "{text}");
+    Ok(())
+}
+
+fn full() -> Failure {
+    Failure::Failed(
+        "there is no room for the user\n  help: check the disk and its free space, and registered_records_max under \
+         [storage]"
+            .to_owned(),
+    )
+}
+
+const EXAMPLES: &str = "\
+The commands work while a server uses the files, through control.sock in its data directory, and without one.
+Only hashes of passwords are stored.
+
+Examples:
+  comsipl user add alice@example.net                       asks for the password
+  echo secret | comsipl user add alice@example.net         reads it
+  comsipl user passwd alice@example.net --password-file f
+  comsipl user remove alice@example.net bob@example.net
+  comsipl user list --json
+  comsipl user import users.csv --config /etc/comsipl.toml
+
+A file to import:
+  user,password
+  alice@example.net,correct horse
+  bob@example.net,\"battery, staple\"
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, configuration or file to import.";
