@@ -202,6 +202,24 @@ impl Linphone {
         self.process.expect(start, |line| line.starts_with(start))
     }
 
+    /// The device loses its network.
+    ///
+    /// # Errors
+    /// When it does not obey.
+    pub fn leave_network(&mut self) -> Result<()> {
+        self.order("network off")
+    }
+
+    /// The network is back: waits until it is registered by it.
+    ///
+    /// # Errors
+    /// When it does not register.
+    pub fn join_network(&mut self) -> Result<()> {
+        let mark = self.process.mark();
+        self.order("network on")?;
+        self.process.expect_since(mark, "registration Ok", |line| line == "registration Ok").map(drop)
+    }
+
     /// Whether a line of its log contains `text`.
     pub fn trace(&self, text: &str) -> bool {
         self.process.lines().iter().any(|line| line.contains(text))
