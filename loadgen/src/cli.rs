@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::message::Transport;
 use crate::pace::{Arrivals, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
@@ -195,6 +196,15 @@ pub struct Common {
     /// Seconds to ask for in Expires
     #[arg(long, default_value_t = 3_600)]
     pub expires: u32,
+    /// What carries the messages
+    ///
+    /// Over TCP the phones open the connections; what the server has to tell them comes by those, and nothing is sent again. A
+    /// message counts as received when the generator reads it, since the kernel does not say when it came.
+    #[arg(long, value_enum, default_value = "udp")]
+    pub transport: Transport,
+    /// Connections that the phones share over TCP, up to one for each; by default as many as `--sockets`
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
     /// Sockets, each with a source port of its own, that the phones share
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub sockets: u16,

@@ -77,6 +77,9 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
                 break;
             }
         }
+        while let Some(connection) = sockets.take_lost() {
+            crowd.on_lost(connection, sockets.count());
+        }
         now = shared.clock.now();
         crowd.fire_timers(now);
         crowd.wake_rested(now);
@@ -95,6 +98,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
             counters.link_doubled.set(weather.doubled);
             counters.link_delayed.set(weather.delayed);
         }
+        counters.connections_lost.set(sockets.lost());
         counters.unfinished.set(crowd.unfinished());
         counters.resting.set(crowd.resting());
         if stage != 0 && post.finished.load(Ordering::Relaxed) != stage && crowd.is_done(ends, now) {

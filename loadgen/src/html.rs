@@ -1,5 +1,6 @@
 //! A run as one page that needs nothing else.
 
+use crate::message::Transport;
 use crate::plot::{Axis, Band, Line, Plot, escape};
 use crate::report::{LATENESS, Latencies, Percentiles, PhaseReport, Report};
 use crate::series::Point;
@@ -50,11 +51,12 @@ fn head(out: &mut String, report: &Report) {
     }
     let _ = write!(
         out,
-        "<h1>{} <b class={class}>{word}</b></h1><p class=sub>{} · {} sockets · {} · {:.1} s measured · {}</p>\
+        "<h1>{} <b class={class}>{word}</b></h1><p class=sub>{} · {} {} · {} · {:.1} s measured · {}</p>\
          <pre>comsipl-loadgen {}</pre>",
         escape(&report.command),
         agents.join(", "),
         report.sockets,
+        if report.transport == Transport::Tcp { "connections" } else { "sockets" },
         if report.threads == 1 { "1 thread".into() } else { format!("{} threads", report.threads) },
         report.measured_secs,
         date_time(report.started_unix_secs),

@@ -47,6 +47,7 @@ mod series;
 mod server;
 mod shared;
 mod stats;
+mod stream;
 mod terminal;
 mod told;
 

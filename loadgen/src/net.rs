@@ -1,7 +1,8 @@
-//! The sockets of one thread: readiness, batches, and sleeping to the nanosecond.
+//! The sockets or connections of one thread: readiness, batches, and sleeping to the nanosecond.
 
 use crate::link::{Done, Fate, Held, Link, Weather};
 use crate::mmsg::{self, Datagram, Receiver, SendQueue, Sender};
+use crate::stream::{Connection, Outgoing, READ_MAX};
 use anyhow::Context as _;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
@@ -18,11 +19,23 @@ const SPIN_MAX: Duration = Duration::from_micros(150);
 /// Most sockets that one wait tells of; the others are told of by the next.
 const EVENTS_MAX: usize = 1_024;
 
-/// A few sockets, each with its own source port, that carry many agents.
+/// A few sockets, each with its own source port, that carry many agents; over TCP a few connections, or one for each.
 pub struct Sockets {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
+    /// None over TCP.
     sockets: Vec<UdpSocket>,
+    /// None over UDP.
+    connections: Vec<Connection>,
+    /// What was read from a connection.
+    room: Box<[u8]>,
+    /// Where connections come from, if that was said.
+    source: Option<IpAddr>,
+    /// Connections that were lost, and those of them that were not asked for yet.
+    lost: u64,
+    newly_lost: Vec<usize>,
+    /// Messages that found no connection since they were last asked for.
+    unsent: u64,
     addresses: Vec<SocketAddr>,
     /// The same as text.
     names: Vec<Box<str>>,
@@ -44,12 +57,7 @@ impl Sockets {
     /// Opens `count` sockets on `source` at ports that the system chooses. `together` lets the kernel leave datagrams
     /// together that came together.
     pub fn open(count: usize, source: IpAddr, together: bool) -> anyhow::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC).context("cannot make an epoll")?;
-        // A wait ends when it should, and not up to 50 µs later in company.
-        rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("cannot set the timer slack")?;
-        let mut sockets = Vec::with_capacity(count);
-        let mut addresses = Vec::with_capacity(count);
-        let mut names = Vec::with_capacity(count);
+        let mut these = Self::none(together)?;
         for i in 0..count {
             let socket = UdpSocket::bind((source, 0)).with_context(|| format!("cannot bind to {source}"))?;
             socket.set_nonblocking(true)?;
@@ -62,27 +70,86 @@ impl Sockets {
             if together {
                 mmsg::receive_together(socket.as_fd()).context("cannot receive with UDP_GRO")?;
             }
-            epoll::add(&epoll, &socket, EventData::new_u64(i as u64), EventFlags::IN | EventFlags::ET)?;
+            epoll::add(&these.epoll, &socket, EventData::new_u64(i as u64), EventFlags::IN | EventFlags::ET)?;
             let address = socket.local_addr()?;
-            addresses.push(address);
-            names.push(address.to_string().into());
-            sockets.push(socket);
+            these.name(address);
+            these.queues.push(SendQueue::default());
+            these.sockets.push(socket);
         }
+        Ok(these)
+    }
+
+    /// Opens `count` connections to `target`, from ports that the system chooses.
+    pub fn connect(count: usize, source: Option<IpAddr>, target: SocketAddr) -> anyhow::Result<Self> {
+        let opened = (0..count).map(|_| Connection::open(source, target)).collect::<Result<_, _>>()?;
+        Ok(Self { source, ..Self::over(opened)? })
+    }
+
+    /// Over connections that are open.
+    pub fn over(connections: Vec<Connection>) -> anyhow::Result<Self> {
+        let mut these = Self { room: vec![0; READ_MAX].into_boxed_slice(), ..Self::none(false)? };
+        for (i, connection) in connections.into_iter().enumerate() {
+            these.attend(i, &connection)?;
+            these.name(connection.local);
+            these.connections.push(connection);
+        }
+        Ok(these)
+    }
+
+    /// No sockets yet.
+    fn none(together: bool) -> anyhow::Result<Self> {
+        // A wait ends when it should, and not up to 50 µs later in company.
+        rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("cannot set the timer slack")?;
         Ok(Self {
-            epoll,
+            epoll: epoll::create(CreateFlags::CLOEXEC).context("cannot make an epoll")?,
             events: Vec::with_capacity(EVENTS_MAX),
-            queues: (0..count).map(|_| SendQueue::default()).collect(),
-            is_ready: vec![false; count],
-            ready: VecDeque::with_capacity(count),
-            dirty: Vec::with_capacity(count),
+            sockets: Vec::new(),
+            connections: Vec::new(),
+            room: Box::default(),
+            source: None,
+            lost: 0,
+            newly_lost: Vec::new(),
+            unsent: 0,
+            addresses: Vec::new(),
+            names: Vec::new(),
+            queues: Vec::new(),
+            ready: VecDeque::new(),
+            is_ready: Vec::new(),
+            dirty: Vec::new(),
             receiver: Receiver::new(together),
             sender: Sender::new(),
             weather: None,
             polls: false,
-            sockets,
-            addresses,
-            names,
         })
+    }
+
+    /// One more has this local address.
+    fn name(&mut self, address: SocketAddr) {
+        self.addresses.push(address);
+        self.names.push(address.to_string().into());
+        self.is_ready.push(false);
+    }
+
+    /// Wants to be told of a connection. Room to write is told only after there was none.
+    fn attend(&self, i: usize, connection: &Connection) -> anyhow::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, connection.stream(), EventData::new_u64(i as u64), flags)?;
+        Ok(())
+    }
+
+    /// Opens a connection again that was lost, on whose port nobody listens any more.
+    fn reopen(&mut self, i: usize) -> anyhow::Result<()> {
+        let connection = Connection::open(self.source, self.connections[i].peer)?;
+        self.attend(i, &connection)?;
+        self.addresses[i] = connection.local;
+        self.names[i] = connection.local.to_string().into();
+        self.connections[i] = connection;
+        Ok(())
+    }
+
+    /// How many connections were lost so far, those included that were opened again.
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Never sleeps from now on: a sleeping thread is woken by the server's sending, at the server's cost.
@@ -100,6 +167,16 @@ impl Sockets {
         self.weather.as_ref().map(|weather| weather.done)
     }
 
+    /// A connection that was lost, each once.
+    pub fn take_lost(&mut self) -> Option<usize> {
+        self.newly_lost.pop()
+    }
+
+    /// How many sockets or connections there are.
+    pub const fn count(&self) -> usize {
+        self.addresses.len()
+    }
+
     /// The source address that reaches `target`.
     pub fn source_for(target: SocketAddr) -> anyhow::Result<IpAddr> {
         let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
@@ -110,7 +187,7 @@ impl Sockets {
 
     /// Which socket the agent `index` uses.
     pub fn of_agent(&self, index: usize) -> usize {
-        index % self.sockets.len()
+        index % self.addresses.len()
     }
 
     /// The local address of a socket.
@@ -118,20 +195,51 @@ impl Sockets {
         self.addresses[socket]
     }
 
-    /// Queues a datagram; `write` gets the buffer and the socket's sent-by.
-    pub fn send(&mut self, socket: usize, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, &str)) {
+    /// Queues a message; `write` gets the buffer and the socket's sent-by. Over TCP it goes where the connection leads, whatever
+    /// `to` says; false: there is none, and none can be opened.
+    pub fn send(&mut self, socket: usize, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, &str)) -> bool {
+        if !self.connections.is_empty() {
+            if self.connections[socket].is_lost() && self.reopen(socket).is_err() {
+                self.unsent += 1;
+                return false;
+            }
+            let out = &mut self.connections[socket].out;
+            let was_empty = !out.waits();
+            out.push(|bytes| write(bytes, &self.names[socket]));
+            if was_empty {
+                self.dirty.push(socket);
+            }
+            return true;
+        }
         let Self { queues, names, weather, .. } = self;
         let was_empty = queues[socket].len() == 0;
-        let mut outlet = Outlet { queue: &mut queues[socket], weather: weather.as_deref_mut(), socket };
+        let queue = Queue::Datagrams(&mut queues[socket]);
+        let mut outlet = Outlet { queue, weather: weather.as_deref_mut(), socket };
         outlet.send(to, |out| write(out, &names[socket]));
         if was_empty && self.queues[socket].len() > 0 {
             self.dirty.push(socket);
         }
+        true
     }
 
-    /// Hands all queued datagrams to the kernel; how many it refused. `leave` is told each socket right before.
+    /// Hands all queued messages to the kernel; how many it refused. `leave` is told each socket right before.
     pub fn flush(&mut self, mut leave: impl FnMut(usize)) -> u64 {
-        let mut refused = 0;
+        let mut refused = std::mem::take(&mut self.unsent);
+        if !self.connections.is_empty() {
+            let Self { dirty, connections, lost, newly_lost, .. } = self;
+            dirty.retain(|&socket| {
+                leave(socket);
+                let was_lost = connections[socket].is_lost();
+                let (not_taken, result) = connections[socket].flush();
+                refused += not_taken + u64::from(result.is_err());
+                if result.is_err() && !was_lost {
+                    *lost += 1;
+                    newly_lost.push(socket);
+                }
+                connections[socket].out.waits()
+            });
+            return refused;
+        }
         while let Some(Held { socket, peer, bytes, .. }) =
             self.weather.as_mut().and_then(|weather| weather.release_outward())
         {
@@ -157,6 +265,9 @@ impl Sockets {
         }
         let socket = self.ready.pop_front()?;
         self.is_ready[socket] = false;
+        if !self.connections.is_empty() {
+            return Some(self.receive_stream(socket, handle));
+        }
         // An error of an earlier send, such as an unreachable port, ends up here; it says nothing about this batch.
         let count = self.receiver.receive(self.sockets[socket].as_fd()).unwrap_or(mmsg::BATCH);
         if count == mmsg::BATCH {
@@ -165,7 +276,7 @@ impl Sockets {
         }
         let was_empty = self.queues[socket].len() == 0;
         let weather = self.weather.as_deref_mut();
-        let mut outlet = Outlet { queue: &mut self.queues[socket], weather, socket };
+        let mut outlet = Outlet { queue: Queue::Datagrams(&mut self.queues[socket]), weather, socket };
         let mut received = 0;
         for datagram in (0..count).flat_map(|i| self.receiver.datagrams(i)) {
             received += 1;
@@ -189,12 +300,40 @@ impl Sockets {
         Some(received)
     }
 
+    /// Takes what has come by a connection.
+    fn receive_stream(
+        &mut self,
+        socket: usize,
+        mut handle: impl FnMut(&mut Outlet<'_>, Datagram<'_>),
+    ) -> usize {
+        let Self { connections, room, ready, is_ready, dirty, lost, newly_lost, .. } = self;
+        let connection = &mut connections[socket];
+        let (was_empty, was_lost) = (!connection.out.waits(), connection.is_lost());
+        let mut received = 0;
+        let more = connection.receive(room, |out, datagram| {
+            received += 1;
+            handle(&mut Outlet { queue: Queue::Stream(out), weather: None, socket }, datagram);
+        });
+        if more {
+            is_ready[socket] = true;
+            ready.push_back(socket);
+        }
+        if was_empty && connection.out.waits() {
+            dirty.push(socket);
+        }
+        if connection.is_lost() && !was_lost {
+            *lost += 1;
+            newly_lost.push(socket);
+        }
+        received
+    }
+
     /// Hands over what the bad network held back and lets go now: how many; none if there is nothing.
     fn receive_held(&mut self, handle: &mut impl FnMut(&mut Outlet<'_>, Datagram<'_>)) -> Option<usize> {
         let Held { socket, peer, bytes, .. } = self.weather.as_mut()?.release_inward()?;
         let was_empty = self.queues[socket].len() == 0;
         let weather = self.weather.as_deref_mut();
-        let mut outlet = Outlet { queue: &mut self.queues[socket], weather, socket };
+        let mut outlet = Outlet { queue: Queue::Datagrams(&mut self.queues[socket]), weather, socket };
         // It arrives now, whatever the kernel's stamp was.
         let datagram = Datagram { bytes: &bytes, source: peer, stamp_ns: None, truncated: false };
         handle(&mut outlet, datagram);
@@ -204,9 +343,10 @@ impl Sockets {
         Some(1)
     }
 
-    /// Whether nothing is known to wait, neither received nor to be sent.
+    /// Whether nothing is known to wait, neither received nor to be sent. Of a connection that takes nothing we are told when it
+    /// does again.
     pub fn is_drained(&self) -> bool {
-        self.ready.is_empty() && self.dirty.is_empty()
+        self.ready.is_empty() && (self.dirty.is_empty() || !self.connections.is_empty())
     }
 
     /// Waits for datagrams, at most for `wait`; when the end matters `exactly`, it wakes up early rather than late.
@@ -250,9 +390,24 @@ impl Sockets {
     }
 }
 
-/// Where answers to a received datagram go: the socket that it came in by.
+/// What is to be sent by a socket or a connection.
+enum Queue<'a> {
+    Datagrams(&'a mut SendQueue),
+    Stream(&'a mut Outgoing),
+}
+
+impl Queue<'_> {
+    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
+        match self {
+            Self::Datagrams(queue) => queue.push(to, write),
+            Self::Stream(out) => out.push(write),
+        }
+    }
+}
+
+/// Where answers to a received message go: the socket or connection that it came in by.
 pub struct Outlet<'a> {
-    queue: &'a mut SendQueue,
+    queue: Queue<'a>,
     weather: Option<&'a mut Weather>,
     socket: usize,
 }
@@ -290,7 +445,7 @@ mod tests {
         let peer_address = peer.local_addr().unwrap();
         let mut sockets = Sockets::open(3, peer_address.ip(), false).unwrap();
         for i in 0..3 {
-            sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes()));
+            assert!(sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes())));
         }
         assert_eq!(sockets.flush(|_| ()), 0);
         let mut bytes = [0; 100];

@@ -3,13 +3,15 @@
 //!
 //! It keeps everything in memory, never expires anything, does not retransmit, and trusts what it gets.
 
+use crate::message::Transport;
 use crate::mmsg::Datagram;
 use crate::net::{Outlet, Sockets};
+use crate::stream::Connection;
 use anyhow::Context as _;
 use comsipl_core::msg::{self, Message, Method};
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -62,17 +64,32 @@ impl Notifier {
             };
             let local = sockets.address(0);
             drop(tell.send(Ok(local)));
-            let mut server = Server::new(local, faults);
-            while !stopped.load(Ordering::Relaxed) {
-                while sockets.receive(|outlet, datagram| server.take(outlet, &datagram)).is_some() {
-                    sockets.flush(|_| ());
-                }
-                if sockets.wait(Duration::from_millis(20), false).is_err() {
-                    break;
-                }
-            }
+            serve(&mut sockets, Server::new(local, Transport::Udp, faults), &stopped);
         })?;
         let address = told.recv().context("the notifier's thread ended")??;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// Starts one over TCP, for a single connection: who is told goes by the connection of the one who tells.
+    pub fn start_tcp(faults: Faults) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("notifier".into()).spawn(move || {
+            let stream = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break stream,
+                    Err(_) if stopped.load(Ordering::Relaxed) => return,
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            let Ok(mut sockets) = Connection::of(stream).and_then(|it| Sockets::over(vec![it])) else {
+                return;
+            };
+            serve(&mut sockets, Server::new(address, Transport::Tcp, faults), &stopped);
+        })?;
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
@@ -91,9 +108,22 @@ impl Drop for Notifier {
     }
 }
 
+/// Answers until it is stopped.
+fn serve(sockets: &mut Sockets, mut server: Server, stopped: &AtomicBool) {
+    while !stopped.load(Ordering::Relaxed) {
+        while sockets.receive(|outlet, datagram| server.take(outlet, &datagram)).is_some() {
+            sockets.flush(|_| ());
+        }
+        if sockets.wait(Duration::from_millis(20), false).is_err() {
+            break;
+        }
+    }
+}
+
 /// What the notifier knows.
 struct Server {
     local: SocketAddr,
+    transport: Transport,
     faults: Faults,
     subscriptions: Vec<Subscription>,
     by_call_id: BTreeMap<Vec<u8>, usize>,
@@ -125,9 +155,10 @@ struct Presentity {
 }
 
 impl Server {
-    fn new(local: SocketAddr, faults: Faults) -> Self {
+    fn new(local: SocketAddr, transport: Transport, faults: Faults) -> Self {
         Self {
             local,
+            transport,
             faults,
             subscriptions: Vec::new(),
             by_call_id: BTreeMap::new(),
@@ -245,7 +276,11 @@ impl Server {
         parts[0].extend_from_slice(target);
         write_to(
             &mut parts[0],
-            format_args!(" SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{index}x", self.local),
+            format_args!(
+                " SIP/2.0\r\nVia: SIP/2.0/{} {};branch=z9hG4bK{index}x",
+                self.transport.via(),
+                self.local
+            ),
         );
         write_to(&mut parts[1], format_args!(";rport\r\nMax-Forwards: 70\r\nFrom: <"));
         parts[1].extend_from_slice(message.to().uri());

@@ -2,6 +2,7 @@
 
 use crate::audit::Tally;
 use crate::clock::Nanos;
+use crate::message::Transport;
 use crate::pace::Rate;
 use crate::process::Usage;
 use crate::series::Point;
@@ -252,7 +253,9 @@ pub struct Report {
     pub slice: f64,
     /// Threads of the generator.
     pub threads: usize,
-    /// Sockets of the generator.
+    /// What carried the messages.
+    pub transport: Transport,
+    /// Sockets of the generator, over TCP its connections.
     pub sockets: usize,
     /// Length of the measured phase.
     pub measured_secs: f64,

@@ -1,5 +1,5 @@
-//! Retransmission of our own requests over UDP: Timers E and F of the non-INVITE client transaction
-//! (RFC 3261 §17.1.2.2).
+//! Timers of our own requests: E and F of the non-INVITE client transaction (RFC 3261 §17.1.2.2). Over a reliable transport
+//! Timer E is not set, and a request is sent once.
 //!
 //! Timer E fires after T1, then after twice as long each time up to T2; Timer F ends the transaction after 64*T1. All
 //! waits are of four lengths, and a queue of entries that wait equally long is sorted by itself, so arming costs one
@@ -27,7 +27,10 @@ const _: () = {
 
 /// All running timers of one thread. `K` names a transaction.
 pub struct Retransmit<K> {
-    queues: [VecDeque<Entry<K>>; 4],
+    /// By wait; the last for Timer F alone.
+    queues: [VecDeque<Entry<K>>; 5],
+    /// Whether requests are sent again.
+    repeats: bool,
 }
 
 /// One armed timer.
@@ -48,14 +51,19 @@ pub enum Due<K> {
 }
 
 impl<K: Copy> Retransmit<K> {
-    /// No timers.
-    pub fn new() -> Self {
-        Self { queues: std::array::from_fn(|_| VecDeque::new()) }
+    /// No timers. `repeats` if requests are to be sent again, over an unreliable transport.
+    pub fn new(repeats: bool) -> Self {
+        Self { queues: std::array::from_fn(|_| VecDeque::new()), repeats }
     }
 
     /// Arms the timers of a request that is sent now.
     pub fn arm(&mut self, now: Nanos, transaction: K) {
-        self.push(now, transaction, 0);
+        if self.repeats {
+            self.push(now, transaction, 0);
+        } else {
+            let step = WAITS.len() as u8 - 1;
+            self.queues[4].push_back(Entry { due: now + 64 * T1, transaction, step });
+        }
     }
 
     /// The next timer that fired and whose transaction still runs according to `runs`. Timer E is armed anew.
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_unanswered_request_goes_out_eleven_times_in_32_seconds() {
-        let mut timers = Retransmit::new();
+        let mut timers = Retransmit::new(true);
         timers.arm(7, 'a');
         let mut events = Vec::new();
         loop {
@@ -115,8 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn over_a_reliable_transport_there_is_timer_f_alone() {
+        let mut timers = Retransmit::new(false);
+        timers.arm(7, 'a');
+        timers.arm(8, 'b');
+        assert_eq!(timers.next_at(), 7 + 64 * T1);
+        assert_eq!(timers.take(6 + 64 * T1, |_| true), None);
+        assert_eq!(timers.take(8 + 64 * T1, |k| k == 'b'), Some(Due::TimedOut('b')));
+        assert_eq!(timers.next_at(), Nanos::MAX);
+    }
+
+    #[test]
     fn an_answered_request_is_not_sent_again() {
-        let mut timers = Retransmit::new();
+        let mut timers = Retransmit::new(true);
         timers.arm(0, 1);
         timers.arm(1, 2);
         assert_eq!(timers.take(T1 - 1, |_| true), None);

@@ -1,8 +1,9 @@
 //! A server that the generator starts itself, so that it can kill it.
 
+use crate::message::Transport;
 use anyhow::{Context as _, bail, ensure};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,20 @@ pub struct Server {
 
 impl Server {
     /// Starts a command by the shell, and waits until it listens at `target`.
-    pub fn start(command: &str, target: SocketAddr) -> anyhow::Result<Self> {
+    pub fn start(command: &str, target: SocketAddr, transport: Transport) -> anyhow::Result<Self> {
         let mut server = Self { command: command.into(), child: spawn(command)? };
         let start = Instant::now();
-        while !listens(target)? {
+        let is_up = || match transport {
+            Transport::Udp => listens(target),
+            Transport::Tcp => {
+                let opened = TcpStream::connect_timeout(&target, QUIET).is_ok();
+                if !opened {
+                    std::thread::sleep(QUIET);
+                }
+                Ok(opened)
+            }
+        };
+        while !is_up()? {
             if let Some(status) = server.child.try_wait()? {
                 bail!("`{command}` ended with {status}");
             }
@@ -98,14 +109,14 @@ mod tests {
     #[test]
     fn a_server_that_ends_is_an_error() {
         let closed = UdpSocket::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
-        let error = Server::start("false", closed).unwrap_err();
+        let error = Server::start("false", closed, Transport::Udp).unwrap_err();
         assert!(error.to_string().contains("ended"), "{error}");
     }
 
     #[test]
     fn a_killed_server_is_another_process() {
         let open = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut server = Server::start("sleep 1000", open.local_addr().unwrap()).unwrap();
+        let mut server = Server::start("sleep 1000", open.local_addr().unwrap(), Transport::Udp).unwrap();
         let before = server.pid();
         server.kill_and_start().unwrap();
         assert_ne!(server.pid(), before);

@@ -115,6 +115,8 @@ counters! {
     truncated,
     /// Datagrams that the kernel refused to send.
     send_errors,
+    /// Connections that the server closed, or that broke.
+    connections_lost,
     /// Operations that had to wait because the one before of the same agent was not finished.
     queued,
     /// Operations of the running phase that are not finished.

@@ -131,6 +131,7 @@ impl fmt::Display for Report {
             ("malformed", total.malformed),
             ("truncated", total.truncated),
             ("wrong documents", total.wrong_document),
+            ("connections lost", total.connections_lost),
             ("send errors", total.send_errors),
             ("had to wait for their turn", total.queued),
             ("NOTIFYs ignored by the deaf", total.ignored),

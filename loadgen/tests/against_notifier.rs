@@ -37,6 +37,23 @@ fn every_watcher_is_told_every_state_at_a_fixed_rate() {
 }
 
 #[test]
+fn over_tcp_all_is_told_by_the_connection_and_nothing_is_sent_twice() {
+    let notifier = Notifier::start_tcp(Faults::default()).unwrap();
+    let target = notifier.address().to_string();
+    let line = "comsipl-loadgen fanout --presentities 10 --watchers 30 --rate 200 --duration 0.5 --transport tcp \
+                --connections 1 --quiet --target";
+    let cli = Cli::parse_from(line.split_whitespace().chain([&*target]));
+    let report = run::run(&cli.command).unwrap();
+    assert!(report.passed, "{report}");
+    assert_eq!((report.transport.via(), report.sockets), ("TCP", 1));
+    assert_eq!(report.total.published, 10 + 100 + 10, "first states, changes, and removals");
+    assert_eq!(report.total.fresh, (10 + 100) * 30);
+    assert_eq!(report.percentiles.publish_notify.count, 100 * 30);
+    assert_eq!(report.total.retransmissions_sent, 0);
+    assert_eq!((report.total.malformed, report.total.connections_lost), (0, 0));
+}
+
+#[test]
 fn the_closed_loop_supersedes_nothing() {
     let report = measure(Faults::default(), "fanout --presentities 3 --watchers 5 --duration 0.3 --window 8");
     assert!(report.passed, "{report}");

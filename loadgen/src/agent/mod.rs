@@ -184,7 +184,14 @@ mod support {
     /// A style.
     pub fn style() -> Style {
         let package = "presence".into();
-        Style { domain: "example.com".into(), package, salt: Salt(1), users: false, wall_start_secs: 0 }
+        Style {
+            transport: crate::message::Transport::Udp,
+            domain: "example.com".into(),
+            package,
+            salt: Salt(1),
+            users: false,
+            wall_start_secs: 0,
+        }
     }
 
     /// An answer of a server.

@@ -93,10 +93,16 @@ impl Requests {
     /// For how many seconds the answer refuses the running request, if it does so for a while: a 500 or 503 with
     /// Retry-After (RFC 3261 §21.5.1, §21.5.4). The request rests then.
     pub fn defer(&mut self, answer: &Answer<'_>) -> Option<u32> {
-        let running = self.running.as_mut().filter(|running| running.deferrals < DEFERRALS_MAX)?;
         let seconds = answer.retry_after.filter(|_| matches!(answer.status, 500 | 503))?;
+        self.put_off().then_some(seconds.min(RETRY_AFTER_MAX))
+    }
+
+    /// Lets the running request rest; false if it may not, or does already.
+    pub fn put_off(&mut self) -> bool {
+        let may = |running: &&mut Transaction| running.deferrals < DEFERRALS_MAX && !running.rests;
+        let Some(running) = self.running.as_mut().filter(may) else { return false };
         running.rests = true;
-        Some(seconds.min(RETRY_AFTER_MAX))
+        true
     }
 
     /// Seconds to ask for in the running request.
@@ -125,6 +131,7 @@ mod tests {
     #[test]
     fn who_is_put_off_rests_and_comes_again() {
         let mut requests = Requests::new(600);
+        assert!(!requests.put_off(), "there is nothing that could rest");
         requests.begin(Op::Register, 5, false);
         assert_eq!(requests.defer(&answer(503, 20)), None, "without Retry-After it is refused");
         let put_off = Answer { retry_after: Some(7), ..answer(503, 20) };

@@ -79,7 +79,7 @@ impl<'s> Crowd<'s> {
             finder: Finder::new(&message::mark(shared.style.salt)).into_owned(),
             received: Received::new(),
             thread,
-            retransmit: Retransmit::new(),
+            retransmit: Retransmit::new(!shared.style.transport.is_reliable()),
             works: Vec::new(),
             unfinished: [0; Op::COUNT],
             changes: Vec::new(),
@@ -288,6 +288,15 @@ impl<'s> Crowd<'s> {
             Kind::Watcher => &self.watchers[local].requests,
             Kind::Presentity => &self.presentities[local].requests,
             Kind::Registrant => &self.registrants[local].requests,
+        }
+    }
+
+    /// The same, to be changed.
+    fn requests_mut(&mut self, kind: Kind, local: usize) -> &mut Requests {
+        match kind {
+            Kind::Watcher => &mut self.watchers[local].requests,
+            Kind::Presentity => &mut self.presentities[local].requests,
+            Kind::Registrant => &mut self.registrants[local].requests,
         }
     }
 

@@ -1,13 +1,16 @@
 //! What the agents of a thread want sent: first, again, and at last given up.
 
 use super::Crowd;
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::ident::{Ident, Kind};
 use crate::net::Sockets;
 use crate::retransmit::Due;
 
 /// Most fired timers of a turn.
 const TIMERS_MAX: usize = 256;
+
+/// How long a phone waits that cannot connect.
+const CONNECT_AGAIN: Nanos = SECOND;
 
 /// A request that an agent wants sent.
 pub(super) struct Outgoing {
@@ -95,36 +98,67 @@ impl Crowd<'_> {
         // What a bad network kept back left in another turn, and not by its own doing.
         leaving.clear();
         let (style, target) = (&shared.style, shared.target);
+        let mut unsent = Vec::new();
         for Outgoing { kind, local, cseq, first } in outbox.drain(..) {
             let index = (local * shared.posts.len() + *thread) as u32;
             let socket = sockets.of_agent(local);
-            let running = match kind {
+            let (sent, running) = match kind {
                 Kind::Watcher => {
                     let watcher = &watchers[local];
                     // A run against loopback stays there, whatever the server's Contact says.
                     let hop =
                         watcher.next_hop().filter(|hop| hop.ip().is_loopback() || !target.ip().is_loopback());
-                    sockets.send(socket, hop.unwrap_or(target), |out, local| {
+                    let sent = sockets.send(socket, hop.unwrap_or(target), |out, local| {
                         watcher.write(out, style, index, local);
                     });
-                    watcher.requests.running
+                    (sent, watcher.requests.running)
                 }
                 Kind::Presentity => {
                     let presentity = &presentities[local];
-                    sockets.send(socket, target, |out, local| {
+                    let sent = sockets.send(socket, target, |out, local| {
                         presentity.write(cseq, out, scratch, style, index, local);
                     });
-                    presentity.requests.running
+                    (sent, presentity.requests.running)
                 }
                 Kind::Registrant => {
                     let registrant = &registrants[local];
-                    sockets.send(socket, target, |out, local| registrant.write(out, style, index, local));
-                    registrant.requests.running
+                    let sent =
+                        sockets.send(socket, target, |out, local| registrant.write(out, style, index, local));
+                    (sent, registrant.requests.running)
                 }
             };
-            if let (true, Some(running)) = (first, running) {
+            if !sent {
+                unsent.push((kind, local));
+            } else if let (true, Some(running)) = (first, running) {
                 leaving.push((socket, running.intended));
             }
+        }
+        for (kind, local) in unsent {
+            self.fail(kind, local);
+        }
+    }
+
+    /// A connection is lost, one of `count` that the agents share: no answer comes by it any more.
+    pub fn on_lost(&mut self, connection: usize, count: usize) {
+        let lengths = [
+            (Kind::Watcher, self.watchers.len()),
+            (Kind::Presentity, self.presentities.len()),
+            (Kind::Registrant, self.registrants.len()),
+        ];
+        for (kind, len) in lengths {
+            for local in (connection..len).step_by(count) {
+                if self.requests(kind, local).running.is_some_and(|running| !running.answered) {
+                    self.fail(kind, local);
+                }
+            }
+        }
+    }
+
+    /// The running request of an agent did not reach the server. RFC 3261 §17.1.4: a transport error ends the transaction at
+    /// once; the phone tries again a little later.
+    fn fail(&mut self, kind: Kind, local: usize) {
+        if self.requests_mut(kind, local).put_off() {
+            self.rest(kind, local, self.shared.clock.now() + CONNECT_AGAIN);
         }
     }
 }

@@ -159,6 +159,7 @@ mod tests {
 
     fn style() -> Style {
         Style {
+            transport: crate::message::Transport::Udp,
             domain: "example.com".into(),
             package: "presence".into(),
             salt: Salt(0xfeed_beef),

@@ -9,9 +9,45 @@ pub use document::{State, date_time, find_state, mark};
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind, Salt};
 
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// Connections, which the phones open.
+    Tcp,
+}
+
+impl Transport {
+    /// Its name in Via (RFC 3261 §25.1).
+    pub const fn via(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// Its name in the parameter `transport` of a URI (RFC 3261 §19.1.1).
+    pub const fn parameter(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Whether what was sent arrives, so that nothing is sent again.
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::Tcp)
+    }
+}
+
 /// What all requests of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Style {
+    /// What carries them.
+    pub transport: Transport,
     /// Host part of every address of record.
     pub domain: Box<str>,
     /// The event package that is published and watched.
@@ -187,7 +223,9 @@ fn user(out: &mut Vec<u8>, style: &Style, kind: Kind, index: u32) {
 }
 
 fn via(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
-    out.extend_from_slice(b" SIP/2.0\r\nVia: SIP/2.0/UDP ");
+    for part in [" SIP/2.0\r\nVia: SIP/2.0/", style.transport.via(), " "] {
+        out.extend_from_slice(part.as_bytes());
+    }
     out.extend_from_slice(request.local.as_bytes());
     out.extend_from_slice(b";branch=");
     out.extend_from_slice(&style.salt.branch(request.from, request.cseq));
@@ -216,7 +254,9 @@ fn contact(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     user(out, style, request.from.kind, request.name);
     out.push(b'@');
     out.extend_from_slice(request.local.as_bytes());
-    out.extend_from_slice(b";transport=udp>;+sip.instance=\"<urn:uuid:");
+    for part in [";transport=", style.transport.parameter(), ">;+sip.instance=\"<urn:uuid:"] {
+        out.extend_from_slice(part.as_bytes());
+    }
     let unique = crate::ident::mix(u64::from(request.name) << 8 ^ style.salt.0);
     document::hex(out, unique, 8);
     out.extend_from_slice(b"-4a52-48cf-a3bb-");
@@ -255,6 +295,7 @@ mod tests {
 
     fn style() -> Style {
         Style {
+            transport: Transport::Udp,
             domain: "example.com".into(),
             package: "presence".into(),
             salt: Salt(0xfeed_beef),
@@ -333,6 +374,14 @@ mod tests {
         }
         let text = text(|out| subscribe(out, &style, request(Kind::Watcher), 7, None));
         assert!(text.contains("Accept: application/dialog-info+xml\r\n"), "{text}");
+    }
+
+    #[test]
+    fn over_tcp_via_and_contact_say_so() {
+        let style = Style { transport: Transport::Tcp, ..style() };
+        let text = text(|out| subscribe(out, &style, request(Kind::Watcher), 7, None));
+        assert!(text.contains("\r\nVia: SIP/2.0/TCP 127.0.0.1:40001;branch="), "{text}");
+        assert!(text.contains("\r\nContact: <sip:w0000051@127.0.0.1:40001;transport=tcp>;"), "{text}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::cli::{Command, Common};
 use crate::clock::{Clock, nanos};
 use crate::engine;
 use crate::ident::{Salt, mix};
-use crate::message::Style;
+use crate::message::{Style, Transport};
 use crate::net::Sockets;
 use crate::pace::Rate;
 use crate::report::Report;
@@ -16,6 +16,7 @@ use crate::scenario::Plan;
 use crate::scenario::profile::{self, Profile, Size};
 use crate::server::Server;
 use crate::shared::{Board, Post, STOP, Shared};
+use crate::stream;
 use anyhow::{Context as _, bail, ensure};
 use conductor::Conductor;
 use plans::{plan, shape};
@@ -62,15 +63,27 @@ fn run_profile(
             Rate::PerSecond(rate) => Some(sum + rate),
             Rate::Max => None,
         });
-    let server = server_command.map(|command| Server::start(command, common.target)).transpose()?;
+    let server =
+        server_command.map(|command| Server::start(command, common.target, common.transport)).transpose()?;
     run_plan(plan, rate.map_or(Rate::Max, Rate::PerSecond), server, common)
 }
+
+/// Descriptors that a run needs beside its connections.
+const DESCRIPTORS_ASIDE: u64 = 64;
 
 /// Runs a plan, against a server of our own if there is one.
 fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> anyhow::Result<Report> {
     let threads = usize::from(common.threads);
     ensure!(!common.behind_proxy || threads == 1, "--behind-proxy has one socket, and so one thread");
-    let sockets = if common.behind_proxy { 1 } else { usize::from(common.sockets).max(threads) };
+    let is_stream = common.transport == Transport::Tcp;
+    ensure!(is_stream || common.connections.is_none(), "--connections are for --transport tcp");
+    ensure!(!is_stream || !plan.link.is_bad(), "a bad network is played with datagrams, over UDP");
+    let shared_by_all = usize::from(common.sockets);
+    let wanted = common.connections.map_or(shared_by_all, |it| it as usize);
+    let sockets = if common.behind_proxy { 1 } else { wanted.max(threads) };
+    if is_stream {
+        stream::allow_descriptors(sockets as u64 + DESCRIPTORS_ASIDE)?;
+    }
     let source = match common.source {
         Some(source) => source,
         None => Sockets::source_for(common.target)?,
@@ -85,6 +98,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
         clock: Clock::start(),
         target: common.target,
         style: Style {
+            transport: common.transport,
             domain: domain.into(),
             package: plan.package.clone().into(),
             salt: Salt(mix(seed)),
@@ -108,7 +122,10 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    let mut sockets = Sockets::open(share, source, common.behind_proxy)?;
+                    let mut sockets = match common.transport {
+                        Transport::Udp => Sockets::open(share, source, common.behind_proxy)?,
+                        Transport::Tcp => Sockets::connect(share, common.source, common.target)?,
+                    };
                     if common.poll {
                         sockets.poll();
                     }

@@ -92,6 +92,7 @@ impl Conductor<'_> {
             watchers: plan.watchers,
             slice: plan.slice,
             threads: self.shared.posts.len(),
+            transport: self.shared.style.transport,
             sockets,
             measured_secs,
             rates: Rates {
