@@ -251,7 +251,7 @@ impl EventLoop {
     fn longest_sleep(&self, now: Mono) -> Option<Duration> {
         let deadlines = [self.shard.deadline(), self.streams.deadline()];
         let until_deadline = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
-        if !self.bus.waits_for_room() {
+        if !self.bus.waits_for_room() && !self.streams.is_blocked() {
             return until_deadline;
         }
         // A reader does not tell when it has made room, so we look again soon; it is awake and will have.

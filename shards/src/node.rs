@@ -31,6 +31,8 @@ use crate::net::stream::bind::{BoundStreams, bind_streams, serves};
 use crate::settings::{Listen, Settings};
 use crate::shard::{Shard, ShardStart};
 
+mod descriptors;
+use descriptors::connections_max;
 mod error;
 pub use error::{NodeFailure, StartError};
 mod files;
@@ -42,6 +44,7 @@ pub struct Node {
     shards: usize,
     cpus: Vec<usize>,
     listeners: Vec<Bound>,
+    connections_max: usize,
     files: NodeFiles,
     clock: Clock,
 }
@@ -92,8 +95,9 @@ impl Node {
                 Bound::to(listen, shards, &settings).map_err(|source| StartError::Listen { listen, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let connections_max = connections_max(&settings, shards);
         let files = NodeFiles::open(&settings, shards)?;
-        Ok(Self { settings: Arc::new(settings), shards, cpus, listeners, files, clock })
+        Ok(Self { settings: Arc::new(settings), shards, cpus, listeners, connections_max, files, clock })
     }
 
     /// The addresses listened on, with the ports the kernel chose.
@@ -123,6 +127,12 @@ impl Node {
             Bound::Streams(_) => None,
         };
         self.listeners.iter().filter_map(granted).min()
+    }
+
+    /// How many connections there may be; fewer than set where the system has no descriptors for them.
+    #[must_use]
+    pub const fn connections_max(&self) -> usize {
+        self.connections_max
     }
 
     /// What was found in the files.
@@ -163,8 +173,8 @@ impl Node {
                 }
             }
         }
-        let limits = self.settings.streams;
-        let admission = Arc::new(Admission::new(limits.connections_max, limits.connections_per_source_max));
+        let per_source_max = self.settings.streams.connections_per_source_max;
+        let admission = Arc::new(Admission::new(self.connections_max, per_source_max));
         let mut running = Running {
             addresses: addresses.clone(),
             wakers,

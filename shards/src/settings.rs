@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::access::Access;
+use comsipl_core::Transport;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
 /// What watchers are told of a user who is registered and has published nothing.
@@ -115,8 +116,9 @@ impl Default for StreamLimits {
 impl Default for Settings {
     fn default() -> Self {
         let expiry = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
+        let address = SocketAddr::from(([127, 0, 0, 1], 5060));
         Self {
-            listen: vec![Listen::udp(SocketAddr::from(([127, 0, 0, 1], 5060)))],
+            listen: [Transport::Udp, Transport::Tcp].map(|transport| Listen { transport, address }).to_vec(),
             advertise: None,
             data_dir: PathBuf::from("./comsipl-data"),
             shards: None,

@@ -1,14 +1,14 @@
 //! The command line as scripts see it: the real binary, its output and its exit codes.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 #[test]
 fn it_says_where_it_listens_and_stops_quickly_when_told() {
@@ -220,6 +220,41 @@ fn any_datagram_at_all_leaves_it_alive() {
         client.send_to(b"\r\n\r\n", server.address()).unwrap();
     }
     assert_eq!(server.stop(Signal::TERM).0, Some(0), "{:?}", server.output);
+}
+
+#[test]
+fn a_server_without_descriptors_waits_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--shards", "1", "--listen", "tcp:127.0.0.1:0"]);
+    let address = server.ready.split("tcp:").nth(1).unwrap().trim().to_owned();
+    let process = Pid::from_child(&server.child);
+    let proc = format!("/proc/{}", process.as_raw_nonzero());
+    // So many that there are numbers for two more.
+    let open = |number: &u64| fs::symlink_metadata(format!("{proc}/fd/{number}")).is_ok();
+    let third_free = (0..).filter(|number| !open(number)).nth(2);
+    let usual = rustix::process::getrlimit(Resource::Nofile);
+    let limit = |current| {
+        prlimit(Some(process), Resource::Nofile, Rlimit { current, ..usual }).unwrap();
+    };
+    limit(third_free);
+    let mut phones: Vec<_> = (0..5).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let line = server.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(line.contains("cannot be accepted") && line.contains("LimitNOFILE"), "{line}");
+    // A second in which it neither says so again nor tries all the time (at 100 ticks a second).
+    let ticks = || -> u64 {
+        let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    assert!(server.lines.recv_timeout(Duration::from_secs(1)).is_err());
+    assert!(ticks() - before < 30, "{} of 100 ticks", ticks() - before);
+    limit(usual.current);
+    for phone in &mut phones {
+        phone.set_read_timeout(Some(PATIENCE)).unwrap();
+        phone.write_all(b"\r\n\r\n").unwrap();
+        phone.read_exact(&mut [0; 2]).expect("a pong");
+    }
 }
 
 /// The binary under test.

@@ -1,12 +1,13 @@
 //! SIP over TCP, by real sockets: framing, connections between shards, and peers that do not behave.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use comsipl_shards::metrics::{NetCounters, NetFigures};
 use comsipl_shards::node::{Node, Running};
 use comsipl_shards::settings::{Auth, Settings, StreamLimits};
+use socket2::{Domain, SockRef, Socket, Type};
 use tempfile::TempDir;
 
 /// RFC 3261 §18.3: "In the case of stream-oriented transports such as TCP, the Content-Length header field indicates the size
@@ -43,15 +44,11 @@ fn answers_and_notifies_come_by_the_connection_of_the_request() {
         let mut phone = server.phone();
         watcher.write(&subscribe(&watcher, number, number, ""));
         watcher.expect("SIP/2.0 200 ");
-        let notify = watcher.expect("NOTIFY ");
-        assert!(notify.text.contains("closed"), "{}", notify.text);
-        watcher.answer(&notify);
+        watcher.expect_notify("<basic>closed");
         phone.write(&publish(&phone, number, 1));
         phone.expect("SIP/2.0 200 ");
-        let notify = watcher.expect("NOTIFY ");
-        assert!(notify.text.contains("open"), "{}", notify.text);
+        let notify = watcher.expect_notify("<basic>open");
         assert!(notify.text.contains("Via: SIP/2.0/TCP "), "{}", notify.text);
-        watcher.answer(&notify);
     }
     server.stop();
 }
@@ -67,6 +64,241 @@ fn a_ping_gets_a_pong() {
     phone.write(&register(&phone, 1, 1));
     phone.expect("SIP/2.0 200 ");
     server.stop();
+}
+
+/// RFC 3261 §18.3 with §20.15: without a Content-Type there is no body, so the end is known without a Content-Length.
+#[test]
+fn a_publication_is_taken_back_without_a_content_length() {
+    let server = Server::start(2, StreamLimits::default());
+    let mut phone = server.phone();
+    phone.write(&publish(&phone, 1, 1));
+    let tag = phone.expect("SIP/2.0 200 ").header("SIP-ETag").to_owned();
+    let more = format!("Event: presence\r\nSIP-If-Match: {tag}\r\n");
+    let removal = String::from_utf8(request(&phone, "PUBLISH", 1, 2, &more, "")).unwrap();
+    let removal = removal.replace("Expires: 600", "Expires: 0").replace("Content-Length: 0\r\n", "");
+    phone.write(removal.as_bytes());
+    assert_eq!(phone.expect("SIP/2.0 200 ").header("Expires"), "0");
+    server.stop();
+}
+
+#[test]
+fn a_stream_that_cannot_be_followed_is_answered_and_closed() {
+    let server = Server::start(2, StreamLimits::default());
+    let other = String::from_utf8(register(&server.phone(), 9, 1)).unwrap();
+    let long_head = other.replace("Expires", &format!("Subject: {}\r\nExpires", "x".repeat(20_000)));
+    for (text, status) in [
+        (
+            other.replace("Content-Length: 0", "Content-Length: 1\r\nl: 2"),
+            "SIP/2.0 400 Conflicting Content-Length\r\n",
+        ),
+        (other.replace("Content-Length: 0", "Content-Type: a/b"), "SIP/2.0 400 Missing Content-Length\r\n"),
+        (
+            other.replace("Content-Length: 0", "Content-Length: 70000"),
+            "SIP/2.0 413 Request Entity Too Large\r\n",
+        ),
+        (long_head, "SIP/2.0 513 Message Too Large\r\n"),
+        ("\x16\x03\x01\x02\x00\x01".to_owned(), ""),
+        ("GET / HTTP/1.1\r\nContent-Type: a/b\r\n\r\n".to_owned(), ""),
+    ] {
+        let mut phone = server.phone();
+        phone.write(&register(&phone, 1, 1));
+        phone.expect("SIP/2.0 200 ");
+        phone.write(text.as_bytes());
+        let answer = phone.expect_close();
+        assert!(answer.starts_with(status), "{status} is expected, not {answer}");
+        assert_eq!(answer.is_empty(), status.is_empty(), "{answer}");
+    }
+    server.wait_for("all are closed", |it| it.closed_broken == 6);
+    assert_eq!(server.figures().stream_broken, 6);
+    server.stop();
+}
+
+/// A program may close its side behind its last request and wait for the answer.
+#[test]
+fn a_peer_that_sends_nothing_more_is_answered() {
+    let server = Server::start(4, StreamLimits::default());
+    let mut phones: Vec<_> = (0..20).map(|_| server.phone()).collect();
+    for (user, phone) in phones.iter_mut().enumerate() {
+        phone.write(&register(phone, user, 1));
+        phone.stream.shutdown(Shutdown::Write).unwrap();
+    }
+    for phone in &mut phones {
+        phone.expect("SIP/2.0 200 ");
+    }
+    for phone in &mut phones {
+        assert_eq!(phone.expect_close(), "");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_message_that_is_never_complete_ends_its_connection() {
+    let span = Duration::from_millis(300);
+    let server = Server::start(1, StreamLimits { message: span, ..StreamLimits::default() });
+    let (mut slow, mut other) = (server.phone(), server.phone());
+    let message = register(&slow, 1, 1);
+    let began = Instant::now();
+    slow.write(&message[..100]);
+    assert_eq!(slow.expect_close(), "");
+    assert!(began.elapsed() >= span);
+    other.write(&register(&other, 2, 1));
+    other.expect("SIP/2.0 200 ");
+    assert_eq!((server.figures().closed_slow_message, server.figures().connections_open()), (1, 1));
+    server.stop();
+}
+
+#[test]
+fn a_silent_connection_is_closed() {
+    let span = Duration::from_millis(300);
+    let server = Server::start(1, StreamLimits { idle: span, ..StreamLimits::default() });
+    let mut phone = server.phone();
+    phone.write(&register(&phone, 1, 1));
+    phone.expect("SIP/2.0 200 ");
+    let began = Instant::now();
+    assert_eq!(phone.expect_close(), "");
+    assert!(began.elapsed() >= span / 2);
+    assert_eq!(server.figures().closed_idle, 1);
+    server.stop();
+}
+
+/// What the kernel and the server keep for one who does not read is bounded, and nobody else waits for it.
+#[test]
+fn a_slow_reader_is_closed_and_delays_nobody() {
+    const DIALOGS: usize = 600;
+    let limits = StreamLimits { out_buffer: 128 << 10, ..StreamLimits::default() };
+    let server = Server::start(2, limits);
+    let mut other = server.phone();
+    other.write(&subscribe(&other, 9_999, 1, ""));
+    other.expect("SIP/2.0 200 ");
+    other.expect_notify("<basic>closed");
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    let mut slow = Phone::over(socket.into());
+    for watcher in 0..DIALOGS {
+        slow.write(&subscribe(&slow, watcher, 1, ""));
+        slow.expect("SIP/2.0 200 ");
+        slow.expect_notify("<basic>closed");
+    }
+    // From here on it reads nothing; one change fills what the kernel has for it (4 MiB), and what we have.
+    let mut phone = server.phone();
+    for number in 1..=3 {
+        let document = String::from_utf8(publish(&phone, 1, number)).unwrap();
+        let (head, body) = document.split_once("\r\n\r\n").unwrap();
+        let body = body.replace("<note>", &format!("<note>{}", "x".repeat(15_000)));
+        let lines: Vec<_> = head.lines().filter(|line| !line.starts_with("Content-Length")).collect();
+        let head = lines.join("\r\n");
+        phone.write(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        phone.expect("SIP/2.0 200 ");
+        other.expect_notify(&format!("{number}</note>"));
+    }
+    server.wait_for("the slow reader is closed", |it| it.closed_slow_reader == 1);
+    assert!(server.figures().stream_unsent > 0, "the owners are told");
+    server.stop();
+}
+
+/// Nothing is lost between shards however much comes at once: a peer that is too fast is held up.
+#[test]
+fn a_torrent_of_requests_is_answered_to_the_last() {
+    const REQUESTS: usize = 20_000;
+    let limits = StreamLimits { out_buffer: 64 << 20, ..StreamLimits::default() };
+    let server = Server::start(4, limits);
+    let mut phone = server.phone();
+    let mut writer = Phone::over(phone.stream.try_clone().unwrap());
+    let writing = std::thread::spawn(move || {
+        let requests: Vec<u8> = (0..REQUESTS).flat_map(|user| register(&writer, user, 1)).collect();
+        writer.write(&requests);
+    });
+    let mut answered = vec![false; REQUESTS];
+    for _ in 0..REQUESTS {
+        let call_id = phone.expect("SIP/2.0 200 ").call_id();
+        let user: usize = call_id.strip_prefix("call-").unwrap().parse().unwrap();
+        assert!(!std::mem::replace(&mut answered[user], true), "{user} is answered once");
+    }
+    writing.join().unwrap();
+    assert!(answered.iter().all(|it| *it));
+    assert_eq!((server.figures().hand_over_dropped, server.figures().stream_unsent), (0, 0));
+    server.stop();
+}
+
+#[test]
+fn connections_are_bounded_in_all_and_from_one_source() {
+    let limits =
+        StreamLimits { connections_max: 4, connections_per_source_max: 2, ..StreamLimits::default() };
+    let server = Server::start(2, limits);
+    let from = |source: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
+        socket.connect(&server.address().into()).unwrap();
+        Phone::over(socket.into())
+    };
+    let serves = |mut phone: Phone| {
+        phone.write(b"\r\n\r\n");
+        assert_eq!(phone.read_exactly(2), b"\r\n");
+        phone
+    };
+    let mut open: Vec<_> = ["127.0.0.1", "127.0.0.1", "127.0.0.2"].map(|it| serves(from(it))).into();
+    assert_eq!(from("127.0.0.1").expect_close(), "");
+    open.push(serves(from("127.0.0.3")));
+    assert_eq!(from("127.0.0.4").expect_close(), "");
+    let figures = server.figures();
+    assert_eq!((figures.refused_per_source_max, figures.refused_connections_max), (1, 1));
+    open.remove(0);
+    server.wait_for("one is closed", |it| it.closed_by_peer == 1);
+    open.push(serves(from("127.0.0.1")));
+    assert_eq!(server.figures().connections_open(), 4);
+    server.stop();
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_message_is_nobody_elses_matter() {
+    let server = Server::start(2, StreamLimits::default());
+    let mut other = server.phone();
+    for number in 0..20 {
+        let mut phone = server.phone();
+        let message = publish(&phone, 1, 1);
+        phone.write(&message[..message.len() - number * 20 - 1]);
+        SockRef::from(&phone.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(phone);
+        other.write(&register(&other, number, 1));
+        other.expect("SIP/2.0 200 ");
+    }
+    server.wait_for("only one is left", |it| it.connections_open() == 1);
+    assert_eq!(server.node.engine_counters().iter().map(|it| it.publishes.get()).sum::<u64>(), 0);
+    server.stop();
+}
+
+#[test]
+fn watchers_are_told_the_address_that_they_reached() {
+    let listen = ["tcp:0.0.0.0:0", "tcp:[::1]:0"];
+    let server = Server::listening(&listen, 2, StreamLimits::default());
+    let ports: Vec<_> = server.node.addresses().iter().map(|it| it.address.port()).collect();
+    for (number, (ip, port)) in
+        [("127.0.0.1", ports[0]), ("127.1.2.3", ports[0]), ("::1", ports[1])].into_iter().enumerate()
+    {
+        let address = SocketAddr::new(ip.parse().unwrap(), port);
+        let mut phone = Phone::over(TcpStream::connect(address).unwrap());
+        phone.write(&subscribe(&phone, number, number, ""));
+        phone.expect("SIP/2.0 200 ");
+        let notify = phone.expect_notify("<basic>closed");
+        assert!(notify.header("Via").starts_with(&format!("SIP/2.0/TCP {address};")), "{}", notify.text);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_node_that_stops_sends_its_answers_and_says_good_bye() {
+    let server = Server::start(4, StreamLimits::default());
+    let mut phones: Vec<_> = (0..20).map(|_| server.phone()).collect();
+    for (user, phone) in phones.iter_mut().enumerate() {
+        phone.write(&register(phone, user, 1));
+        phone.expect("SIP/2.0 200 ");
+    }
+    server.stop();
+    for phone in &mut phones {
+        assert_eq!(phone.stream.read(&mut [0; 1]).unwrap(), 0, "an orderly end");
+    }
 }
 
 /// A node and what it needs.
@@ -107,6 +339,15 @@ impl Server {
     fn figures(&self) -> NetFigures {
         let each = self.node.counters().iter().map(|it| NetCounters::snapshot(it));
         each.fold(NetFigures::default(), NetFigures::plus)
+    }
+
+    /// Waits until the figures are as wanted.
+    fn wait_for(&self, what: &str, is_so: impl Fn(&NetFigures) -> bool) {
+        let began = Instant::now();
+        while !is_so(&self.figures()) {
+            assert!(began.elapsed() < PATIENCE, "{what}: {:?}", self.figures());
+            std::thread::yield_now();
+        }
     }
 
     fn stop(self) {
@@ -171,9 +412,29 @@ impl Phone {
         Got { text }
     }
 
-    /// Answers a NOTIFY with 200.
-    fn answer(&mut self, request: &Got) {
-        self.write(&ok(request));
+    /// Answers NOTIFYs until one says `what`, and returns that.
+    fn expect_notify(&mut self, what: &str) -> Got {
+        loop {
+            let notify = self.expect("NOTIFY ");
+            self.write(&ok(&notify));
+            if notify.text.contains(what) {
+                return notify;
+            }
+        }
+    }
+
+    /// Waits until the server closes the connection, and returns what it sent before.
+    fn expect_close(&mut self) -> String {
+        loop {
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => self.read.extend_from_slice(&buffer[..len]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("the server does not close: {error}"),
+            }
+        }
+        String::from_utf8(std::mem::take(&mut self.read)).unwrap()
     }
 }
 
@@ -222,6 +483,7 @@ fn register(phone: &Phone, user: usize, cseq: usize) -> Vec<u8> {
 fn subscribe(phone: &Phone, watcher: usize, user: usize, more: &str) -> Vec<u8> {
     let more = format!("Event: presence\r\n{more}");
     let text = String::from_utf8(request(phone, "SUBSCRIBE", user, 1, &more, "")).unwrap();
+    let text = text.replace("branch=z9hG4bK", &format!("branch=z9hG4bK-{watcher}"));
     text.replace("Call-ID: call-", &format!("Call-ID: watcher-{watcher}-")).into_bytes()
 }
 

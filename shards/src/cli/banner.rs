@@ -90,6 +90,19 @@ impl fmt::Display for Banner<'_> {
                 ),
             )?;
         }
+        let wanted = self.settings.streams.connections_max;
+        let streams = self.settings.listen.iter().any(|it| it.transport.is_stream());
+        if streams && self.node.connections_max() < wanted {
+            row(
+                f,
+                "note",
+                &format!(
+                    "the system grants descriptors for {} connections where {wanted} are wanted: before heavy traffic raise \
+                     the limit of open files (LimitNOFILE of the unit, `ulimit -Hn`)",
+                    self.node.connections_max()
+                ),
+            )?;
+        }
         let address = self.node.addresses().first().map_or_else(String::new, |it| it.address.to_string());
         let domain = self.settings.domains.first().unwrap_or(&address);
         let file = self.settings.data_dir.join(FileKind::Presence.file_name());

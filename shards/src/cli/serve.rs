@@ -29,7 +29,7 @@ pub struct ServeArgs {
     /// Address to listen on; may be given more than once.
     ///
     /// TRANSPORT is udp, tcp, tls, ws or wss. Port 0 lets the system choose. What is not loopback needs `--auth digest` or
-    /// `--auth none`. [default: udp:127.0.0.1:5060]
+    /// `--auth none`. [default: udp:127.0.0.1:5060 and tcp:127.0.0.1:5060]
     #[arg(long, value_name = "[TRANSPORT:]ADDR:PORT", value_parser = listen_value)]
     listen: Vec<Listen>,
     /// Directory of the two files; made if there is none. [default: ./comsipl-data]

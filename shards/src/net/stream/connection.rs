@@ -57,8 +57,8 @@ pub(super) struct Connection {
     pub(super) full: bool,
     /// Whether the poll said that the peer sends nothing more.
     pub(super) peer_closed: bool,
-    /// What to tell if it cannot be opened.
-    pub(super) on_failure: Vec<Note>,
+    /// What to tell if it closes before all that was pushed is written.
+    pub(super) unwritten: Vec<Note>,
     framer: Framer,
     held: Held,
     opened: Mono,
@@ -99,7 +99,7 @@ impl Connection {
             dirty: false,
             full: false,
             peer_closed: false,
-            on_failure: Vec::new(),
+            unwritten: Vec::new(),
             framer: Framer::default(),
             held: Held::default(),
             opened: now,
@@ -175,8 +175,13 @@ impl Connection {
             return Ok(());
         }
         self.full = self.layer.flush(&mut self.socket, buffers)?;
-        if !self.full && matches!(self.phase, Phase::Draining { .. }) {
-            self.socket.shutdown(Shutdown::Write)?;
+        if !self.full {
+            self.unwritten.clear();
+            self.unwritten.shrink_to(UNWRITTEN_KEPT_MAX);
+            if let Phase::Draining { .. } = self.phase {
+                // It fails if the peer is gone, which reading or the timer finds out.
+                let _ = self.socket.shutdown(Shutdown::Write);
+            }
         }
         Ok(())
     }
@@ -301,6 +306,9 @@ impl Held {
 
 /// How long a peer that we connect to may take to accept.
 const CONNECT_SPAN: Duration = Duration::from_secs(5);
+
+/// Room for notes about what is not written that a connection keeps.
+const UNWRITTEN_KEPT_MAX: usize = 4;
 
 /// How long a peer that has closed its side is answered.
 const ANSWER_SPAN: Duration = Duration::from_secs(1);

@@ -47,7 +47,6 @@ impl Streams {
         match result {
             Ok(()) => {
                 connection.phase = Phase::Open;
-                connection.on_failure = Vec::new();
                 self.connecting -= 1;
                 self.mark_dirty(slot);
                 self.queue(slot);

@@ -17,6 +17,8 @@ mod connection;
 mod dial;
 pub mod layer;
 pub mod out_buffer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -238,8 +240,11 @@ impl Streams {
         let Some(connection) = self.connection(slot) else { return messages };
         match end {
             Ok(ReadEnd::Closed) => {
+                let peer = (transport, connection.flow.peer);
                 if !connection.answer_only(now) {
                     self.close(slot, Why::Peer);
+                } else if self.by_peer.get(&peer) == Some(&slot) {
+                    self.by_peer.remove(&peer);
                 }
             }
             Err(error) => {
@@ -426,9 +431,9 @@ impl Streams {
         }
         if connection.phase == Phase::Connecting {
             self.connecting -= 1;
-            self.counters.stream_unsent.add(connection.on_failure.len() as u64);
-            self.unsent.append(&mut connection.on_failure);
         }
+        self.counters.stream_unsent.add(connection.unwritten.len() as u64);
+        self.unsent.append(&mut connection.unwritten);
         self.full -= usize::from(connection.full);
         self.admission.leave(connection.flow.peer.ip());
         if let Err(error) = self.registry.deregister(&mut connection.socket) {
@@ -461,9 +466,8 @@ impl Streams {
             return false;
         }
         self.counters.stream_bytes_out.add(parts.iter().map(|part| part.len() as u64).sum());
-        if connection.phase == Phase::Connecting {
-            connection.on_failure.extend(parts.first().and_then(|head| Note::unsent(head)));
-        } else if !connection.full {
+        connection.unwritten.extend(parts.first().and_then(|head| Note::unsent(head)));
+        if connection.phase != Phase::Connecting && !connection.full {
             self.mark_dirty(slot);
         }
         true

@@ -1,0 +1,246 @@
+//! Dialling, and what is told of messages that cannot be sent: the connections of one shard without an engine.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll};
+
+use super::*;
+use crate::clock::Clock;
+
+#[test]
+fn a_message_without_a_connection_opens_one_and_the_next_goes_by_it() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut shard = OneShard::new(&[], StreamLimits::default());
+    let flow = to(peer.local_addr().unwrap());
+    for number in 0..3 {
+        shard.streams.send(shard.clock.mono(), &flow, &[notify(number).as_bytes(), b"body"]);
+    }
+    assert_eq!(shard.counters.connections_dialled.get(), 1, "one for all");
+    let (mut accepted, _) = peer.accept().unwrap();
+    let expected = format!("{}body{}body{}body", notify(0), notify(1), notify(2));
+    assert_eq!(shard.read_from(&mut accepted, expected.len()), expected);
+
+    accepted.write_all(b"SIP/2.0 200 OK\r\nl: 0\r\n\r\n").unwrap();
+    let (flow, answer) = shard.next_message();
+    assert_eq!(answer, "SIP/2.0 200 OK\r\nl: 0\r\n\r\n");
+    assert_eq!((flow.transport, flow.peer), (Transport::Tcp, peer.local_addr().unwrap()));
+    assert!(flow.connection.is_some_and(|id| id.shard() == 5));
+    shard.streams.send(shard.clock.mono(), &flow, &[b"by name"]);
+    assert_eq!(shard.read_from(&mut accepted, 7), "by name");
+    assert_eq!(shard.unsent(), []);
+    assert_eq!(shard.streams.len(), 1);
+}
+
+#[test]
+fn what_waits_for_a_connection_that_is_refused_is_told() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut shard = OneShard::new(&[], StreamLimits::default());
+    for number in 0..3 {
+        shard.streams.send(shard.clock.mono(), &to(nobody), &[notify(number).as_bytes()]);
+    }
+    shard.streams.send(shard.clock.mono(), &to(nobody), &[b"SIP/2.0 200 OK\r\n\r\n"]);
+    shard.turn_until("the refusal", |it| it.streams.is_empty());
+    let noted: Vec<_> = (0..3).map(note).collect();
+    assert_eq!(shard.unsent(), noted);
+    assert_eq!(shard.counters.dials_failed.get(), 1);
+    // What is no stream cannot even be dialled.
+    let flow = Flow { transport: Transport::Udp, ..to(nobody) };
+    shard.streams.send(shard.clock.mono(), &flow, &[notify(7).as_bytes()]);
+    assert_eq!(shard.unsent(), [note(7)]);
+}
+
+#[test]
+fn a_connection_that_is_gone_is_told_and_its_name_means_no_other() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut first = TcpStream::connect(shard.address).unwrap();
+    first.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
+    let (gone, _) = shard.next_message();
+    drop(first);
+    shard.turn_until("the end", |it| it.streams.is_empty());
+    let mut second = TcpStream::connect(shard.address).unwrap();
+    second.write_all(b"OPTIONS sip:b SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
+    let (other, _) = shard.next_message();
+    assert_eq!(gone.connection.unwrap().slot(), other.connection.unwrap().slot(), "the slot is used again");
+    shard.streams.send(shard.clock.mono(), &gone, &[notify(1).as_bytes()]);
+    assert_eq!(shard.unsent(), [note(1)]);
+    shard.streams.send(shard.clock.mono(), &other, &[notify(2).as_bytes()]);
+    assert_eq!(shard.read_from(&mut second, notify(2).len()), notify(2));
+}
+
+#[test]
+fn a_half_closed_connection_takes_answers_and_no_requests() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut peer = TcpStream::connect(shard.address).unwrap();
+    peer.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let (flow, _) = shard.next_message();
+    let slot = flow.connection.unwrap().slot();
+    shard.turn_until("the half end", |it| {
+        it.streams.table[slot].as_deref().is_some_and(|it| matches!(it.phase, Phase::Answering { .. }))
+    });
+    shard.streams.send(shard.clock.mono(), &flow, &[notify(1).as_bytes()]);
+    assert_eq!(shard.unsent(), [note(1)]);
+    shard.streams.send(shard.clock.mono(), &flow, &[b"SIP/2.0 200 OK\r\n\r\n"]);
+    assert_eq!(shard.read_from(&mut peer, 18), "SIP/2.0 200 OK\r\n\r\n");
+    shard.turn_until("the whole end", |it| it.streams.is_empty());
+}
+
+#[test]
+fn what_a_slow_reader_did_not_get_is_told() {
+    let limits = StreamLimits { out_buffer: 100_000, ..StreamLimits::default() };
+    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let mut peer = TcpStream::connect(shard.address).unwrap();
+    peer.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
+    let (flow, _) = shard.next_message();
+    let body = vec![b'x'; 60_000];
+    let mut sent = 0;
+    while !shard.streams.is_empty() {
+        shard.streams.send(shard.clock.mono(), &flow, &[notify(sent).as_bytes(), &body]);
+        shard.streams.flush();
+        sent += 1;
+        assert!(sent < 10_000, "somebody takes it all");
+    }
+    let unsent = shard.unsent();
+    assert!(unsent.contains(&note(sent - 1)), "the one that found no room");
+    assert!(unsent.contains(&note(sent - 2)), "the one that waited");
+    assert!(unsent.len() < 100 && (unsent.len() as u32) < sent, "not those that are on their way");
+    assert_eq!(shard.counters.closed_slow_reader.get(), 1);
+}
+
+#[test]
+fn messages_that_are_not_taken_come_again_in_order() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut peer = TcpStream::connect(shard.address).unwrap();
+    let texts: Vec<String> = (0..50).map(|n| format!("OPTIONS sip:{n} SIP/2.0\r\nl: 0\r\n\r\n")).collect();
+    peer.write_all(texts.concat().as_bytes()).unwrap();
+    let (mut taken, mut asked) = (Vec::new(), 0);
+    let began = Instant::now();
+    while taken.len() < texts.len() {
+        assert!(began.elapsed() < PATIENCE);
+        shard.poll();
+        let now = shard.clock.mono();
+        // Every third finds room.
+        shard.streams.take(now, |_, bytes| {
+            asked += 1;
+            let room = asked % 3 == 0;
+            if room {
+                taken.push(String::from_utf8(bytes.to_vec()).unwrap());
+            }
+            room
+        });
+    }
+    assert_eq!(taken, texts);
+    assert!(shard.counters.stream_hand_over_waits.get() > 0);
+    assert!(!shard.streams.is_blocked());
+}
+
+/// The connections of one shard and what drives them.
+struct OneShard {
+    poll: Poll,
+    events: Events,
+    streams: Streams,
+    clock: Clock,
+    counters: Arc<CachePadded<NetCounters>>,
+    /// Where it listens, if it does.
+    address: SocketAddr,
+    messages: VecDeque<(Flow, String)>,
+}
+
+impl OneShard {
+    fn new(listen: &[&str], limits: StreamLimits) -> Self {
+        let (poll, clock) = (Poll::new().unwrap(), Clock::start());
+        let counters = Arc::new(CachePadded::new(NetCounters::default()));
+        let bound: Vec<_> = listen
+            .iter()
+            .map(|it| Listen { transport: Transport::Tcp, address: it.parse().unwrap() })
+            .map(|listen| bind::bind_streams(listen, 1).unwrap())
+            .collect();
+        let listeners: Vec<_> = bound.iter().map(|it| it.listen).collect();
+        let address = listeners.first().map_or_else(|| "127.0.0.1:1".parse().unwrap(), |it| it.address);
+        let streams = Streams::new(StreamsStart {
+            shard: 5,
+            sockets: (0..).zip(bound.into_iter().flat_map(|it| it.sockets)).collect(),
+            listeners,
+            registry: poll.registry().try_clone().unwrap(),
+            admission: Arc::new(Admission::new(100, 100)),
+            limits,
+            counters: Arc::clone(&counters),
+            now: clock.mono(),
+            wall: Clock::wall(),
+        });
+        Self {
+            poll,
+            events: Events::with_capacity(16),
+            streams: streams.unwrap(),
+            clock,
+            counters,
+            address,
+            messages: VecDeque::new(),
+        }
+    }
+
+    fn poll(&mut self) {
+        self.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
+        for event in &self.events {
+            self.streams.on_event(self.clock.mono(), event);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.poll();
+        let now = self.clock.mono();
+        let messages = &mut self.messages;
+        self.streams.take(now, |flow, bytes| {
+            messages.push_back((*flow, String::from_utf8(bytes.to_vec()).unwrap()));
+            true
+        });
+        self.streams.flush();
+        self.streams.fire_timers(now);
+    }
+
+    fn turn_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            assert!(began.elapsed() < PATIENCE, "{what}");
+            self.turn();
+        }
+    }
+
+    fn next_message(&mut self) -> (Flow, String) {
+        self.turn_until("a message", |it| !it.messages.is_empty());
+        self.messages.pop_front().unwrap()
+    }
+
+    fn read_from(&mut self, peer: &mut TcpStream, len: usize) -> String {
+        let mut bytes = vec![0; len];
+        self.turn();
+        self.turn();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn unsent(&mut self) -> Vec<Note> {
+        self.streams.take_unsent().collect()
+    }
+}
+
+/// A flow to somebody to whom there is no connection yet.
+fn to(peer: SocketAddr) -> Flow {
+    Flow { transport: Transport::Tcp, listener: 0, local_ip: None, peer, connection: None }
+}
+
+/// The head of a NOTIFY of ours, of subscription `id`.
+fn notify(id: u32) -> String {
+    format!(
+        "NOTIFY sip:b@192.0.2.2 SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK~07{id:08x}0000abcd\r\nl: 4\r\n\r\n"
+    )
+}
+
+fn note(id: u32) -> Note {
+    Note::Unsent { partition: 7, id, check: 0xabcd }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
