@@ -52,6 +52,7 @@ scenarios! {
     compose_two_devices
     compose_unregistered_is_closed
     conference_as_published
+    crash_connections_are_gone
     crash_first_notify
     crash_held_change
     crash_is_no_news
@@ -63,6 +64,17 @@ scenarios! {
     crash_subscriptions_go_on
     crash_twice
     crash_unanswered_notify
+    flow_answers_by_the_connection
+    flow_connection_gone
+    flow_connection_gone_for_good
+    flow_contact_asks_for_tcp
+    flow_contact_without_place
+    flow_half_open
+    flow_no_timer_e
+    flow_nothing_remembered
+    flow_outbound_proxy
+    flow_renewed_by_register
+    flow_route_set_by_connection
     message_summary_grammar
     notify_across_shards
     notify_answers_that_remove

@@ -21,11 +21,11 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use comsipl_core::Chance;
+use comsipl_core::{Chance, Transport};
 use comsipl_shards::settings::{Auth, ExpiryPolicy, RegisteredState, Settings};
 use comsipl_tests::scenario::said;
 use comsipl_tests::world::sip_text::SipText;
-use comsipl_tests::world::{Bytes, Happening, Network, RecordsInUse, SERVER, Setup, World};
+use comsipl_tests::world::{Bytes, Happening, Network, RecordsInUse, SERVER, Setup, World, listeners_of_all};
 
 use phone::{LONGEST, Manner, Phone, Purpose, Stage};
 use witness::Witness;
@@ -103,7 +103,7 @@ impl Simulation {
         let mut chance = Chance::from_seed(bytes);
         let policy = ExpiryPolicy { min_secs: 30, default_secs: 300, max_secs: 900 };
         let settings = Settings {
-            listen: vec![comsipl_core::Listen::udp(SERVER)],
+            listen: listeners_of_all(),
             auth: Auth::None,
             registration: policy,
             publication: policy,
@@ -126,7 +126,7 @@ impl Simulation {
         };
         let users = 1 + chance.below(4) as usize;
         let phones = 2 + chance.below(4) as usize;
-        let phones = (0..phones).map(|n| Phone::new(n, n % users)).collect();
+        let phones = (0..phones).map(|n| Phone::new(n, n % users, chance.below(3) == 0)).collect();
         Self {
             world: World::new(setup),
             chance,
@@ -173,6 +173,9 @@ impl Simulation {
                 }
                 _ => {
                     self.advance(until)?;
+                    if self.chance.below(4) == 0 {
+                        self.connect_phones();
+                    }
                     self.act();
                 }
             }
@@ -225,9 +228,13 @@ impl Simulation {
         for phone in &self.phones {
             for watch in &phone.watches {
                 let live = watch.stage == Stage::Live && watch.ends.surely_runs(now);
-                let lately = self.calm_since.saturating_sub(PATIENCE);
+                let patience = if phone.streams { PATIENCE_OVER_CONNECTION } else { PATIENCE };
+                let lately = self.calm_since.saturating_sub(patience);
                 let patient = early && (watch.trouble > lately || phone.is_waiting());
-                if !live || patient || self.witness.is_troubled(now, &watch.call_id, &watch.tag) {
+                // Without its connection, or before it has registered on a new one, it cannot be told.
+                let reachable = !phone.streams || phone.is_bound_here;
+                if !live || patient || !reachable || self.witness.is_troubled(now, &watch.call_id, &watch.tag)
+                {
                     continue;
                 }
                 let name = format!("{} of phone {}, watching u{}", watch.call_id, phone.number, watch.whom);
@@ -369,6 +376,9 @@ impl Simulation {
     /// Lets the world go on until a moment.
     fn advance(&mut self, until: Duration) -> Result<(), String> {
         loop {
+            if !self.wild && !self.over {
+                self.connect_phones();
+            }
             let wakes = self.phones.iter().filter_map(Phone::wakes_at).min().filter(|_| !self.over);
             let stop = wakes.unwrap_or(until).min(until);
             if let Some(happening) = self.world.next(stop.max(self.world.now())) {
@@ -395,9 +405,14 @@ impl Simulation {
         let now = self.world.now();
         self.witness.see(now, happening)?;
         match happening {
-            Happening::Crashed => self.crashes += 1,
-            Happening::PhoneGot { to, bytes, .. } if !self.over => {
-                let index = self.phones.iter().position(|p| p.at == *to);
+            Happening::Crashed => {
+                self.crashes += 1;
+                for phone in self.phones.iter_mut().filter(|phone| phone.streams) {
+                    phone.disconnected(now);
+                }
+            }
+            Happening::PhoneGot { to, connection, bytes, .. } if !self.over => {
+                let index = self.phones.iter().position(|p| p.at == *to && p.connection == *connection);
                 let index = index.ok_or_else(|| format!("nobody lives at {to}"))?;
                 let text = SipText::read(bytes).ok_or("a phone got what cannot be read")?;
                 let manner = self.manner();
@@ -451,6 +466,18 @@ impl Simulation {
         let dice = self.chance.below(100);
         let pick = self.chance.below(1000);
         let whom = self.chance.below(u32::try_from(self.users).expect("few")) as usize;
+        if self.phones[index].streams && self.phones[index].connection.is_none() {
+            return;
+        }
+        if let (94..=96, Some(id)) = (dice, self.phones[index].connection) {
+            if pick.is_multiple_of(2) {
+                self.world.close(id);
+            } else {
+                self.world.cut(id);
+            }
+            self.phones[index].disconnected(now);
+            return;
+        }
         let phone = &mut self.phones[index];
         let may_publish = !phone.is_busy(&Purpose::Unpublish);
         let may_register = !phone.is_busy(&Purpose::Query);
@@ -482,9 +509,27 @@ impl Simulation {
         }
     }
 
+    /// Phones that have lost their connection open a new one, from another port, and register on it.
+    fn connect_phones(&mut self) {
+        for index in 0..self.phones.len() {
+            let phone = &mut self.phones[index];
+            if !phone.streams || phone.connection.is_some() || !self.world.is_up() {
+                continue;
+            }
+            phone.at.set_port(phone.at.port() + 1);
+            phone.connection = self.world.connect(phone.at, Transport::Tcp);
+            let bytes = phone.register(self.world.now(), self.crashes, 900);
+            self.send(index, bytes);
+        }
+    }
+
     fn send(&mut self, index: usize, bytes: Bytes) {
-        let from = self.phones[index].at;
-        self.world.send(from, SERVER, bytes);
+        let phone = &self.phones[index];
+        match phone.connection {
+            Some(id) => self.world.write(id, bytes),
+            None if phone.streams => {}
+            None => self.world.send(phone.at, SERVER, bytes),
+        }
     }
 }
 
@@ -500,3 +545,5 @@ const REFRESH_BEFORE: Duration = Duration::from_secs(20);
 const WATCHES_MAX: usize = 4;
 /// A watcher that made trouble so shortly before the calm may still be waiting out a pause.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// Over a connection nothing is sent again before Timer F and the pause after it.
+const PATIENCE_OVER_CONNECTION: Duration = Duration::from_secs(75);

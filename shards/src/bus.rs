@@ -20,7 +20,7 @@ use comsipl_core::{AorKey, Flow};
 use crossbeam::queue::ArrayQueue;
 
 use crate::ahead::Ahead;
-use crate::note::Note;
+use crate::note::{DeviceKey, Note};
 use crate::sleep::SleepFlag;
 
 /// What a shard takes from the bus.
@@ -403,6 +403,8 @@ enum Subject {
     Version(AorKey),
     /// A NOTIFY of a subscription (partition and number); an older one was given up.
     Unsent(u8, u32),
+    /// The flow of a device.
+    Flow(AorKey, DeviceKey),
 }
 
 impl Backlog {
@@ -411,6 +413,7 @@ impl Backlog {
             Note::Watch { key, shard, .. } | Note::Unwatch { key, shard } => Subject::Watched(key, shard),
             Note::Changed { key, .. } => Subject::Version(key),
             Note::Unsent { partition, id, .. } => Subject::Unsent(partition, id),
+            Note::FlowRenewed { watcher, device, .. } => Subject::Flow(watcher, device),
         };
         match self.notes.get_mut(&subject) {
             None => {
@@ -739,7 +742,9 @@ mod tests {
                 Delivery::Note(Note::Watch { key, .. }) => format!("watch {}", key.0),
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
-                Delivery::Note(note @ Note::Unsent { .. }) => format!("{note:?}"),
+                Delivery::Note(note @ (Note::Unsent { .. } | Note::FlowRenewed { .. })) => {
+                    format!("{note:?}")
+                }
                 Delivery::Send { flow, bytes } => {
                     format!("send {} {}", flow.peer.port(), String::from_utf8_lossy(bytes))
                 }

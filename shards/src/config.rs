@@ -113,6 +113,9 @@ impl File {
         if let Some(advertise) = server.advertise {
             settings.advertise = check_advertise(&advertise)?;
         }
+        if let Some(proxy) = server.outbound_proxy {
+            settings.outbound_proxy = check_outbound_proxy(&proxy)?;
+        }
         if let Some(domains) = server.domains {
             settings.domains = domains
                 .iter()
@@ -322,6 +325,23 @@ fn check_advertise(value: &Spanned<String>) -> Result<Option<String>, Mistake> {
              have reached us on",
         ))
     }
+}
+
+fn check_outbound_proxy(value: &Spanned<String>) -> Result<Option<Listen>, Mistake> {
+    let text = value.get_ref();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let proxy = parse_listen(text).map_err(|error| mistake(value, error.to_string(), error.help()))?;
+    let place = proxy.address;
+    if place.port() == 0 || place.ip().is_unspecified() || proxy.transport.is_web_socket() {
+        return Err(mistake(
+            value,
+            format!("a place to which requests can be sent by udp, tcp or tls is expected, found \"{text}\""),
+            "write for example `outbound_proxy = \"udp:10.0.0.1:5060\"`; or \"\" for none",
+        ));
+    }
+    Ok(Some(proxy))
 }
 
 fn check_shards(value: &Spanned<toml::Value>) -> Result<Option<usize>, Mistake> {

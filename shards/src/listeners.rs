@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use comsipl_core::{Flow, Listen, Profile};
+use comsipl_core::dialog::NextHop;
+use comsipl_core::{Flow, Listen, Profile, Transport};
 use smallvec::SmallVec;
 
 /// The addresses that the shards listen on.
@@ -46,6 +47,44 @@ impl Listeners {
         }
         let listener = self.each.iter().position(fits).unwrap_or(0);
         Flow { listener: u8::try_from(listener).unwrap_or(0), local_ip: None, ..flow }
+    }
+
+    /// The flow by which a dialog's requests go to `hop`, when its SUBSCRIBE came on `source`.
+    ///
+    /// A transport that we do not listen by is not dialled by either, because its Via could not say where we are; the message
+    /// goes by UDP then. Nothing is ever sent to ourselves: a URI that names us names a way to the watcher that only its own
+    /// flow is.
+    #[must_use]
+    pub fn toward(&self, source: &Flow, hop: NextHop) -> Flow {
+        let NextHop::To(transport, peer) = hop else { return *source };
+        if self.is_ours(source, peer) {
+            return *source;
+        }
+        if transport == source.transport && !transport.is_stream() {
+            return Flow { peer, ..*source };
+        }
+        let find = |transport: Transport| {
+            let fits =
+                |listen: &Listen| listen.transport == transport && listen.address.is_ipv4() == peer.is_ipv4();
+            self.each.iter().position(fits).map(|found| (transport, found))
+        };
+        let Some((transport, listener)) = find(transport).or_else(|| find(Transport::Udp)) else {
+            return *source;
+        };
+        let local_ip = source.local_ip.filter(|ip| ip.is_ipv4() == peer.is_ipv4());
+        let listener = u8::try_from(listener).unwrap_or(0);
+        // An address of its own is written as it is bound.
+        let local_ip = local_ip.filter(|_| self.each[usize::from(listener)].address.ip().is_unspecified());
+        Flow { transport, listener, local_ip, peer, connection: None }
+    }
+
+    /// Whether we listen at `address` ourselves.
+    fn is_ours(&self, source: &Flow, address: SocketAddr) -> bool {
+        self.each.iter().any(|listen| {
+            let ip = listen.address.ip();
+            listen.address.port() == address.port()
+                && (ip == address.ip() || (ip.is_unspecified() && source.local_ip == Some(address.ip())))
+        })
     }
 
     /// Our address on the side of `flow`: the one advertised, else the one the peer reached us on. It may be put together in

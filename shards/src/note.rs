@@ -1,7 +1,7 @@
 //! What shards tell one another.
 
-use comsipl_core::AorKey;
 use comsipl_core::msg::{Method, peek};
+use comsipl_core::{AorKey, Flow};
 
 use crate::sipp::marked;
 
@@ -41,7 +41,21 @@ pub enum Note {
         /// The check of its branch, which tells this NOTIFY from earlier and later ones.
         check: u32,
     },
+    /// A device has registered on a new connection (RFC 5626 §6); every shard is told, because its subscriptions may be
+    /// anywhere.
+    FlowRenewed {
+        /// The user who has registered.
+        watcher: AorKey,
+        /// The device; see `DeviceKey`.
+        device: DeviceKey,
+        /// The connection.
+        flow: Flow,
+    },
 }
+
+/// Keyed hash of what tells one of a user's devices from the others: its Contact without parameters, or its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceKey(pub u64);
 
 impl Note {
     /// What the owner of the partition named must be told if `message` could not be sent; `None` unless it is a NOTIFY

@@ -39,6 +39,9 @@ pub struct StoredSubscription<'a> {
     pub body: BodyKind,
     /// Whether a NOTIFY has failed and is to be tried again: the watcher does not have the newest state.
     pub undelivered: bool,
+    /// Whether its SUBSCRIBE came by UDP although its NOTIFYs go over a connection: they go by UDP all the same when nobody
+    /// takes the connection (RFC 3261 §18.1.1).
+    pub came_by_udp: bool,
     /// Identity of the newest SUBSCRIBE.
     pub request: u64,
     /// Canonical AoR of the presentity.
@@ -222,6 +225,7 @@ pub fn subscription<'r>(record: impl Into<Record<'r>>) -> Option<StoredSubscript
         capitals: Capitals(s.capitals),
         body: if s.flags & FLAG_BASIC == 0 { BodyKind::All } else { BodyKind::Basic },
         undelivered: s.flags & FLAG_UNDELIVERED != 0,
+        came_by_udp: s.flags & FLAG_CAME_BY_UDP != 0,
         request: s.request,
         aor: s.aor,
         local_uri: s.local_uri,
@@ -239,6 +243,8 @@ pub fn subscription<'r>(record: impl Into<Record<'r>>) -> Option<StoredSubscript
 const FLAG_BASIC: u16 = 1;
 /// Flag of a stored subscription: a NOTIFY failed and is to be tried again.
 const FLAG_UNDELIVERED: u16 = 2;
+/// Flag of a stored subscription: its SUBSCRIBE came by UDP, its NOTIFYs go over a connection.
+const FLAG_CAME_BY_UDP: u16 = 4;
 
 fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a> {
     schema::Subscription {
@@ -252,7 +258,8 @@ fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a
         event: s.package.number,
         capitals: s.capitals.0,
         flags: u16::from(s.body == BodyKind::Basic) * FLAG_BASIC
-            + u16::from(s.undelivered) * FLAG_UNDELIVERED,
+            + u16::from(s.undelivered) * FLAG_UNDELIVERED
+            + u16::from(s.came_by_udp) * FLAG_CAME_BY_UDP,
         request: s.request,
         aor: s.aor,
         local_uri: s.local_uri,

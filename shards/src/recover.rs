@@ -176,7 +176,9 @@ impl Shard {
             self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key, package));
         let ending = stored.expires_at <= stored.accepted_at;
         // What failed before is marked in the record; what ends is owed its last NOTIFY.
-        let owed = stored.accepted_at.0 >= since || stored.undelivered || ending;
+        // Every connection ended with the process before, and with them what was on its way.
+        let cut_off = stored.flow.connection.is_some();
+        let owed = stored.accepted_at.0 >= since || stored.undelivered || ending || cut_off;
         let id = self.subscriptions.insert(
             Subscription {
                 dialog: dialog_hash(&self.keys, stored.call_id, stored.remote_tag),
@@ -197,6 +199,12 @@ impl Shard {
             &mut self.watched,
         );
         self.subscriptions.expiry.arm(id, mono_of(now, stored.expires_at));
+        if cut_off {
+            self.follow_connection(id, &stored.flow, stored.remote_uri);
+            if !self.find_other_way(id, &stored) {
+                self.subscriptions.set_unreachable(id, true);
+            }
+        }
         if owed && !self.watched[watched].queued {
             self.queue(now, watched);
         }

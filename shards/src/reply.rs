@@ -1,6 +1,7 @@
 //! Answering a request: written once, remembered for its retransmissions, sent the way it came.
 
 use comsipl_core::event::{ALLOW_EVENTS, EventPackage};
+use comsipl_core::header::Via;
 use comsipl_core::limits::{CONTACT_LEN_MAX, UNSUPPORTED_LISTED_MAX};
 use comsipl_core::msg::{self, Message, Method, Writer};
 use comsipl_core::token::hex16;
@@ -86,8 +87,10 @@ impl Shard {
         more: impl FnOnce(&mut Writer<'_>),
     ) {
         let flow = self.write_answer(request, status, reason, to_tag, more);
-        // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly.
+        // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly. RFC 3261 §17.2.2: Timer J is "zero seconds for
+        // reliable transports".
         if request.message.method() != Some(Method::Invite)
+            && !flow.transport.is_stream()
             && let Some(answer) = self.outbox.newest_head()
         {
             self.transactions.remember(request.transaction, flow, answer, request.now.mono);
@@ -116,8 +119,7 @@ impl Shard {
     ) -> Flow {
         let message = request.message;
         let source = request.flow.peer;
-        let peer = msg::response_destination(message.via(), source);
-        let flow = Flow { peer, ..request.flow };
+        let flow = answer_flow(message.via(), request.flow);
         // RFC 3261 §8.2.6.2: every answer but 100 has a To tag; a retransmission must get the same one.
         let made = hex16((request.transaction.0 >> 64) as u64);
         let to_tag = to_tag.unwrap_or(&made);
@@ -175,6 +177,20 @@ impl Shard {
             writer.content_length(0).end();
         });
     }
+}
+
+/// Where the answer to a request goes that came on `flow` with this topmost Via.
+///
+/// > If the "sent-protocol" is a reliable transport protocol […] the response MUST be sent using the existing connection to
+/// > the source of the original request that created the transaction, if that connection is still open. (RFC 3261 §18.2.2)
+///
+/// Nobody waits for one whose connection is gone: a client gives its transaction up then (RFC 3261 §17.1.4).
+#[must_use]
+pub fn answer_flow(via: &Via<'_>, flow: Flow) -> Flow {
+    if flow.transport.is_stream() {
+        return flow;
+    }
+    Flow { peer: msg::response_destination(via, flow.peer), ..flow }
 }
 
 /// Required extensions that we do not serve (RFC 3261 §8.2.2.3).

@@ -37,6 +37,8 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// `host` or `host:port` that phones are told as our Contact and Via; `None`: the address they reached us on.
     pub advertise: Option<String>,
+    /// Where all requests of ours go that no connection leads to; `None`: where the dialog says.
+    pub outbound_proxy: Option<Listen>,
     /// Where the two files are.
     pub data_dir: PathBuf,
     /// Number of shards (1..=64); `None`: one per core.
@@ -120,6 +122,7 @@ impl Default for Settings {
         Self {
             listen: [Transport::Udp, Transport::Tcp].map(|transport| Listen { transport, address }).to_vec(),
             advertise: None,
+            outbound_proxy: None,
             data_dir: PathBuf::from("./comsipl-data"),
             shards: None,
             pin: true,

@@ -211,6 +211,7 @@ impl Shard {
                 }
             }
             Note::Changed { key, version } => self.on_changed(now, key, version),
+            Note::FlowRenewed { watcher, device, flow } => self.on_flow_renewed(now, watcher, device, flow),
             Note::Unsent { partition, id, check } => self.on_unsent(now, Mark { partition, id, check }),
         }
     }

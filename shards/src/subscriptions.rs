@@ -8,11 +8,13 @@
 //!   * at most one NOTIFY of a subscription is unanswered (`attempt`);
 //!   * a subscription stands in its presentity's list, in the dialog index and in the expiry wheel, or nowhere.
 
-use comsipl_core::Mono;
+use std::collections::BTreeSet;
+
 use comsipl_core::chunked::Slab;
 use comsipl_core::timer::Wheel;
+use comsipl_core::{AorKey, Mono};
 
-use crate::index::PartitionedIndex;
+use crate::index::{PartitionedIndex, hash_of};
 use crate::watched::{BodyKind, NONE, WatchedTable};
 
 /// CSeq numbers are reserved in the record by blocks of this size, so that one NOTIFY in 64 writes it.
@@ -59,6 +61,9 @@ pub struct Subscription {
     pub body: BodyKind,
     /// Its connection is gone and nothing leads to the watcher; see [`Subscriptions::set_unreachable`].
     pub unreachable: bool,
+    /// It is reached by a connection that its watcher opened, and so stands among those [of its watcher](
+    /// Subscriptions::of_watcher).
+    pub connected: bool,
 }
 
 impl Default for Subscription {
@@ -83,6 +88,7 @@ impl Default for Subscription {
             shared_dialog: false,
             body: BodyKind::All,
             unreachable: false,
+            connected: false,
         }
     }
 }
@@ -98,6 +104,8 @@ pub struct Subscriptions {
     pub expiry: Wheel,
     /// How many are unreachable.
     unreachable: usize,
+    /// Those that are reached by a connection, by [hash](crate::index::hash_of) of the watcher's key.
+    by_watcher: BTreeSet<(u64, u32)>,
 }
 
 impl Subscriptions {
@@ -109,6 +117,7 @@ impl Subscriptions {
             dialogs: PartitionedIndex::default(),
             expiry: Wheel::new(now),
             unreachable: 0,
+            by_watcher: BTreeSet::new(),
         }
     }
 
@@ -171,6 +180,29 @@ impl Subscriptions {
             (true, false) => self.unreachable -= 1,
             _ => {}
         }
+    }
+
+    /// Notes whether a subscription of `watcher` is reached by a connection.
+    pub fn set_connected(&mut self, id: u32, watcher: AorKey, connected: bool) {
+        self.slab[id].connected = connected;
+        if connected {
+            self.by_watcher.insert((hash_of(watcher), id));
+        } else {
+            self.by_watcher.remove(&(hash_of(watcher), id));
+        }
+    }
+
+    /// The same where the watcher is not known any more, because the record cannot be read. Seldom, and slow.
+    pub fn forget_connected(&mut self, id: u32) {
+        self.slab[id].connected = false;
+        self.by_watcher.retain(|&(_, other)| other != id);
+    }
+
+    /// The subscriptions of a watcher that are reached by connections, unreachable ones included. The caller compares the
+    /// keys.
+    pub fn of_watcher(&self, watcher: AorKey) -> impl Iterator<Item = u32> + '_ {
+        let hash = hash_of(watcher);
+        self.by_watcher.range((hash, 0)..=(hash, u32::MAX)).map(|&(_, id)| id)
     }
 
     /// How many are unreachable.

@@ -96,7 +96,7 @@ impl Talk {
         let until = self.world.now() + span;
         let mut heard = Vec::new();
         while let Some(happening) = self.world.next(until) {
-            let Happening::PhoneGot { from, to, bytes } = happening else { continue };
+            let Happening::PhoneGot { from, to, bytes, .. } = happening else { continue };
             let message = SipText::read(&bytes).expect("the server writes whole messages");
             if self.polite && message.method() == Some("NOTIFY") {
                 self.world.send(to, from, Bytes::from(ok_to(&message)));

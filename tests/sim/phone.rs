@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use comsipl_core::ConnectionId;
 use comsipl_tests::world::Bytes;
 use comsipl_tests::world::sip_text::SipText;
 
@@ -117,6 +118,8 @@ struct Transaction {
     interval: Duration,
     /// Crashes of the server when it began.
     crashes: u32,
+    /// Nothing is sent again then.
+    over_connection: bool,
 }
 
 /// A phone.
@@ -125,8 +128,14 @@ pub struct Phone {
     pub number: usize,
     /// Number of its user.
     pub user: usize,
-    /// Its address.
+    /// Its address; one that speaks over connections gets a new one with each.
     pub at: SocketAddr,
+    /// Whether it speaks over connections.
+    pub streams: bool,
+    /// Its connection, if it has one.
+    pub connection: Option<ConnectionId>,
+    /// Whether it has registered on that, so that its subscriptions go on over it.
+    pub is_bound_here: bool,
     /// Its publication.
     pub live: Option<Live>,
     /// Marks that may be visible for a while, because an answer was lost for good.
@@ -143,6 +152,8 @@ pub struct Phone {
     pub listed: Option<Vec<String>>,
     transactions: Vec<Transaction>,
     used_tags: Vec<String>,
+    /// Tags of publications whose fate is not known.
+    lost_tags: Vec<String>,
     made: u32,
     publish_cseq: u32,
     register_cseq: u32,
@@ -165,12 +176,14 @@ pub enum Manner {
 
 impl Phone {
     /// A phone of `user` that has done nothing yet.
-    pub fn new(number: usize, user: usize) -> Self {
-        let host = u8::try_from(10 + number).expect("few phones");
+    pub fn new(number: usize, user: usize, streams: bool) -> Self {
         Self {
             number,
             user,
-            at: SocketAddr::from(([192, 0, 2, host], 5060)),
+            at: home(number),
+            streams,
+            connection: None,
+            is_bound_here: false,
             live: None,
             ghosts: Vec::new(),
             bound: None,
@@ -180,6 +193,7 @@ impl Phone {
             listed: None,
             transactions: Vec::new(),
             used_tags: Vec::new(),
+            lost_tags: Vec::new(),
             made: 0,
             publish_cseq: 0,
             register_cseq: 0,
@@ -188,7 +202,17 @@ impl Phone {
 
     /// The contact it registers.
     pub fn contact(&self) -> String {
-        format!("sip:u{}@{}", self.user, self.at)
+        let transport = if self.streams { ";transport=tcp" } else { "" };
+        format!("sip:u{}@{}{transport}", self.user, home(self.number))
+    }
+
+    /// Its connection is gone: what is under way may have been carried out or not.
+    pub fn disconnected(&mut self, now: Duration) {
+        self.connection = None;
+        self.is_bound_here = false;
+        for transaction in std::mem::take(&mut self.transactions) {
+            self.give_up(now, transaction.purpose, transaction.started);
+        }
     }
 
     /// Whether a request of the same kind is under way.
@@ -248,7 +272,8 @@ impl Phone {
     /// Tries an old entity tag, if there was any.
     pub fn try_old_tag(&mut self, now: Duration, crashes: u32, pick: u32) -> Option<Bytes> {
         let current = self.live.as_ref().map(|l| l.etag.as_str());
-        let old: Vec<&String> = self.used_tags.iter().filter(|t| Some(t.as_str()) != current).collect();
+        let is_old = |t: &&String| Some(t.as_str()) != current && !self.lost_tags.contains(*t);
+        let old: Vec<&String> = self.used_tags.iter().filter(is_old).collect();
         let tag = old.get(pick as usize % old.len().max(1))?;
         let extra = format!("SIP-If-Match: {tag}\r\nExpires: 600\r\n");
         Some(self.send_publish(now, crashes, Purpose::Stale, &extra, ""))
@@ -308,6 +333,10 @@ impl Phone {
                 given_up.push((t.purpose.clone(), t.started));
                 return false;
             }
+            if t.over_connection {
+                t.again_at = t.started + TIMER_F;
+                return true;
+            }
             out.push(Bytes::clone(&t.bytes));
             t.interval = (t.interval * 2).min(T2);
             t.again_at = (now + t.interval).min(t.started + TIMER_F);
@@ -331,7 +360,8 @@ impl Phone {
         manner: Manner,
         out: &mut Vec<Bytes>,
     ) -> Result<(), String> {
-        if now < self.mute_until {
+        // An answer over a connection comes once; a phone that slept finds it there.
+        if now < self.mute_until && !(self.streams && text.method().is_none()) {
             if let Some(watch) = self.watch_of(text) {
                 self.watches[watch].trouble = now;
             }
@@ -463,6 +493,7 @@ impl Phone {
                 if there == expires.is_zero() {
                     return Err(format!("registered for {expires:?}, and the answer lists {listed:?}"));
                 }
+                self.is_bound_here = there;
                 self.bound = there.then(|| Window::of(&transaction, now, *expires));
                 self.maybe_bound = Duration::ZERO;
             }
@@ -512,6 +543,7 @@ impl Phone {
         match purpose {
             Purpose::Publish { token, expires } => {
                 if let Some(live) = self.live.take() {
+                    self.lost_tags.push(live.etag);
                     self.ghosts.push((live.token, live.ends.latest.max(now + expires)));
                 }
                 if let Some(token) = token {
@@ -520,6 +552,7 @@ impl Phone {
             }
             Purpose::Unpublish => {
                 if let Some(live) = self.live.take() {
+                    self.lost_tags.push(live.etag);
                     self.ghosts.push((live.token, live.ends.latest));
                 }
             }
@@ -575,13 +608,13 @@ impl Phone {
     }
 
     fn send_subscribe(&mut self, now: Duration, crashes: u32, number: usize, expires: u32) -> Bytes {
-        let (user, at) = (self.user, self.at);
+        let (user, contact) = (self.user, self.contact());
         let watch = &mut self.watches[number];
         watch.cseq += 1;
         let to_tag = watch.server_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
         let head = format!(
             "From: <sip:u{user}@example.com>;tag={}\r\nTo: <sip:u{}@example.com>{to_tag}\r\nCall-ID: {}\r\n\
-             CSeq: {} SUBSCRIBE\r\nContact: <sip:u{user}@{at}>\r\nEvent: presence\r\nExpires: {expires}\r\n\
+             CSeq: {} SUBSCRIBE\r\nContact: <{contact}>\r\nEvent: presence\r\nExpires: {expires}\r\n\
              Accept: application/pidf+xml\r\n",
             watch.tag, watch.whom, watch.call_id, watch.cseq
         );
@@ -606,9 +639,10 @@ impl Phone {
         self.made += 1;
         let branch = format!("z9hG4bK-d{}-{}", self.number, self.made);
         let bytes: Bytes = format!(
-            "{start} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch};rport\r\nMax-Forwards: 70\r\n{head}\
+            "{start} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={branch};rport\r\nMax-Forwards: 70\r\n{head}\
              Content-Length: {}\r\n\r\n{body}",
-            self.at,
+            if self.streams { "TCP" } else { "UDP" },
+            home(self.number),
             body.len()
         )
         .into_bytes()
@@ -621,9 +655,16 @@ impl Phone {
             again_at: now + T1,
             interval: T1,
             crashes,
+            over_connection: self.streams,
         });
         bytes
     }
+}
+
+/// The address that a phone knows of itself.
+fn home(number: usize) -> SocketAddr {
+    let host = u8::try_from(10 + number).expect("few phones");
+    SocketAddr::from(([192, 0, 2, host], 5060))
 }
 
 /// Requests of one lane come one after the other.

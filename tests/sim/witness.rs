@@ -2,11 +2,13 @@
 //!
 //! Laws:
 //!   * the CSeq of a dialog's NOTIFYs only grows, also over crashes; what bears the same number is the same bytes;
-//!   * at most one NOTIFY of a dialog is unanswered, and none is sent again once it is answered;
+//!   * at most one NOTIFY of a dialog to an address is unanswered, and none is sent again once it is answered, or over a
+//!     connection at all;
 //!   * after a NOTIFY that says `terminated` there is no other;
 //!   * a request is answered, and all answers to it are the same bytes as long as one process lives (64*T1 at least).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use comsipl_tests::world::sip_text::SipText;
@@ -31,6 +33,7 @@ pub struct Witness {
 
 /// The NOTIFYs of a dialog.
 struct Notified {
+    to: SocketAddr,
     cseq: u32,
     bytes: Bytes,
     first_sent: Duration,
@@ -57,11 +60,11 @@ impl Witness {
         match happening {
             Happening::Crashed => self.life += 1,
             Happening::Restarted | Happening::PhoneGot { .. } => {}
-            Happening::ServerSent { bytes, .. } => {
+            Happening::ServerSent { to, bytes, .. } => {
                 let text = SipText::read(bytes).ok_or("the server sent what cannot be read")?;
                 check_length(&text)?;
                 if text.method().is_some() {
-                    self.see_notify(now, bytes, &text)?;
+                    self.see_notify(now, *to, bytes, &text)?;
                 } else {
                     self.see_answer(now, bytes, &text)?;
                 }
@@ -107,7 +110,13 @@ impl Witness {
         }
     }
 
-    fn see_notify(&mut self, now: Duration, bytes: &Bytes, text: &SipText) -> Result<(), String> {
+    fn see_notify(
+        &mut self,
+        now: Duration,
+        to: SocketAddr,
+        bytes: &Bytes,
+        text: &SipText,
+    ) -> Result<(), String> {
         if text.method() != Some("NOTIFY") {
             return Err(format!("the server sent a request of its own: {}", text.start));
         }
@@ -122,6 +131,7 @@ impl Witness {
         }
         let life = self.life;
         let fresh = Notified {
+            to,
             cseq,
             bytes: Bytes::clone(bytes),
             first_sent: now,
@@ -138,6 +148,9 @@ impl Witness {
             return Err(format!("{key:?}: CSeq went back from {} to {cseq}", before.cseq));
         }
         if cseq == before.cseq {
+            if text.header("Via").is_some_and(|via| !via.starts_with("SIP/2.0/UDP")) {
+                return Err(format!("{key:?}: NOTIFY {cseq} was sent again over a connection"));
+            }
             if *bytes != before.bytes {
                 return Err(format!("{key:?}: NOTIFY {cseq} was sent again with other bytes"));
             }
@@ -150,12 +163,15 @@ impl Witness {
             return Ok(());
         }
         let silent = now.saturating_sub(before.first_sent) > NEARLY_TIMER_F;
-        if before.life == life && !before.answered && !silent {
+        // One that went into a connection that is gone is given up when the watcher comes back by another.
+        if before.life == life && !before.answered && !silent && before.to == to {
             return Err(format!("{key:?}: NOTIFY {cseq} though {} is not answered", before.cseq));
         }
         // A SUBSCRIBE that is sent again to a new process is answered again, and every 200 has its NOTIFY.
         let asked_again = self.granted.get(&key.0).is_some_and(|at| *at > before.first_sent);
-        if before.terminated && !(terminated && (before.life != life || asked_again)) {
+        // And one that was lost with its connection is said again over the next.
+        let elsewhere = before.to != to;
+        if before.terminated && !(terminated && (before.life != life || asked_again || elsewhere)) {
             return Err(format!("{key:?}: NOTIFY {cseq} after terminated"));
         }
         let troubled = before.troubled || (before.life == life && !before.answered);

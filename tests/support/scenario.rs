@@ -16,12 +16,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use comsipl_core::auth::Algorithm;
+use comsipl_core::{ConnectionId, Transport};
 use comsipl_shards::access::{Access, Grant, PublishFor};
 use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
 
 use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE, Versions};
 use crate::world::sip_text::SipText;
-use crate::world::{Bytes, Happening, SERVER, Setup, World};
+use crate::world::{Bytes, Happening, SERVER, Setup, World, listeners_of_all};
 use pattern::{Variables, expand, matches};
 use phone::{Phone, Received, kind_of};
 use syntax::{Expected, PROMPTLY, Step, Verb, When, Who};
@@ -74,11 +75,7 @@ struct Stage {
 
 impl Default for Stage {
     fn default() -> Self {
-        let settings = Settings {
-            listen: vec![comsipl_core::Listen::udp(SERVER)],
-            auth: Auth::None,
-            ..Settings::default()
-        };
+        let settings = Settings { listen: listeners_of_all(), auth: Auth::None, ..Settings::default() };
         let variables = Variables::from([
             ("server".to_owned(), SERVER.to_string()),
             ("server.ip".to_owned(), SERVER.ip().to_string()),
@@ -123,7 +120,31 @@ impl Stage {
                 }
                 self.setup.shards = *count;
             }
-            Verb::Phone { name, at, via } => self.add_phone(name, *at, via.unwrap_or(*at)),
+            Verb::Phone { name, at, via, over } => self.add_phone(name, *at, via.unwrap_or(*at), *over),
+            Verb::Closes { phone } => {
+                self.settle();
+                let id = self.take_connection(phone).map_err(fault)?;
+                self.world().close(id);
+                self.settle();
+            }
+            Verb::CutOff { phone } => {
+                self.settle();
+                let id = self.take_connection(phone).map_err(fault)?;
+                self.world().cut(id);
+            }
+            Verb::Connects { phone, from } => {
+                self.settle();
+                if let Some(from) = from {
+                    self.tell_address(phone, *from);
+                    self.phone(phone).at = *from;
+                }
+                self.connect(phone).map_err(fault)?;
+            }
+            Verb::Listens { phone, over, listens } => {
+                let at = self.phone(phone).at;
+                self.phone(phone).listens = listens.then_some(*over);
+                self.world().listen(*over, at, *listens);
+            }
             Verb::User { aor, password } => {
                 self.world().put_user(aor, password).map_err(fault)?;
             }
@@ -145,12 +166,12 @@ impl Stage {
             Verb::Again { who } => {
                 let again = self.phone(&who.phone).line(&who.line).last_sent.clone();
                 let again = again.ok_or_else(|| fault(format!("{} has sent nothing yet", who.name())))?;
-                self.send(who, again);
+                self.send(who, None, again).map_err(fault)?;
             }
             Verb::Raw { who } => {
                 self.phone(&who.phone);
                 let bytes: Bytes = compose::raw(&step.block, &self.variables)?.into();
-                self.send(who, Bytes::clone(&bytes));
+                self.send(who, None, Bytes::clone(&bytes)).map_err(fault)?;
                 self.phone(&who.phone).line(&who.line).on_sent(bytes);
             }
             Verb::Expect { who, what, again, when } => self.expect(who, what, *again, *when, step)?,
@@ -213,8 +234,7 @@ impl Stage {
         let bytes: Bytes =
             compose::request(phone, &who.line, method, uri, step, &self.variables, branch)?.into();
         phone.line(&who.line).on_sent(Bytes::clone(&bytes));
-        self.send(who, bytes);
-        Ok(())
+        self.send(who, None, bytes).map_err(|why| (step.line, why))
     }
 
     fn send_response(&mut self, who: &Who, status: u16, step: &Step) -> Result<(), Fault> {
@@ -225,14 +245,44 @@ impl Stage {
             if status < 200 { line.unanswered.front().cloned() } else { line.unanswered.pop_front() };
         let request = request.ok_or_else(nothing)?;
         let bytes = compose::response(&request.text, status, &tag, &step.block, &self.variables)?;
-        self.send(who, bytes.into());
+        self.send(who, Some(request.connection), bytes.into()).map_err(|why| (step.line, why))
+    }
+
+    /// Sends a request of a phone, or an answer by the way the request came: `answers` is its connection.
+    fn send(&mut self, who: &Who, answers: Option<Option<ConnectionId>>, bytes: Bytes) -> Result<(), String> {
+        let (at, over) = (self.phone(&who.phone).at, self.phone(&who.phone).over);
+        let by = match answers {
+            Some(by) => by,
+            None if over.is_stream() => {
+                if self.phone(&who.phone).connection.is_none() {
+                    self.connect(&who.phone)?;
+                }
+                self.phone(&who.phone).connection
+            }
+            None => None,
+        };
+        match by {
+            Some(id) if self.world().is_open(id) => self.world().write(id, bytes),
+            Some(_) => return Err(format!("{} has lost its connection", who.name())),
+            None => {
+                let to = self.setup.settings.listen[0].address;
+                self.world().send(at, to, bytes);
+            }
+        }
         Ok(())
     }
 
-    fn send(&mut self, who: &Who, bytes: Bytes) {
-        let from = self.phone(&who.phone).at;
-        let to = self.setup.settings.listen[0].address;
-        self.world().send(from, to, bytes);
+    /// Opens a phone's connection.
+    fn connect(&mut self, name: &str) -> Result<(), String> {
+        let (at, over) = (self.phone(name).at, self.phone(name).over);
+        let id = self.world().connect(at, over);
+        self.phone(name).connection = Some(id.ok_or("nobody takes the connection")?);
+        Ok(())
+    }
+
+    /// The connection that a phone has, which it is about to lose.
+    fn take_connection(&mut self, name: &str) -> Result<ConnectionId, String> {
+        self.phone(name).connection.ok_or_else(|| format!("{name} has no connection"))
     }
 
     fn expect(
@@ -329,17 +379,18 @@ impl Stage {
             Happening::Crashed => self.versions.on_restart(),
             _ => {}
         }
-        if let Happening::PhoneGot { from, to, bytes } = happening {
+        if let Happening::PhoneGot { from, to, connection, bytes } = happening {
             let at = self.world().now();
             let variables = Variables::new();
-            let Some(phone) = self.phones.values_mut().find(|p| p.at == to) else { return true };
+            let hears = |p: &&mut Phone| p.at == to && p.hears(connection);
+            let Some(phone) = self.phones.values_mut().find(hears) else { return true };
             let unreadable = || SipText {
                 start: String::from_utf8_lossy(&bytes).into_owned(),
                 headers: Vec::new(),
                 body: String::new(),
             };
             let text = SipText::read(&bytes).unwrap_or_else(unreadable);
-            let mut received = Received { at, from, bytes, text, answered: false };
+            let mut received = Received { at, from, connection, bytes, text, answered: false };
             let answer = match (phone.answers, received.text.method()) {
                 (Some(status), Some("NOTIFY")) => {
                     received.answered = true;
@@ -350,8 +401,10 @@ impl Stage {
             };
             let (source, target) = (phone.at, received.from);
             phone.inbox.push_back(received);
-            if let Some(answer) = answer {
-                self.world().send(source, target, answer);
+            match (answer, connection) {
+                (Some(answer), None) => self.world().send(source, target, answer),
+                (Some(answer), Some(id)) => self.world().write(id, answer),
+                (None, _) => {}
             }
         }
         true
@@ -385,14 +438,14 @@ impl Stage {
         if !self.phones.contains_key(name) {
             let host = u8::try_from(self.phones.len() + 1).expect("few phones");
             let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)), 5060);
-            self.add_phone(name, at, at);
+            self.add_phone(name, at, at, Transport::Udp);
         }
         self.phones.get_mut(name).expect("just added")
     }
 
-    fn add_phone(&mut self, name: &str, at: SocketAddr, via: SocketAddr) {
+    fn add_phone(&mut self, name: &str, at: SocketAddr, via: SocketAddr, over: Transport) {
         self.tell_address(name, at);
-        self.phones.insert(name.to_owned(), Phone::new(name, at, via));
+        self.phones.insert(name.to_owned(), Phone::new(name, at, via, over));
     }
 
     fn tell_address(&mut self, name: &str, at: SocketAddr) {
@@ -433,6 +486,10 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("registered_state", "closed") => settings.registered_state = RegisteredState::Closed,
         ("domains", domains) => settings.domains = domains.split(',').map(str::to_owned).collect(),
         ("advertise", host) => settings.advertise = Some(host.to_owned()),
+        ("outbound_proxy", proxy) => {
+            let proxy = comsipl_shards::config::parse_listen(proxy).map_err(|error| error.to_string())?;
+            settings.outbound_proxy = Some(proxy);
+        }
         ("notify_interval_ms", _) => settings.notify_interval = Duration::from_millis(number()?.into()),
         ("notifies_per_turn", _) => settings.notifies_per_turn = number()? as usize,
         ("presence_records_max", _) => settings.presence_records_max = number()?,

@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Invariants:
-//!   * what is addressed to a process that has crashed since never reaches its successor, except from the network;
+//!   * what is addressed to a process that has crashed since never reaches its successor, except in datagrams;
 //!   * hand-overs from one shard to another arrive in order, and so do notes; across the two there is no order.
 
 mod network;
 mod node;
 pub mod sip_text;
+mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comsipl_core::{Aor, Chance, Flow, Listen, Mono, Now, UnixMillis};
+use comsipl_core::{Aor, Chance, ConnectionId, Flow, Listen, Mono, Now, Transport, UnixMillis};
 use comsipl_shards::note::Note;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::Owner;
@@ -31,6 +32,7 @@ use comsipl_shards::users::Outcome;
 pub use network::Network;
 use node::Node;
 pub use node::RecordsInUse;
+use streams::Streams;
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -66,19 +68,29 @@ impl Default for Setup {
 pub const SERVER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 5060);
 
+/// Listeners of every transport at [`SERVER`]'s address, that of datagrams first.
+#[must_use]
+pub fn listeners_of_all() -> Vec<Listen> {
+    let listen = |transport: Transport| {
+        let address = SocketAddr::new(SERVER.ip(), transport.default_port());
+        Listen { transport, address }
+    };
+    Transport::ALL.into_iter().map(listen).collect()
+}
+
 /// The bytes of a datagram, shared by everyone who looks at it.
 pub type Bytes = Arc<[u8]>;
 
 /// Something that happened, in the order in which it happened.
 #[derive(Clone, Debug)]
 pub enum Happening {
-    /// The server gave a datagram to the network.
+    /// The server gave a message to the network.
     ServerSent {
         /// The listener it left from.
         from: SocketAddr,
         /// Where it goes.
         to: SocketAddr,
-        /// The datagram.
+        /// The message.
         bytes: Bytes,
     },
     /// The shard that owns a datagram took it.
@@ -88,13 +100,15 @@ pub enum Happening {
         /// The datagram.
         bytes: Bytes,
     },
-    /// A datagram of the server arrived at an address.
+    /// A message of the server arrived at an address.
     PhoneGot {
         /// The listener it came from.
         from: SocketAddr,
         /// Where it arrived.
         to: SocketAddr,
-        /// The datagram.
+        /// The connection that brought it; `None`: it was a datagram.
+        connection: Option<ConnectionId>,
+        /// The message.
         bytes: Bytes,
     },
     /// The process ended, with everything it had in memory.
@@ -119,6 +133,7 @@ pub struct World {
     /// Latest arrival on the bus, by (from, to, is a note), which keeps each lane in order.
     lanes: BTreeMap<(usize, usize, bool), u64>,
     happenings: VecDeque<Happening>,
+    streams: Streams,
     chance: Chance,
     /// Set: the next turn that wants to send ends the process instead, which comes back after this long.
     doom: Option<Duration>,
@@ -148,11 +163,50 @@ enum Input {
 /// Something that is due at a moment.
 #[derive(Debug)]
 enum Event {
-    ArrivesAtServer { from: SocketAddr, to: SocketAddr, bytes: Bytes },
-    ArrivesAtPhone { from: SocketAddr, to: SocketAddr, bytes: Bytes },
-    OnBus { life: u32, to: usize, input: Input },
-    Turn { life: u32, shard: usize },
-    Restart { shards: usize },
+    ArrivesAtServer {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Bytes,
+    },
+    ArrivesAtPhone {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Bytes,
+    },
+    /// Bytes that a phone wrote into a connection.
+    OnConnection {
+        id: ConnectionId,
+        bytes: Bytes,
+    },
+    /// A phone's end of a connection closed, and the server sees it.
+    Closed {
+        id: ConnectionId,
+    },
+    /// Bytes that the server wrote into a connection.
+    FromConnection {
+        id: ConnectionId,
+        from: SocketAddr,
+        bytes: Bytes,
+    },
+    /// A message of the server reaches the shard that holds its connection.
+    ToHolder {
+        life: u32,
+        from: usize,
+        flow: Flow,
+        bytes: Bytes,
+    },
+    OnBus {
+        life: u32,
+        to: usize,
+        input: Input,
+    },
+    Turn {
+        life: u32,
+        shard: usize,
+    },
+    Restart {
+        shards: usize,
+    },
 }
 
 impl World {
@@ -184,6 +238,7 @@ impl World {
             benches: Vec::new(),
             lanes: BTreeMap::new(),
             happenings: VecDeque::new(),
+            streams: Streams::default(),
             chance: Chance::from_seed(seed),
             doom: None,
             story: VecDeque::new(),
@@ -257,6 +312,61 @@ impl World {
         self.tell(format!("{from} ─▶ server  {}", first_line(&bytes)));
     }
 
+    /// A phone at `phone` opens a connection to one of the server's listeners; `None`: nobody answers.
+    pub fn connect(&mut self, phone: SocketAddr, transport: Transport) -> Option<ConnectionId> {
+        let listener = self.settings.listen.iter().position(|l| l.transport == transport)?;
+        self.node.as_ref()?;
+        let listener = u8::try_from(listener).expect("few listeners");
+        let flow = Flow { transport, listener, local_ip: None, peer: phone, connection: None };
+        let shard = socket_of(phone, self.benches.len());
+        self.tell(format!("{phone} connects by {}", transport.via_token()));
+        Some(self.streams.open(shard, self.wall().0, flow))
+    }
+
+    /// A phone writes a message into a connection; nothing happens if that is closed.
+    pub fn write(&mut self, id: ConnectionId, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        if !self.is_open(id) {
+            return;
+        }
+        let delay = self.setup.network.stream_delay(&mut self.chance);
+        let now = self.now;
+        let connection = self.streams.get_mut(id).expect("it is open");
+        let at = (now + micros(delay)).max(connection.last_in);
+        connection.last_in = at;
+        let peer = connection.flow.peer;
+        self.tell(format!("{peer} ═▶ server  {}", first_line(&bytes)));
+        self.schedule(Duration::from_micros(at - now), Event::OnConnection { id, bytes });
+    }
+
+    /// Whether a phone takes its connection for whole.
+    #[must_use]
+    pub fn is_open(&self, id: ConnectionId) -> bool {
+        self.streams.get(id).is_some_and(|connection| connection.phone_end)
+    }
+
+    /// A phone closes its connection, and the server sees it behind what the phone wrote last.
+    pub fn close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.streams.get_mut(id) else { return };
+        connection.phone_end = false;
+        let (at, peer) = (connection.last_in.max(self.now), connection.flow.peer);
+        self.tell(format!("{peer} closes its connection"));
+        self.schedule(Duration::from_micros(at - self.now), Event::Closed { id });
+    }
+
+    /// A phone loses its connection, and the server does not see it.
+    pub fn cut(&mut self, id: ConnectionId) {
+        let Some(connection) = self.streams.get_mut(id) else { return };
+        connection.phone_end = false;
+        let peer = connection.flow.peer;
+        self.tell(format!("{peer} is cut off"));
+    }
+
+    /// A phone takes connections at an address from now on, or not any more.
+    pub fn listen(&mut self, transport: Transport, at: SocketAddr, listens: bool) {
+        self.streams.listen(transport, at, listens);
+    }
+
     /// The next thing that happens until `until`; `None`: nothing does, and it is `until` now.
     pub fn next(&mut self, until: Duration) -> Option<Happening> {
         let until = micros(until);
@@ -294,6 +404,7 @@ impl World {
         }
         self.benches.clear();
         self.lanes.clear();
+        self.streams.break_all();
         self.doom = None;
         self.happenings.push_back(Happening::Crashed);
         self.tell("server crashes".to_owned());
@@ -336,7 +447,31 @@ impl World {
                 self.give(shard, Input::Datagram(flow, bytes));
             }
             Event::ArrivesAtPhone { from, to, bytes } => {
-                self.happenings.push_back(Happening::PhoneGot { from, to, bytes });
+                self.happenings.push_back(Happening::PhoneGot { from, to, connection: None, bytes });
+            }
+            Event::OnConnection { id, bytes } => {
+                // What the phone wrote before it closed arrives all the same.
+                let connection = self.streams.get(id).filter(|connection| connection.server_end);
+                if let Some(flow) = connection.map(|connection| connection.flow) {
+                    self.give(id.shard(), Input::Datagram(flow, bytes));
+                }
+            }
+            Event::Closed { id } => {
+                if let Some(connection) = self.streams.get_mut(id) {
+                    connection.server_end = false;
+                }
+            }
+            Event::FromConnection { id, from, bytes } => {
+                let connection = self.streams.get(id).filter(|connection| connection.phone_end);
+                if let Some(to) = connection.map(|connection| connection.flow.peer) {
+                    let connection = Some(id);
+                    self.happenings.push_back(Happening::PhoneGot { from, to, connection, bytes });
+                }
+            }
+            Event::ToHolder { life, from, flow, bytes } => {
+                if life == self.life {
+                    self.write_to_phone(from, flow, bytes);
+                }
             }
             Event::OnBus { life, to, input } => {
                 if life == self.life {
@@ -422,7 +557,11 @@ impl World {
             self.post(shard, to, Input::Note(note));
         }
         for (flow, bytes) in sent {
-            self.emit(flow, bytes);
+            if flow.transport.is_stream() {
+                self.emit_by_connection(shard, flow, bytes);
+            } else {
+                self.emit(flow, bytes);
+            }
         }
 
         let bench = &mut self.benches[shard];
@@ -454,6 +593,42 @@ impl World {
             self.schedule(delay, Event::ArrivesAtPhone { from, to, bytes });
         }
         self.happenings.push_back(Happening::ServerSent { from, to, bytes });
+    }
+
+    /// Brings a message of a shard to whoever holds its connection.
+    fn emit_by_connection(&mut self, shard: usize, flow: Flow, bytes: Bytes) {
+        let from = self.settings.listen[usize::from(flow.listener)].address;
+        self.tell(format!("server ═▶ {}  {}", flow.peer, first_line(&bytes)));
+        self.happenings.push_back(Happening::ServerSent { from, to: flow.peer, bytes: Arc::clone(&bytes) });
+        let holder = flow.connection.map_or(shard, ConnectionId::shard);
+        if holder == shard {
+            self.write_to_phone(shard, flow, bytes);
+        } else {
+            let delay = Duration::from_micros(self.below_duration(self.setup.bus_delay_max));
+            let life = self.life;
+            self.schedule(delay, Event::ToHolder { life, from: holder, flow, bytes });
+        }
+    }
+
+    /// Writes a message into its connection, or tells its owner that it could not be written.
+    fn write_to_phone(&mut self, holder: usize, flow: Flow, bytes: Bytes) {
+        let wall = self.wall().0;
+        let id = flow.connection.or_else(|| self.streams.dial(holder, wall, flow));
+        let whole = id.filter(|&id| self.streams.get(id).is_some_and(|connection| connection.server_end));
+        let Some(id) = whole else {
+            self.tell(format!("unsent to {}  {}", flow.peer, first_line(&bytes)));
+            if let Some(note @ Note::Unsent { partition, .. }) = Note::unsent(&bytes) {
+                self.post(holder, usize::from(partition) % self.benches.len(), Input::Note(note));
+            }
+            return;
+        };
+        let delay = self.setup.network.stream_delay(&mut self.chance);
+        let from = self.settings.listen[usize::from(flow.listener)].address;
+        let now = self.now;
+        let connection = self.streams.get_mut(id).expect("it is whole");
+        let at = (now + micros(delay)).max(connection.last_out);
+        connection.last_out = at;
+        self.schedule(Duration::from_micros(at - now), Event::FromConnection { id, from, bytes });
     }
 
     /// Puts something on the bus.

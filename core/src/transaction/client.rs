@@ -8,6 +8,9 @@
 //! | trying, proceeding | Timer F (64*T1) | time-out to the notifier | ended |
 //! | trying, proceeding | 2xx–6xx | answer to the notifier | ended |
 //!
+//! Over a connection there is no Timer E, only F: "If an unreliable transport is in use, the client transaction MUST set timer
+//! E to fire in T1 seconds."
+//!
 //! Timer K (absorb late answers for T4) needs no state here: an answer that meets no transaction is dropped and counted.
 
 use super::{T1, T2, TIMER_F};
@@ -35,10 +38,11 @@ pub struct NotifyTransaction {
 }
 
 impl NotifyTransaction {
-    /// The NOTIFY is sent for the first time at `now`; the second value is when its timer fires.
+    /// The NOTIFY is sent for the first time at `now`, over a connection or not; the second value is when its timer fires.
     #[must_use]
-    pub fn start(now: Mono) -> (Self, Mono) {
-        (Self { started: now, sent: 1, proceeding: false }, now + T1)
+    pub fn start(now: Mono, over_connection: bool) -> (Self, Mono) {
+        let first = if over_connection { TIMER_F } else { T1 };
+        (Self { started: now, sent: 1, proceeding: false }, now + first)
     }
 
     /// A provisional answer came: from here on Timer E runs with T2.
@@ -65,7 +69,7 @@ mod tests {
 
     /// Sending times in milliseconds after the first, and the time of the time-out.
     fn run(provisional_at: Option<usize>) -> (Vec<u64>, u64) {
-        let (mut transaction, mut at) = NotifyTransaction::start(Mono(0));
+        let (mut transaction, mut at) = NotifyTransaction::start(Mono(0), false);
         let mut times = Vec::new();
         loop {
             if provisional_at == Some(times.len()) {
@@ -87,6 +91,14 @@ mod tests {
         let (times, end) = run(None);
         assert_eq!(times, [500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
         assert_eq!(end, 32_000);
+    }
+
+    #[test]
+    fn over_a_connection_nothing_is_sent_again_and_timer_f_stays() {
+        let (mut transaction, timer) = NotifyTransaction::start(Mono(0), true);
+        assert_eq!(timer, Mono(0) + TIMER_F);
+        transaction.on_provisional();
+        assert_eq!(transaction.on_timer(timer), TimerStep::TimedOut);
     }
 
     #[test]

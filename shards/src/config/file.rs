@@ -24,6 +24,7 @@ pub struct File {
 pub struct Server {
     pub listen: Option<Spanned<Vec<Spanned<String>>>>,
     pub advertise: Option<Spanned<String>>,
+    pub outbound_proxy: Option<Spanned<String>>,
     pub domains: Option<Vec<Spanned<String>>>,
     pub shards: Option<Spanned<toml::Value>>,
     pub pin: Option<bool>,

@@ -12,6 +12,7 @@ pub fn to_toml(settings: &Settings) -> String {
     let Settings {
         listen,
         advertise,
+        outbound_proxy,
         data_dir,
         shards,
         pin,
@@ -43,6 +44,10 @@ pub fn to_toml(settings: &Settings) -> String {
             vec![
                 ("listen", strings(listen.iter().map(Listen::to_string))),
                 ("advertise", Value::String(advertise.clone().unwrap_or_default())),
+                (
+                    "outbound_proxy",
+                    Value::String(outbound_proxy.as_ref().map_or_else(String::new, Listen::to_string)),
+                ),
                 ("domains", strings(domains.iter().cloned())),
                 ("shards", shards.map_or_else(|| Value::String("auto".to_owned()), number)),
                 ("pin", Value::Boolean(*pin)),

@@ -20,7 +20,7 @@ use comsipl_core::uri::Uri;
 use comsipl_core::{AorKey, Flow, Now, Refusal};
 use comsipl_fdb::Full;
 
-use crate::reply::{Request, transaction_key, unsupported};
+use crate::reply::{Request, answer_flow, transaction_key, unsupported};
 use crate::shard::Shard;
 
 impl Shard {
@@ -44,8 +44,7 @@ impl Shard {
                 if let Some(via) = error.partial.via()
                     && error.partial.can_respond()
                 {
-                    let peer = msg::response_destination(&via, flow.peer);
-                    self.outbox.send(Flow { peer, ..flow }, |out| {
+                    self.outbox.send(answer_flow(&via, flow), |out| {
                         msg::respond_malformed(out, &error.partial, code, reason, flow.peer);
                     });
                 }
@@ -68,7 +67,9 @@ impl Shard {
             return;
         }
         let transaction = transaction_key(&self.keys, message, message.cseq().method_text);
-        if let Some(answered) = self.transactions.find(transaction) {
+        // Over connections nothing is sent again and no answer is remembered.
+        let answered = if flow.transport.is_stream() { None } else { self.transactions.find(transaction) };
+        if let Some(answered) = answered {
             let (peer, bytes) = (answered.flow, answered.bytes);
             self.outbox.send(peer, |out| out.extend_from_slice(bytes));
             self.counters.retransmitted_requests.up();

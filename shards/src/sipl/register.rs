@@ -13,15 +13,20 @@ use smallvec::SmallVec;
 
 use super::full;
 use super::publish::expires_at_mono;
+use crate::note::{DeviceKey, Note};
 use crate::presentities::Binding;
 use crate::records::{self, StoredBindingRecord};
 use crate::reply::Request;
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
+use crate::sipp::device_of;
 use crate::watched::NONE;
 
 /// Room on the stack for the bindings of one user; more go to the heap.
 const CONTACTS: usize = 4;
+
+/// Devices of one REGISTER.
+type Devices = SmallVec<[DeviceKey; CONTACTS]>;
 
 /// What is stored of a contact beside what the decision looks at.
 struct Aside<'a> {
@@ -122,11 +127,17 @@ impl Shard {
             self.carry_out_registration(request, key, &wishes, &asides, &numbers, &changes, same)
         });
         self.scratch.changes = changes;
-        result?;
+        let renewed = result?;
         // A refresh leaves the user where he was.
         let user = if refreshed { user } else { self.presentities.find(key) };
         let only = if refreshed && same_texts { Some((wishes[0].contact, asides[0].params)) } else { None };
         self.answer_register(request, key, user, only);
+        for device in renewed {
+            for shard in 0..self.shards {
+                let note = Note::FlowRenewed { watcher: key, device, flow: request.flow };
+                self.post_to(request.now, shard, note);
+            }
+        }
         Ok(())
     }
 
@@ -192,7 +203,7 @@ impl Shard {
         Ok(false)
     }
 
-    /// Stores all changes, or none of them.
+    /// Stores all changes, or none of them. Gives the devices that have a new connection.
     #[allow(clippy::too_many_arguments, reason = "the parts of one request, used once")]
     fn carry_out_registration(
         &mut self,
@@ -203,9 +214,9 @@ impl Shard {
         numbers: &[u32],
         changes: &[BindingChange],
         same_texts: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Devices, Refusal> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(Devices::new());
         }
         let now = request.now;
         let message = request.message;
@@ -237,6 +248,7 @@ impl Shard {
         // What may fail for want of room comes first: new records, then updates. A failure takes the new ones back, and
         // an update writes its longer chain before it touches the old record, so nothing is half done (RFC 3261 §10.3:
         // "all binding updates and additions succeed", or none).
+        let renewed = self.renewed_devices(request, key, wishes, numbers, changes);
         let mut added: SmallVec<[(u32, u32); CONTACTS]> = SmallVec::new();
         let mut failed = None;
         for change in changes {
@@ -282,7 +294,7 @@ impl Shard {
             }
         }
         if changes.iter().all(|change| matches!(change, BindingChange::Update { .. })) {
-            return Ok(());
+            return Ok(renewed);
         }
         let user = self.presentities.find_or_insert(key, EventPackage::PRESENCE);
         let was_registered = self.presentities[user].first_binding != NONE;
@@ -298,7 +310,43 @@ impl Shard {
             }
         }
         self.registration_changed(now, key, was_registered);
-        Ok(())
+        Ok(renewed)
+    }
+
+    /// The devices that have a new connection by this request; each by what its subscriptions may name it. Nothing for
+    /// datagrams, whose flows do not end.
+    fn renewed_devices(
+        &mut self,
+        request: &Request<'_>,
+        key: AorKey,
+        wishes: &[ContactWish<'_>],
+        numbers: &[u32],
+        changes: &[BindingChange],
+    ) -> Devices {
+        let mut devices = Devices::new();
+        if request.flow.connection.is_none() {
+            return devices;
+        }
+        for change in changes {
+            let contact = match *change {
+                BindingChange::Add { contact, .. } => contact,
+                BindingChange::Update { stored, contact, .. } => {
+                    let slot = self.presentities.bindings[numbers[stored]].slot;
+                    let partition = self.files.registered_partition(key.partition());
+                    match records::view_binding(partition, slot, &mut self.scratch.document) {
+                        Some(before) if before.flow.connection == request.flow.connection => continue,
+                        Some(before) => devices.extend(device_of(&self.keys, before.contact)),
+                        None => {}
+                    }
+                    contact
+                }
+                BindingChange::Remove { .. } => continue,
+            };
+            devices.extend(device_of(&self.keys, wishes[contact].contact));
+        }
+        devices.sort_unstable();
+        devices.dedup();
+        devices
     }
 
     /// Ends a binding: record and memory.

@@ -1,9 +1,9 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
-use comsipl_core::dialog::{next_hop, push_route_set};
+use comsipl_core::dialog::{Target, next_hop, push_route_set};
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
-use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal};
+use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal, Uri};
 use smallvec::SmallVec;
 
 use super::full;
@@ -207,8 +207,7 @@ impl Shard {
             self.scratch.routes = route_set;
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
-        let peer = next_hop(&route_set, uri.socket_addr(), message.via(), request.flow.peer);
-        let flow = Flow { peer, ..request.flow };
+        let flow = self.flow_toward(request, &route_set, Some(Target::of(&uri)));
         let from_tag = message.from().tag().unwrap_or_default();
         let secret = self.chance.next_u64() as u32;
         let record = StoredSubscription {
@@ -223,6 +222,7 @@ impl Shard {
             capitals: wish.capitals,
             body: wish.body,
             undelivered: false,
+            came_by_udp: flow.transport.is_stream() && !request.flow.transport.is_stream(),
             request: request.identity(),
             aor: &self.scratch.aor,
             local_uri: message.to().uri(),
@@ -254,9 +254,17 @@ impl Shard {
             },
             &mut self.watched,
         );
+        self.follow_connection(id, &flow, message.from().uri());
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
-        self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
+        self.answer_subscribe(request, partition, tag, wish.expires_secs);
         Ok(id)
+    }
+
+    /// The flow by which the NOTIFYs of a SUBSCRIBE's dialog go.
+    fn flow_toward(&self, request: &Request<'_>, route_set: &[u8], target: Option<Target>) -> Flow {
+        let outbound_proxy = self.settings.outbound_proxy.map(|proxy| (proxy.transport, proxy.address));
+        let hop = next_hop(route_set, target, request.message.via(), &request.flow, outbound_proxy);
+        self.listeners.toward(&request.flow, hop)
     }
 
     /// Finds or makes the entry of a watched resource; the first watcher on this shard tells the owner.
@@ -282,7 +290,7 @@ impl Shard {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
-        let files = self.files.presence_partition_mut(partition);
+        let files = self.files.presence_partition(partition);
         let outcome = match records::read_subscription(files, slot, &mut record) {
             None => Err(Refusal::NoSuchSubscription),
             Some(stored) => {
@@ -297,13 +305,14 @@ impl Shard {
                 let target = match contact_uri(message).and_then(usable) {
                     Some(uri) => {
                         next.remote_target = uri.raw();
-                        uri.socket_addr()
+                        Some(Target::of(&uri))
                     }
-                    None => records::numeric(stored.remote_target),
+                    None => Uri::parse(stored.remote_target).ok().map(|uri| Target::of(&uri)),
                 };
-                let peer = next_hop(stored.route_set, target, message.via(), request.flow.peer);
-                next.flow = Flow { peer, ..request.flow };
+                next.flow = self.flow_toward(request, stored.route_set, target);
+                next.came_by_udp = next.flow.transport.is_stream() && !request.flow.transport.is_stream();
                 let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
+                let files = self.files.presence_partition_mut(partition);
                 let written = if moved {
                     records::update_subscription(files, slot, &next)
                 } else {
@@ -325,8 +334,9 @@ impl Shard {
         entry.ending = wish.expires_secs == 0;
         entry.body = wish.body;
         self.subscriptions.set_unreachable(id, false);
+        self.follow_connection(id, &flow, message.from().uri());
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
-        self.answer_subscribe(request, &flow, partition, tag, wish.expires_secs);
+        self.answer_subscribe(request, partition, tag, wish.expires_secs);
         if moved || !self.is_in_flight(id) {
             // A NOTIFY under way to the old address may never be answered; the watcher is somewhere else now.
             self.end_attempt(id);
@@ -342,12 +352,15 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
         let stored = records::view_subscription(files, slot, &mut record);
-        let said = stored.map(|s| (s.flow, s.local_tag, s.expires_at.secs_after(request.now.wall)));
+        let said = stored.map(|s| (s.local_tag, s.expires_at.secs_after(request.now.wall)));
         self.scratch.subscription = record;
-        let (flow, tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
-        self.answer_subscribe(request, &flow, partition, tag, left);
-        // One that ends has its last NOTIFY under way.
-        if !self.subscriptions[id].ending {
+        let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
+        self.answer_subscribe(request, partition, tag, left);
+        if self.subscriptions[id].unreachable {
+            // The process that accepted it held another connection.
+            self.renew_flow(request.now, id, request.flow);
+        } else if !self.subscriptions[id].ending {
+            // One that ends has its last NOTIFY under way.
             self.subscriptions[id].owed = true;
             self.notify_if_free(request.now, id);
         }
@@ -355,18 +368,11 @@ impl Shard {
     }
 
     /// 200 with what was granted; our Contact is where the watcher's next SUBSCRIBE goes.
-    fn answer_subscribe(
-        &mut self,
-        request: &Request<'_>,
-        flow: &Flow,
-        partition: u8,
-        tag: u64,
-        expires_secs: u32,
-    ) {
+    fn answer_subscribe(&mut self, request: &Request<'_>, partition: u8, tag: u64, expires_secs: u32) {
         let tag = records::tag_text(partition, tag);
         let listeners = std::sync::Arc::clone(&self.listeners);
         let mut sent_by = SentBy::new();
-        let sent_by = listeners.sent_by(flow, &mut sent_by);
+        let sent_by = listeners.sent_by(&request.flow, &mut sent_by);
         self.answer(request, 200, "OK", Some(&tag), |writer| {
             // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
@@ -397,6 +403,7 @@ impl Shard {
     /// Removes a subscription at once: record, memory, and what is under way for it.
     pub(crate) fn drop_subscription(&mut self, now: Now, id: u32) {
         self.end_attempt(id);
+        self.forget_connection(id);
         let subscription = self.subscriptions.remove(id, &mut self.watched);
         self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);
         self.forget_if_unwatched(now, subscription.watched);

@@ -49,7 +49,7 @@ impl Shard {
         } else {
             SubscriptionStatus::Active { expires_secs: left }
         };
-        let (transaction, timer) = NotifyTransaction::start(now.mono);
+        let (transaction, timer) = NotifyTransaction::start(now.mono, stored.flow.transport.is_stream());
         self.bodies.retain(body);
         let mut attempt = Attempt {
             subscription: id,

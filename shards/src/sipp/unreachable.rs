@@ -1,55 +1,213 @@
-//! Watchers whose connection is gone.
+//! Watchers and their connections.
 //!
 //! A phone that came in over a connection is reached by that connection alone: nothing listens at the other end's port. When
 //! the connection breaks, the subscription stays as it was granted (RFC 6665 §4.2.2 removes it for a NOTIFY that is refused
-//! or times out; this one was not sent), and the newest state is owed until the phone comes back.
+//! or times out; this one was not sent), and the newest state is owed until the phone comes back:
+//!   * by a SUBSCRIBE in the dialog, over whatever flow;
+//!   * by a REGISTER over a new connection: the subscriptions of the same device go on over that (RFC 5626 §6 has it so for
+//!     the binding, whose newest flow counts). The device is known by its Contact, or by its instance where the Contact is a
+//!     GRUU. The old connection need not be known to be dead.
+//!
+//! A proxy that record-routes is dialled instead. Connections end with the process, so after a start all watchers that were
+//! reached by one are unreachable.
 
-use comsipl_core::{Now, subscription};
+use comsipl_core::aor::canonical_into;
+use comsipl_core::dialog::{NextHop, Target, first_route};
+use comsipl_core::{AorKey, Flow, HashKey, Now, Transport, Uri, subscription};
 
+use crate::note::DeviceKey;
+use crate::records::{self, StoredSubscription};
 use crate::shard::Shard;
+use crate::sipp::attempt::Phase;
 use crate::sipp::branch::{Mark, check_of};
+use crate::watched::NONE;
+
+/// Subscriptions of one watcher that are looked at when one of its devices has a new connection; whoever has more is no
+/// phone, and the others wait for their next SUBSCRIBE.
+const RENEWED_MAX: usize = 4096;
+
+/// What is left when a NOTIFY could not be sent.
+enum Way {
+    /// Another flow leads to the watcher, and is stored.
+    Other,
+    /// The address is dialled again later.
+    Again,
+    /// The watcher must come back.
+    None,
+}
 
 impl Shard {
     /// A NOTIFY could not be sent.
     pub(crate) fn on_unsent(&mut self, now: Now, mark: Mark) {
-        if !self.subscriptions.knows(mark.id) {
+        let id = mark.id;
+        if !self.subscriptions.knows(id) {
             return;
         }
-        let entry = &self.subscriptions[mark.id];
+        let entry = &self.subscriptions[id];
         let is_it = entry.partition == mark.partition
-            && self.is_in_flight(mark.id)
+            && self.is_in_flight(id)
             && check_of(entry.secret, self.attempts[entry.attempt].cseq) == mark.check;
         if !is_it {
             // It was given up meanwhile, or its subscription is gone.
             return;
         }
         self.counters.notifies_unsent.up();
-        if entry.ending && !entry.owed {
-            // It was the last one.
-            self.drop_subscription(now, mark.id);
-        } else if self.came_by_connection(mark.id) {
-            self.lose_watcher(mark.id);
-        } else {
-            // RFC 3261 §8.1.3.1: a transport error "MUST be treated as a 503 (Service Unavailable) status code".
-            let entry = &self.subscriptions[mark.id];
-            let after = subscription::after_answer(503, None, entry.failures, entry.suspect);
-            self.after_notify(now, mark.id, after);
+        let is_last = entry.ending && !entry.owed;
+        match self.way_left(id) {
+            Way::Other => {
+                self.end_attempt(id);
+                self.subscriptions[id].owed = true;
+                self.send_notify(now, id);
+            }
+            Way::Again | Way::None if is_last => self.drop_subscription(now, id),
+            Way::Again => {
+                // RFC 3261 §8.1.3.1: a transport error is treated as a 503.
+                let entry = &self.subscriptions[id];
+                let after = subscription::after_answer(503, None, entry.failures, entry.suspect);
+                self.after_notify(now, id, after);
+            }
+            Way::None => {
+                self.end_attempt(id);
+                self.subscriptions[id].owed = true;
+                self.subscriptions.set_unreachable(id, true);
+                self.mark_undelivered(id, true);
+            }
         }
     }
 
-    /// Ends what is under way for a watcher whom nothing leads to any more; the newest state is owed.
-    fn lose_watcher(&mut self, id: u32) {
-        self.end_attempt(id);
-        self.subscriptions[id].owed = true;
-        self.subscriptions.set_unreachable(id, true);
-        self.mark_undelivered(id, true);
+    /// The way to a watcher whose present one has failed.
+    fn way_left(&mut self, id: u32) -> Way {
+        let entry = &self.subscriptions[id];
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let files = self.files.presence_partition(entry.partition);
+        let way = match records::read_subscription(files, entry.slot, &mut record) {
+            Some(stored) if self.find_other_way(id, &stored) => Way::Other,
+            Some(stored) if stored.flow.connection.is_none() => Way::Again,
+            _ => Way::None,
+        };
+        self.scratch.subscription = record;
+        way
     }
 
-    /// Whether a watcher is reached by the connection it opened.
-    fn came_by_connection(&mut self, id: u32) -> bool {
-        let entry = &self.subscriptions[id];
-        let partition = self.files.presence_partition(entry.partition);
-        crate::records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
-            .is_some_and(|stored| stored.flow.connection.is_some())
+    /// Stores another flow to a watcher whose present one has failed, if there is any: the proxy that record-routed is
+    /// dialled when its connection is gone, and UDP does where nobody takes the connection that a Contact asks for.
+    pub(crate) fn find_other_way(&mut self, id: u32, stored: &StoredSubscription<'_>) -> bool {
+        let flow = if stored.flow.connection.is_some() {
+            let route = first_route(stored.route_set).and_then(|route| Uri::parse(route).ok());
+            let Some(Target { address: Some(address), transport, .. }) = route.map(|uri| Target::of(&uri))
+            else {
+                return false;
+            };
+            let transport = transport.unwrap_or(stored.flow.transport);
+            if transport.is_web_socket() {
+                return false;
+            }
+            self.listeners.toward(&stored.flow, NextHop::To(transport, address))
+        } else if stored.came_by_udp {
+            self.listeners.toward(&stored.flow, NextHop::To(Transport::Udp, stored.flow.peer))
+        } else {
+            return false;
+        };
+        let is_other = flow != stored.flow;
+        if is_other {
+            self.change_flow(id, stored, flow);
+        }
+        is_other
     }
+
+    /// A device of `watcher` has registered on a new connection.
+    pub(crate) fn on_flow_renewed(&mut self, now: Now, watcher: AorKey, device: DeviceKey, flow: Flow) {
+        let ids: Vec<u32> = self.subscriptions.of_watcher(watcher).take(RENEWED_MAX).collect();
+        for id in ids {
+            let entry = &self.subscriptions[id];
+            let files = self.files.presence_partition(entry.partition);
+            let record = &mut self.scratch.subscription;
+            let Some(stored) = records::view_subscription(files, entry.slot, record) else { continue };
+            let is_on_it = stored.flow.connection == flow.connection;
+            // A proxy's connection is not the phone's.
+            let is_routed = !stored.route_set.is_empty() && !entry.unreachable;
+            let is_device = device_of(&self.keys, stored.remote_target) == Some(device)
+                && watcher_key(&self.keys, stored.remote_uri, &mut self.scratch.user) == Some(watcher);
+            if is_device && !is_on_it && !is_routed {
+                self.renew_flow(now, id, flow);
+            }
+        }
+    }
+
+    /// Goes on with a subscription over another flow. What was under way is sent anew.
+    pub(crate) fn renew_flow(&mut self, now: Now, id: u32, flow: Flow) {
+        let entry = &self.subscriptions[id];
+        let (partition, slot, attempt) = (entry.partition, entry.slot, entry.attempt);
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let files = self.files.presence_partition(partition);
+        if let Some(stored) = records::read_subscription(files, slot, &mut record) {
+            self.change_flow(id, &stored, flow);
+        }
+        self.scratch.subscription = record;
+        self.subscriptions.set_unreachable(id, false);
+        let entry = &mut self.subscriptions[id];
+        (entry.suspect, entry.failures) = (false, 0);
+        if attempt != NONE {
+            if self.attempts[attempt].phase == (Phase::Paused { wait_for_it: true }) {
+                // The watcher asked for quiet, wherever it is.
+                return;
+            }
+            entry.owed = true;
+            self.end_attempt(id);
+        }
+        if self.is_owed(id) {
+            self.send_notify(now, id);
+        }
+    }
+
+    /// Stores the flow of a subscription.
+    fn change_flow(&mut self, id: u32, stored: &StoredSubscription<'_>, flow: Flow) {
+        let entry = &self.subscriptions[id];
+        let next = StoredSubscription { flow, came_by_udp: false, ..*stored };
+        let partition = self.files.presence_partition_mut(entry.partition);
+        records::update_subscription_fixed(partition, entry.slot, &next);
+        self.follow_connection(id, &flow, stored.remote_uri);
+    }
+
+    /// Notes whether a subscription is reached by a connection now; `watcher` is the From URI of its SUBSCRIBE.
+    pub(crate) fn follow_connection(&mut self, id: u32, flow: &Flow, watcher: &[u8]) {
+        let connected = flow.connection.is_some();
+        if connected != self.subscriptions[id].connected
+            && let Some(watcher) = watcher_key(&self.keys, watcher, &mut self.scratch.user)
+        {
+            self.subscriptions.set_connected(id, watcher, connected);
+        }
+    }
+
+    /// A subscription ends.
+    pub(crate) fn forget_connection(&mut self, id: u32) {
+        let entry = &self.subscriptions[id];
+        if !entry.connected {
+            return;
+        }
+        let files = self.files.presence_partition(entry.partition);
+        let record = &mut self.scratch.subscription;
+        let stored = records::view_subscription(files, entry.slot, record);
+        let watcher = stored.and_then(|s| watcher_key(&self.keys, s.remote_uri, &mut self.scratch.user));
+        match watcher {
+            Some(watcher) => self.subscriptions.set_connected(id, watcher, false),
+            None => self.subscriptions.forget_connected(id),
+        }
+    }
+}
+
+/// Key of the user whom the From URI of a SUBSCRIBE names.
+fn watcher_key(keys: &HashKey, from: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
+    room.clear();
+    canonical_into(&Uri::parse(from).ok()?, room).ok()?;
+    Some(keys.aor(room))
+}
+
+/// What tells the device of a Contact from the user's others: user, host and port of the URI; parameters such as `ob` come
+/// and go. `None`: it names no place.
+pub(crate) fn device_of(keys: &HashKey, contact: &[u8]) -> Option<DeviceKey> {
+    let uri = Uri::parse(contact).ok()?;
+    let mut place = Vec::new();
+    canonical_into(&uri, &mut place).ok()?;
+    Some(DeviceKey(keys.of(&[b"contact", &place, &uri.port.unwrap_or(0).to_be_bytes()])))
 }

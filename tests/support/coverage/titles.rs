@@ -11,6 +11,7 @@ const TITLES: &[(u16, &str)] = &[
     (1321, "The MD5 Message-Digest Algorithm"),
     (2396, "Uniform Resource Identifiers (URI): Generic Syntax"),
     (2543, "SIP: Session Initiation Protocol"),
+    (2606, "Reserved Top Level DNS Names"),
     (2617, "HTTP Authentication: Basic and Digest Access Authentication"),
     (2782, "A DNS RR for specifying the location of services (DNS SRV)"),
     (3261, "SIP: Session Initiation Protocol"),

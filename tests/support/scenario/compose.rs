@@ -31,7 +31,7 @@ pub(super) fn request(
     branch: u32,
 ) -> Result<Vec<u8>, Fault> {
     let fault = |why| (step.line, why);
-    let (name, via) = (phone.name.clone(), phone.via);
+    let (name, via, over) = (phone.name.clone(), phone.via, phone.over);
     let line = phone.line(line_name);
     let dialog = match uri {
         Some(_) => None,
@@ -64,7 +64,7 @@ pub(super) fn request(
     };
     let cseq = if written("CSeq").is_some() { 0 } else { line.next_cseq(&call_id) };
     let mut draft = Draft { start: format!("{method} {uri} SIP/2.0"), ..Draft::default() };
-    draft.add("Via", format!("SIP/2.0/UDP {via};branch=z9hG4bK-{name}-{branch};rport"));
+    draft.add("Via", format!("SIP/2.0/{} {via};branch=z9hG4bK-{name}-{branch};rport", over.via_token()));
     for route in dialog.iter().flat_map(|d| &d.routes) {
         draft.add("Route", route.clone());
     }
@@ -74,7 +74,8 @@ pub(super) fn request(
     draft.add("Call-ID", call_id);
     draft.add("CSeq", format!("{cseq} {method}"));
     if method == "SUBSCRIBE" {
-        draft.add("Contact", format!("<sip:{name}@{via}>"));
+        let transport = if over.is_stream() { format!(";transport={}", over.word()) } else { String::new() };
+        draft.add("Contact", format!("<sip:{name}@{via}{transport}>"));
     }
     if matches!(method, "SUBSCRIBE" | "PUBLISH") {
         draft.add("Event", "presence".to_owned());

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use comsipl_core::{ConnectionId, Transport};
+
 use crate::world::Bytes;
 use crate::world::sip_text::{SipText, uri_of};
 
@@ -16,6 +18,12 @@ pub(super) struct Phone {
     pub at: SocketAddr,
     /// The address it writes into its messages; differs from `at` behind a NAT.
     pub via: SocketAddr,
+    /// What it speaks.
+    pub over: Transport,
+    /// The connection it opened last, if it speaks over one.
+    pub connection: Option<ConnectionId>,
+    /// What it takes connections by at its address, if it does.
+    pub listens: Option<Transport>,
     /// Its lines, by name.
     pub lines: BTreeMap<String, Line>,
     /// What has come and has not been looked at yet, oldest first.
@@ -31,6 +39,8 @@ pub(super) struct Received {
     pub at: Duration,
     /// The listener it came from.
     pub from: SocketAddr,
+    /// The connection that brought it.
+    pub connection: Option<ConnectionId>,
     /// The datagram.
     pub bytes: Bytes,
     /// The datagram, taken apart.
@@ -79,9 +89,27 @@ pub(super) struct Dialog {
 
 impl Phone {
     /// A phone that has not said anything yet.
-    pub fn new(name: &str, at: SocketAddr, via: SocketAddr) -> Self {
+    pub fn new(name: &str, at: SocketAddr, via: SocketAddr, over: Transport) -> Self {
         let lines = BTreeMap::from([(String::new(), Line::new(name, ""))]);
-        Self { name: name.to_owned(), at, via, lines, inbox: VecDeque::new(), answers: None }
+        Self {
+            name: name.to_owned(),
+            at,
+            via,
+            over,
+            connection: None,
+            listens: None,
+            lines,
+            inbox: VecDeque::new(),
+            answers: None,
+        }
+    }
+
+    /// Whether it hears what comes by a connection, or by none.
+    pub fn hears(&self, connection: Option<ConnectionId>) -> bool {
+        match connection {
+            None => !self.over.is_stream(),
+            Some(_) => self.connection == connection || self.listens.is_some(),
+        }
     }
 
     /// A line, made on first use.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use comsipl_core::Transport;
+
 use crate::world::sip_text::SipText;
 
 /// A step, where it stands, and the indented lines below it.
@@ -64,8 +66,16 @@ pub(super) enum Verb {
     Settings(Vec<(String, String)>),
     /// `shards N`
     Shards(usize),
-    /// `phone NAME at ADDRESS [via ADDRESS]`
-    Phone { name: String, at: SocketAddr, via: Option<SocketAddr> },
+    /// `phone NAME at ADDRESS [via ADDRESS] [over TRANSPORT]`
+    Phone { name: String, at: SocketAddr, via: Option<SocketAddr>, over: Transport },
+    /// `NAME closes`
+    Closes { phone: String },
+    /// `NAME is cut off`
+    CutOff { phone: String },
+    /// `NAME connects [from ADDRESS]`
+    Connects { phone: String, from: Option<SocketAddr> },
+    /// `NAME listens over TRANSPORT`, `NAME listens no more over TRANSPORT`
+    Listens { phone: String, over: Transport, listens: bool },
     /// `user ADDRESS PASSWORD`
     User { aor: String, password: String },
     /// `NAME moves to ADDRESS`
@@ -148,11 +158,17 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
             .map(Verb::Settings)
             .ok_or("settings are written name=value".to_owned()),
         ["shards", count] => Ok(Verb::Shards(parse_as(count)?)),
-        ["phone", name, "at", at] => {
-            Ok(Verb::Phone { name: (*name).to_owned(), at: parse_as(at)?, via: None })
-        }
-        ["phone", name, "at", at, "via", via] => {
-            Ok(Verb::Phone { name: (*name).to_owned(), at: parse_as(at)?, via: Some(parse_as(via)?) })
+        ["phone", name, "at", at, rest @ ..] => {
+            let (via, rest) = match rest {
+                ["via", via, rest @ ..] => (Some(parse_as(via)?), rest),
+                rest => (None, rest),
+            };
+            let over = match rest {
+                [] => Transport::Udp,
+                ["over", over] => parse_transport(over)?,
+                _ => return Err("phone NAME at ADDRESS [via ADDRESS] [over TRANSPORT]".to_owned()),
+            };
+            Ok(Verb::Phone { name: (*name).to_owned(), at: parse_as(at)?, via, over })
         }
         ["user", aor, password] => {
             Ok(Verb::User { aor: (*aor).to_owned(), password: (*password).to_owned() })
@@ -178,11 +194,27 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         [phone, "answers", status] => {
             Ok(Verb::Answers { phone: (*phone).to_owned(), status: Some(parse_as(status)?) })
         }
+        [phone, "closes"] => Ok(Verb::Closes { phone: (*phone).to_owned() }),
+        [phone, "is", "cut", "off"] => Ok(Verb::CutOff { phone: (*phone).to_owned() }),
+        [phone, "connects"] => Ok(Verb::Connects { phone: (*phone).to_owned(), from: None }),
+        [phone, "connects", "from", from] => {
+            Ok(Verb::Connects { phone: (*phone).to_owned(), from: Some(parse_as(from)?) })
+        }
+        [phone, "listens", "over", over] => {
+            Ok(Verb::Listens { phone: (*phone).to_owned(), over: parse_transport(over)?, listens: true })
+        }
+        [phone, "listens", "no", "more", "over", over] => {
+            Ok(Verb::Listens { phone: (*phone).to_owned(), over: parse_transport(over)?, listens: false })
+        }
         [phone, "forgets"] => Ok(Verb::Forgets { phone: (*phone).to_owned() }),
         [who, "->", rest @ ..] => parse_sending(Who::parse(who), rest),
         [who, "<-", rest @ ..] => parse_expectation(Who::parse(who), rest),
         _ => Err("not a step".to_owned()),
     }
+}
+
+fn parse_transport(word: &str) -> Result<Transport, String> {
+    Transport::by_word(word.as_bytes()).ok_or_else(|| format!("{word} is no transport"))
 }
 
 fn parse_crash(mut words: &[&str]) -> Result<Verb, String> {

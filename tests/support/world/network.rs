@@ -35,6 +35,15 @@ impl Network {
         (0..copies).map(|_| self.delay(chance)).collect()
     }
 
+    /// The delay of a message in a connection: what is lost on the way is sent again below, which takes its time.
+    pub(super) fn stream_delay(&self, chance: &mut Chance) -> Duration {
+        let mut delay = self.delay(chance);
+        while chance.below(1000) < self.loss_permille {
+            delay += STREAM_RETRANSMISSION;
+        }
+        delay
+    }
+
     fn delay(&self, chance: &mut Chance) -> Duration {
         let spread =
             u32::try_from(self.delay_max.saturating_sub(self.delay_min).as_micros()).unwrap_or(u32::MAX);
@@ -42,6 +51,9 @@ impl Network {
         self.delay_min + Duration::from_micros(u64::from(extra))
     }
 }
+
+/// How long a connection waits before it sends again what was lost (RFC 6298 §2: at least a second, less in practice).
+const STREAM_RETRANSMISSION: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
