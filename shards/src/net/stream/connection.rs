@@ -175,7 +175,8 @@ impl Connection {
             return Ok(());
         }
         self.full = self.layer.flush(&mut self.socket, buffers)?;
-        if !self.full {
+        // During a handshake messages wait although the socket is not full.
+        if !self.full && !self.layer.is_handshaking() {
             self.unwritten.clear();
             self.unwritten.shrink_to(UNWRITTEN_KEPT_MAX);
             if let Phase::Draining { .. } = self.phase {
