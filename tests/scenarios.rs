@@ -64,6 +64,12 @@ scenarios! {
     crash_subscriptions_go_on
     crash_twice
     crash_unanswered_notify
+    dialog_interval
+    dialog_lasts_longer
+    dialog_published
+    dialog_refused
+    dialog_version_after_a_crash
+    dialog_version_sent_again
     flow_answers_by_the_connection
     flow_connection_gone
     flow_connection_gone_for_good
@@ -127,6 +133,10 @@ scenarios! {
     publish_unknown_tag
     publish_unpublish_nothing
     publish_wrong_type
+    quirk_baresip_watches
+    quirk_idle_dialog
+    quirk_message_of_4000_bytes
+    quirk_single_dialog
     register_all_or_nothing
     register_an_hour_is_never_too_brief
     register_canonical_aor

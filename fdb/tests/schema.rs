@@ -61,7 +61,7 @@ proptest! {
             event_id: h, user_agent: &i[..i.len().min(37)],
         };
         let presentity = Presentity {
-            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, event: small.1 as u8, changed_at: times.0, aor: a, note: b,
+            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, event: small.1 as u8, first_end: small.3, changed_at: times.0, aor: a, note: b,
             body: &body,
         };
         let publication = Publication {

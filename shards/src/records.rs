@@ -2,15 +2,13 @@
 
 use std::net::SocketAddr;
 
-use comsipl_core::event::{Capitals, EventPackage};
+use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::pidf::Basic;
 use comsipl_core::publication::EntityTag;
 use comsipl_core::token::{hex2, hex16};
 use comsipl_core::{AorKey, ConnectionId, Flow, Transport, UnixMillis};
 use comsipl_fdb::schema::{self, Schema};
 use comsipl_fdb::{Full, Partition, Record, RecordBuf};
-
-use crate::watched::BodyKind;
 
 pub use comsipl_core::dialog::numeric;
 
@@ -36,7 +34,7 @@ pub struct StoredSubscription<'a> {
     /// How the watcher writes the package's name.
     pub capitals: Capitals,
     /// What it gets of the state.
-    pub body: BodyKind,
+    pub info: RequestedInfo,
     /// Whether a NOTIFY has failed and is to be tried again: the watcher does not have the newest state.
     pub undelivered: bool,
     /// Whether its SUBSCRIBE came by UDP although its NOTIFYs go over a connection: they go by UDP all the same when nobody
@@ -102,6 +100,8 @@ pub struct StoredDocument<'a> {
     pub event: u8,
     /// The basic state.
     pub basic: Basic,
+    /// Where the first item of the document ends, of packages that have items; zero: there is none.
+    pub first_end: u32,
     /// When the version was made.
     pub changed_at: UnixMillis,
     /// Canonical AoR.
@@ -223,7 +223,7 @@ pub fn subscription<'r>(record: impl Into<Record<'r>>) -> Option<StoredSubscript
         flow: load_flow(&s.flow),
         package: EventPackage::by_number(s.event)?,
         capitals: Capitals(s.capitals),
-        body: if s.flags & FLAG_BASIC == 0 { BodyKind::All } else { BodyKind::Basic },
+        info: if s.flags & FLAG_BASIC == 0 { RequestedInfo::All } else { RequestedInfo::Basic },
         undelivered: s.flags & FLAG_UNDELIVERED != 0,
         came_by_udp: s.flags & FLAG_CAME_BY_UDP != 0,
         request: s.request,
@@ -257,7 +257,7 @@ fn store_subscription<'a>(s: &StoredSubscription<'a>) -> schema::Subscription<'a
         flow: store_flow(&s.flow),
         event: s.package.number,
         capitals: s.capitals.0,
-        flags: u16::from(s.body == BodyKind::Basic) * FLAG_BASIC
+        flags: u16::from(s.info == RequestedInfo::Basic) * FLAG_BASIC
             + u16::from(s.undelivered) * FLAG_UNDELIVERED
             + u16::from(s.came_by_udp) * FLAG_CAME_BY_UDP,
         request: s.request,
@@ -421,6 +421,7 @@ pub fn document<'r>(record: impl Into<Record<'r>>) -> Option<StoredDocument<'r>>
             2 => Basic::Closed,
             _ => Basic::Unknown,
         },
+        first_end: d.first_end,
         changed_at: UnixMillis(d.changed_at),
         aor: d.aor,
         note: d.note,
@@ -439,6 +440,7 @@ fn store_document<'a>(d: &StoredDocument<'a>) -> schema::Presentity<'a> {
             Basic::Open => 1,
             Basic::Closed => 2,
         },
+        first_end: d.first_end,
         changed_at: d.changed_at.0,
         aor: d.aor,
         note: d.note,

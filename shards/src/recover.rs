@@ -10,6 +10,7 @@
 
 use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
+use comsipl_core::quirks::Quirks;
 use comsipl_core::transaction::TIMER_F;
 use comsipl_core::{AorKey, Now, UnixMillis};
 use comsipl_fdb::{Kind, RecordBuf};
@@ -21,7 +22,7 @@ use crate::settings::RegisteredState;
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::Subscription;
-use crate::watched::NONE;
+use crate::watched::{BodyKind, NONE};
 
 /// Added to 64*T1: the heartbeat comes once a sync interval, and clocks are not exact.
 const MARGIN_MS: u64 = 10_000;
@@ -174,6 +175,7 @@ impl Shard {
         let package = stored.package.number;
         let watched =
             self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key, package));
+        let quirks = Quirks::of(stored.user_agent);
         let ending = stored.expires_at <= stored.accepted_at;
         // What failed before is marked in the record; what ends is owed its last NOTIFY.
         // Every connection ended with the process before, and with them what was on its way.
@@ -193,7 +195,8 @@ impl Shard {
                 owed,
                 ending,
                 marked_undelivered: stored.undelivered,
-                body: stored.body,
+                body: BodyKind::of(stored.package, stored.info, quirks),
+                message_len_max: quirks.message_len_max.unwrap_or(0),
                 ..Subscription::default()
             },
             &mut self.watched,

@@ -59,6 +59,8 @@ pub struct Subscription {
     pub shared_dialog: bool,
     /// Which body it gets.
     pub body: BodyKind,
+    /// Longest message that its watcher takes, in bytes; zero: any.
+    pub message_len_max: u16,
     /// Its connection is gone and nothing leads to the watcher; see [`Subscriptions::set_unreachable`].
     pub unreachable: bool,
     /// It is reached by a connection that its watcher opened, and so stands among those [of its watcher](
@@ -87,6 +89,7 @@ impl Default for Subscription {
             marked_undelivered: false,
             shared_dialog: false,
             body: BodyKind::All,
+            message_len_max: 0,
             unreachable: false,
             connected: false,
         }

@@ -6,7 +6,8 @@
 //!   * `queued` says that the presentity stands in the fan-out's queue.
 
 use comsipl_core::chunked::Slab;
-use comsipl_core::event::EventPackage;
+use comsipl_core::event::{Compose, EventPackage, RequestedInfo};
+use comsipl_core::quirks::Quirks;
 use comsipl_core::{AorKey, BodyId, UnixMillis};
 
 use crate::index::{PartitionedIndex, hash_of};
@@ -67,11 +68,38 @@ pub enum BodyKind {
     All = 0,
     /// The basic state only.
     Basic = 1,
+    /// Dialog information in which there is always a dialog.
+    NeverEmpty = 2,
+    /// Dialog information with one dialog at most.
+    Single = 3,
+    /// No body.
+    Nothing = 4,
 }
 
 impl BodyKind {
     /// How many there are.
-    pub const COUNT: usize = Self::Basic as usize + 1;
+    pub const COUNT: usize = Self::Nothing as usize + 1;
+
+    /// What a watcher gets who asked for `info` and needs `quirks`.
+    #[must_use]
+    pub fn of(package: &EventPackage, info: RequestedInfo, quirks: Quirks) -> Self {
+        match package.compose {
+            Compose::Pidf if info == RequestedInfo::Basic => Self::Basic,
+            Compose::DialogInfo if quirks.single_dialog => Self::Single,
+            Compose::DialogInfo if quirks.never_without_dialog => Self::NeverEmpty,
+            _ => Self::All,
+        }
+    }
+
+    /// What a watcher gets for whom a message with this body would be too long.
+    #[must_use]
+    pub fn shorter(self, package: &EventPackage) -> Self {
+        match (package.compose, self) {
+            (Compose::Pidf, Self::All) => Self::Basic,
+            (Compose::DialogInfo, Self::All | Self::NeverEmpty) => Self::Single,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// All watched presentities of a shard.

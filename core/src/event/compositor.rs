@@ -3,6 +3,7 @@
 use super::newest::Choice;
 use super::{Compose, EventPackage};
 use crate::HashKey;
+use crate::dialog_info;
 use crate::pidf::{self, Basic, Composer, Published};
 
 /// What a composed document says, in short.
@@ -12,6 +13,8 @@ pub struct Composed {
     pub basic: Basic,
     /// Hash of the document's meaning, never zero: equal for documents that tell a watcher the same.
     pub fingerprint: u64,
+    /// Where the first item of the document ends, of packages that have items one after another; zero: there is none.
+    pub first_end: u32,
 }
 
 /// Reads and composes what is published in all packages; keeps its memory from one composition to the next.
@@ -23,6 +26,7 @@ pub struct Composed {
 pub struct Compositor {
     key: HashKey,
     pidf: Composer,
+    dialogs: dialog_info::Composer,
     newest: Choice,
 }
 
@@ -30,7 +34,12 @@ impl Compositor {
     /// A compositor whose fingerprints nobody can foresee who does not know `key`.
     #[must_use]
     pub fn with_key(key: HashKey) -> Self {
-        Self { key, pidf: Composer::with_key(key), newest: Choice::default() }
+        Self {
+            key,
+            pidf: Composer::with_key(key),
+            dialogs: dialog_info::Composer::with_key(key),
+            newest: Choice::default(),
+        }
     }
 
     /// Checks a published document and gives the fingerprint of its meaning, which differs from that of any composition.
@@ -43,6 +52,7 @@ impl Compositor {
             Compose::Pidf => {
                 self.pidf.read(body).map(|summary| summary.fingerprint).map_err(|_| "Bad PIDF Document")
             }
+            Compose::DialogInfo => self.dialogs.read(body).map_err(dialog_info::Refused::reason),
             Compose::Newest(how) => {
                 self.newest.begin();
                 let told = self.newest.read(how, body)?;
@@ -55,6 +65,7 @@ impl Compositor {
     pub fn begin(&mut self, package: &EventPackage) {
         match package.compose {
             Compose::Pidf => self.pidf.begin(),
+            Compose::DialogInfo => self.dialogs.begin(),
             Compose::Newest(_) => self.newest.begin(),
         }
     }
@@ -63,6 +74,7 @@ impl Compositor {
     pub fn keep(&mut self, package: &EventPackage, number: u64, published_at_ms: u64) {
         match package.compose {
             Compose::Pidf => self.pidf.keep(number, published_at_ms),
+            Compose::DialogInfo => self.dialogs.keep(number),
             Compose::Newest(_) => self.newest.keep(number, published_at_ms),
         }
     }
@@ -74,6 +86,7 @@ impl Compositor {
     pub fn add(&mut self, package: &EventPackage, published: Published<'_>) -> Result<(), &'static str> {
         match package.compose {
             Compose::Pidf => self.pidf.add(published).map_err(|_| "Bad PIDF Document"),
+            Compose::DialogInfo => self.dialogs.add(published).map_err(dialog_info::Refused::reason),
             Compose::Newest(how) => {
                 self.newest.read(how, published.body)?;
                 self.newest.keep(published.number, published.published_at_ms);
@@ -95,13 +108,18 @@ impl Compositor {
         match package.compose {
             Compose::Pidf => {
                 let summary = self.pidf.finish(aor, out, note);
-                Composed { basic: summary.basic, fingerprint: summary.fingerprint }
+                Composed { basic: summary.basic, fingerprint: summary.fingerprint, first_end: 0 }
+            }
+            Compose::DialogInfo => {
+                note.clear();
+                let dialog_info::Summary { fingerprint, first_end } = self.dialogs.finish(aor, out);
+                Composed { basic: Basic::Unknown, fingerprint: nonzero(fingerprint), first_end }
             }
             Compose::Newest(_) => {
                 note.clear();
                 out.clear();
                 out.extend_from_slice(self.newest.chosen().unwrap_or_default());
-                Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])) }
+                Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])), first_end: 0 }
             }
         }
     }
@@ -109,7 +127,7 @@ impl Compositor {
     /// Writes into `out`, which is emptied first, what watchers are told of a resource without publications: of a user
     /// in the state `basic`, where the package knows such states.
     pub fn without_publication(
-        &self,
+        &mut self,
         package: &EventPackage,
         aor: &[u8],
         basic: Basic,
@@ -118,12 +136,17 @@ impl Compositor {
         match package.compose {
             Compose::Pidf => {
                 let summary = pidf::write_bare(aor, basic, out);
-                Composed { basic: summary.basic, fingerprint: summary.fingerprint }
+                Composed { basic: summary.basic, fingerprint: summary.fingerprint, first_end: 0 }
+            }
+            Compose::DialogInfo => {
+                self.dialogs.begin();
+                let dialog_info::Summary { fingerprint, first_end } = self.dialogs.finish(aor, out);
+                Composed { basic: Basic::Unknown, fingerprint: nonzero(fingerprint), first_end }
             }
             Compose::Newest(how) => {
                 out.clear();
                 (how.without_publication)(out);
-                Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])) }
+                Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])), first_end: 0 }
             }
         }
     }

@@ -7,6 +7,7 @@ mod as_feature_event;
 mod capitals;
 mod compositor;
 mod conference;
+mod dialog;
 mod message_summary;
 mod newest;
 mod presence;
@@ -32,6 +33,8 @@ pub enum RequestedInfo {
 pub enum Compose {
     /// All publications become one PIDF document.
     Pidf,
+    /// All dialogs that are published become one document of dialog information.
+    DialogInfo,
     /// The newest publication is told.
     Newest(&'static Newest),
 }
@@ -62,17 +65,22 @@ pub struct EventPackage {
 }
 
 /// All packages served, by their numbers.
-pub static PACKAGES: &[EventPackage] =
-    &[presence::PACKAGE, message_summary::PACKAGE, conference::PACKAGE, as_feature_event::PACKAGE];
+pub static PACKAGES: &[EventPackage] = &[
+    presence::PACKAGE,
+    dialog::PACKAGE,
+    message_summary::PACKAGE,
+    conference::PACKAGE,
+    as_feature_event::PACKAGE,
+];
 
 /// `Allow-Events` of our answers: the names of [`PACKAGES`], all of them.
 ///
 /// > The "Allow-Events" header field does not include a list of the event template-packages supported by an
 /// > implementation. (RFC 6665 §4.4.4)
-pub const ALLOW_EVENTS: &str = "presence, message-summary, conference, as-feature-event";
+pub const ALLOW_EVENTS: &str = "presence, dialog, message-summary, conference, as-feature-event";
 
 /// `Accept` of our answers: the body types of [`PACKAGES`].
-pub const ACCEPT: &str = "application/pidf+xml, application/simple-message-summary, \
+pub const ACCEPT: &str = "application/pidf+xml, application/dialog-info+xml, application/simple-message-summary, \
                           application/conference-info+xml, application/x-as-feature-event+xml";
 
 impl EventPackage {
@@ -97,7 +105,7 @@ impl EventPackage {
     /// Whether its state is published (RFC 3903); otherwise the server makes it by itself.
     #[must_use]
     pub const fn is_published(&self) -> bool {
-        matches!(self.compose, Compose::Pidf | Compose::Newest(_))
+        matches!(self.compose, Compose::Pidf | Compose::DialogInfo | Compose::Newest(_))
     }
 
     /// Whether its documents are XML, behind which white space may follow.

@@ -1,15 +1,15 @@
 //! Composition: one document of all live publications of a presentity (RFC 3903 §3, RFC 4479 §3.5).
 
 use super::Basic;
-use super::bounds;
 use super::document::{Declaration, Item, Kind, Moved, Pages, With};
-use super::fingerprint::{self, Key};
-use super::malformed::Malformed;
-use super::namespace::pidf_hash;
-use super::scan::Span;
-use super::text::attribute_value;
 use super::write;
 use crate::HashKey;
+use crate::xml::bounds;
+use crate::xml::fingerprint::{self, Key};
+use crate::xml::malformed::Malformed;
+use crate::xml::namespace::pidf_hash;
+use crate::xml::scan::Span;
+use crate::xml::text::{attribute_value, mentions};
 
 /// One live publication.
 #[derive(Clone, Copy, Debug)]
@@ -564,9 +564,4 @@ impl std::fmt::Debug for Composer {
 fn push_attribute(text: &[u8], attribute: Span, out: &mut Vec<u8>) {
     out.push(b' ');
     out.extend_from_slice(attribute.of(text));
-}
-
-/// True when `prefix:` occurs in an element, in a name or in content that may be a qualified name.
-fn mentions(element: &[u8], prefix: &[u8]) -> bool {
-    memchr::memmem::find_iter(element, prefix).any(|at| element.get(at + prefix.len()) == Some(&b':'))
 }

@@ -4,13 +4,13 @@
 //! written otherwise ([`Edit`]).
 
 use super::Basic;
-use super::bounds;
-use super::fingerprint::{self, Key};
-use super::malformed::Malformed;
-use super::namespace::{Bindings, Known, xml_hash};
-use super::run::Run;
-use super::scan::{Attribute, QName, Scanner, Span, Token, append_text};
-use super::text::{is_blank, trim};
+use crate::xml::bounds;
+use crate::xml::fingerprint::{self, Key};
+use crate::xml::malformed::Malformed;
+use crate::xml::namespace::{Bindings, Known, xml_hash};
+use crate::xml::run::Run;
+use crate::xml::scan::{Attribute, QName, Scanner, Span, Token, append_text};
+use crate::xml::text::{is_blank, trim};
 
 /// What a child of the root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

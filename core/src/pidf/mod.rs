@@ -6,22 +6,15 @@
 //!
 //! Copied is what was published, byte for byte; see [`Composer`] for the few exceptions.
 
-mod bounds;
 mod compose;
 mod document;
-mod fingerprint;
-mod malformed;
-mod namespace;
-mod run;
-mod scan;
-mod text;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::xml::malformed::Malformed;
 pub use compose::{Composer, EntityScheme, Published, Summary};
-pub use malformed::Malformed;
 pub use write::{write_bare, write_basic, write_comsipl};
 
 /// Media type of the documents (RFC 3863 §5.1).

@@ -7,10 +7,10 @@ use siphasher::sip::SipHasher13;
 
 use super::Basic;
 use super::compose::{EntityScheme, Summary};
-use super::fingerprint::{Document, Key};
-use super::namespace::PIDF;
-use super::scan::USUAL_DECLARATION;
-use super::text::{escape, escape_uri};
+use crate::xml::fingerprint::{Document, Key};
+use crate::xml::namespace::PIDF;
+use crate::xml::scan::USUAL_DECLARATION;
+use crate::xml::text::{escape, escape_uri};
 
 /// The document of a presentity about whom nothing is published, into `out`, which is emptied first.
 ///

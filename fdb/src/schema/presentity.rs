@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! word 0, 1  key, by which it is indexed    word 4       changed at 0..48 | basic 48..56 | event 56..64
-//! word 2     version                        word 5..12   0
-//! word 3     fingerprint                    payload: aor, note, document
+//! word 2     version                        word 5       first end 0..32 | 0
+//! word 3     fingerprint                    word 6..12   0
+//!                                           payload: aor, note, document
 //! ```
 //!
 //! Event 0 was written before there was a second event package, and means the package that was alone then.
@@ -27,6 +28,8 @@ pub struct Presentity<'a> {
     pub basic: u8,
     /// Event package, the caller's number; 0: the first one there was.
     pub event: u8,
+    /// A place in the document, the caller's.
+    pub first_end: u32,
     /// When the version was made, Unix milliseconds (48 bits are kept).
     pub changed_at: u64,
     /// Its address-of-record in canonical form.
@@ -49,6 +52,7 @@ impl<'a> Schema<'a> for Presentity<'a> {
         fixed[..2].copy_from_slice(&pack_key(self.key));
         fixed[2] = self.version;
         fixed[3] = self.fingerprint;
+        fixed[5] = self.first_end.into();
         fixed[4] = pack_time(self.changed_at, u16::from(self.event) << 8 | u16::from(self.basic));
         fixed
     }
@@ -70,6 +74,7 @@ impl<'a> Schema<'a> for Presentity<'a> {
             fingerprint: fixed[3],
             basic,
             event,
+            first_end: fixed[5] as u32,
             changed_at,
             ..Self::default()
         })

@@ -265,6 +265,7 @@ impl<'a> Shown<'a> {
                     "fingerprint": hex(it.fingerprint),
                     "event": it.event,
                     "basic": it.basic,
+                    "first_end": it.first_end,
                     "changed_at": time(it.changed_at),
                     "note": text(it.note),
                     "body": text(it.body),

@@ -115,6 +115,7 @@ impl Shard {
                         fingerprint: summary.fingerprint,
                         event,
                         basic: summary.basic,
+                        first_end: summary.first_end,
                         changed_at: now.wall,
                         aor: &self.scratch.user,
                         note: &self.scratch.note,

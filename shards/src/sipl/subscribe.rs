@@ -3,6 +3,7 @@
 use comsipl_core::dialog::{Target, next_hop, push_route_set};
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
+use comsipl_core::quirks::Quirks;
 use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal, Uri};
 use smallvec::SmallVec;
 
@@ -22,7 +23,7 @@ struct Wish<'a> {
     package: &'static EventPackage,
     capitals: Capitals,
     id: &'a [u8],
-    body: BodyKind,
+    info: RequestedInfo,
     expires_secs: u32,
 }
 
@@ -84,7 +85,7 @@ impl Shard {
             package,
             capitals: Capitals::of(event.package()),
             id: event.id().unwrap_or_default(),
-            body: if info == RequestedInfo::Basic { BodyKind::Basic } else { BodyKind::All },
+            info,
             expires_secs,
         };
         match found {
@@ -220,7 +221,7 @@ impl Shard {
             flow,
             package: wish.package,
             capitals: wish.capitals,
-            body: wish.body,
+            info: wish.info,
             undelivered: false,
             came_by_udp: flow.transport.is_stream() && !request.flow.transport.is_stream(),
             request: request.identity(),
@@ -237,6 +238,7 @@ impl Shard {
         let stored = records::insert_subscription(self.files.presence_partition_mut(partition), &record);
         self.scratch.routes = route_set;
         let slot = stored.map_err(|what| full(self, what))?;
+        let quirks = Quirks::of(message.user_agent().unwrap_or_default());
         let watched = self.watch(now, key, wish.package);
         let id = self.subscriptions.insert(
             Subscription {
@@ -249,7 +251,8 @@ impl Shard {
                 owed: true,
                 ending: wish.expires_secs == 0,
                 epoch: self.watched[watched].epoch,
-                body: wish.body,
+                body: BodyKind::of(wish.package, wish.info, quirks),
+                message_len_max: quirks.message_len_max.unwrap_or(0),
                 ..Subscription::default()
             },
             &mut self.watched,
@@ -299,7 +302,7 @@ impl Shard {
                 next.remote_cseq = message.cseq().number;
                 next.accepted_at = now.wall;
                 next.request = request.identity();
-                next.body = wish.body;
+                next.info = wish.info;
                 // SUBSCRIBE is a target refresh request (RFC 6665 §4.4.1); the route set stays (RFC 3261 §12.2).
                 // One that cannot be used is not taken.
                 let target = match contact_uri(message).and_then(usable) {
@@ -320,19 +323,22 @@ impl Shard {
                     Ok(())
                 };
                 match written {
-                    Ok(()) => Ok((moved, next.flow, stored.local_tag)),
+                    Ok(()) => {
+                        let body = BodyKind::of(wish.package, wish.info, Quirks::of(stored.user_agent));
+                        Ok((moved, next.flow, stored.local_tag, body))
+                    }
                     Err(what) => Err(full(self, what)),
                 }
             }
         };
         self.scratch.subscription = record;
-        let (moved, flow, tag) = outcome?;
+        let (moved, flow, tag, body) = outcome?;
         let entry = &mut self.subscriptions[id];
         entry.owed = true;
         entry.suspect = false;
         entry.failures = 0;
         entry.ending = wish.expires_secs == 0;
-        entry.body = wish.body;
+        entry.body = body;
         self.subscriptions.set_unreachable(id, false);
         self.follow_connection(id, &flow, message.from().uri());
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));

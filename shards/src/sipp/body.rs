@@ -1,5 +1,6 @@
 //! A presentity's document, read lock-free from `presence_w.fdb` and encoded once for all its watchers on this shard.
 
+use comsipl_core::dialog_info;
 use comsipl_core::event::{Compose, EventPackage};
 use comsipl_core::pidf::{self, Basic};
 use comsipl_core::{AorKey, BodyId, Now, Profile};
@@ -28,6 +29,12 @@ impl Shard {
         if let Some(body) = self.watched[id].bodies[kind as usize] {
             return Some(body);
         }
+        if kind == BodyKind::Nothing {
+            let body = self.bodies.insert(|_| {});
+            self.watched[id].bodies[kind as usize] = Some(body);
+            self.remember_cached(id);
+            return Some(body);
+        }
         let mut record = std::mem::take(&mut self.scratch.document);
         let found = match self.read_document(self.watched[id].key, &mut record) {
             Some(found) => found,
@@ -50,6 +57,9 @@ impl Shard {
         let body = match package.compose {
             Compose::Pidf => {
                 self.bodies.insert(|out| encode_presence(profile, kind, aor, document.as_ref(), out))
+            }
+            Compose::DialogInfo => {
+                self.bodies.insert(|out| encode_dialogs(kind, aor, document.as_ref(), out))
             }
             Compose::Newest(how) => self.bodies.insert(|out| match document {
                 Some(document) => out.extend_from_slice(document.body),
@@ -104,6 +114,26 @@ impl Shard {
     }
 }
 
+/// Writes dialog information of one kind, behind its version.
+fn encode_dialogs(kind: BodyKind, aor: &[u8], document: Option<&Document<'_>>, out: &mut Vec<u8>) {
+    let (mut none, mut first_end) = (Vec::new(), 0);
+    let composed = match document {
+        Some(document) => {
+            first_end = document.first_end;
+            document.body
+        }
+        None => {
+            dialog_info::write_none(aor, &mut none);
+            &none
+        }
+    };
+    match kind {
+        BodyKind::NeverEmpty => dialog_info::write_never_empty(aor, composed, first_end, out),
+        BodyKind::Single => dialog_info::write_single(composed, first_end, out),
+        _ => out.extend_from_slice(composed),
+    }
+}
+
 /// Writes a presence body of one profile and kind.
 fn encode_presence(
     profile: Profile,
@@ -118,12 +148,12 @@ fn encode_presence(
         (Profile::Rfc, BodyKind::All, None) => {
             pidf::write_bare(aor, Basic::Closed, out);
         }
-        (Profile::Rfc, BodyKind::Basic, _) => pidf::write_basic(aor, basic, out),
+        (Profile::Rfc, _, _) => pidf::write_basic(aor, basic, out),
         (Profile::Comsipl, BodyKind::All, _) => {
             let note = document.map_or(&b""[..], |d| d.note);
             pidf::write_comsipl(aor, basic, (!note.is_empty()).then_some(note), None, out);
         }
         // The basic state only: the document's shape without a note.
-        (Profile::Comsipl, BodyKind::Basic, _) => pidf::write_comsipl(aor, basic, Some(b""), None, out),
+        (Profile::Comsipl, _, _) => pidf::write_comsipl(aor, basic, Some(b""), None, out),
     }
 }

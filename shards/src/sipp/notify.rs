@@ -11,10 +11,13 @@ use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
 use crate::sipp::branch::{BRANCH_LEN, branch_of};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
-use crate::watched::NONE;
+use crate::watched::{BodyKind, NONE};
 
 /// Timers of NOTIFYs fired in one turn; the rest waits for the next.
 const TIMERS_PER_TURN: usize = 512;
+
+/// All of a NOTIFY's head that is none of the watcher's texts: what every one has takes half of it, our own address the rest.
+const HEAD_REST_MAX: usize = 1024;
 
 impl Shard {
     /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left.
@@ -79,7 +82,35 @@ impl Shard {
     /// The body that a watcher gets now, as [`Self::body_of`] has it; `None` outside if its record cannot be read.
     fn body_for(&mut self, now: Now, id: u32) -> Option<Option<BodyId>> {
         let entry = &self.subscriptions[id];
-        let (watched, kind) = (entry.watched, entry.body);
+        let (kind, len_max) = (entry.body, entry.message_len_max);
+        let body = self.body_of_kind(now, id, kind)?;
+        match body {
+            Some(found) if len_max != 0 => self.short_body_for(now, id, found),
+            body => Some(body),
+        }
+    }
+
+    /// The body that a watcher of short messages gets now instead of `body`, if that is too long for it.
+    #[cold]
+    fn short_body_for(&mut self, now: Now, id: u32, mut body: BodyId) -> Option<Option<BodyId>> {
+        let entry = &self.subscriptions[id];
+        let partition = self.files.presence_partition(entry.partition);
+        let stored = records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)?;
+        let package = stored.package;
+        let room = usize::from(entry.message_len_max).saturating_sub(head_len_max(&stored));
+        let mut kind = entry.body;
+        while self.bodies.get(body).len() > room && kind != BodyKind::Nothing {
+            kind = kind.shorter(package);
+            let Some(shorter) = self.body_of_kind(now, id, kind)? else { return Some(None) };
+            body = shorter;
+        }
+        Some(Some(body))
+    }
+
+    /// The body of one kind that a watcher may get.
+    fn body_of_kind(&mut self, now: Now, id: u32, kind: BodyKind) -> Option<Option<BodyId>> {
+        let entry = &self.subscriptions[id];
+        let watched = entry.watched;
         if let Some(body) = self.watched[watched].bodies[kind as usize] {
             return Some(Some(body));
         }
@@ -186,6 +217,24 @@ impl Shard {
         }
         self.attempt_timers.arm(attempt, now.mono + pause);
     }
+}
+
+/// No head of a NOTIFY with the texts of this subscription is longer.
+fn head_len_max(stored: &StoredSubscription<'_>) -> usize {
+    let texts = [
+        // The local URI may be made of the AoR; a strict router makes the target come twice.
+        stored.aor,
+        stored.aor,
+        stored.local_uri,
+        stored.remote_uri,
+        stored.remote_tag,
+        stored.call_id,
+        stored.remote_target,
+        stored.remote_target,
+        stored.route_set,
+        stored.event_id,
+    ];
+    HEAD_REST_MAX + texts.iter().map(|text| text.len()).sum::<usize>()
 }
 
 /// Where NOTIFYs are written, and what of the node they need.

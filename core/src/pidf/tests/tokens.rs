@@ -6,8 +6,8 @@ use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesStart, Event};
 
 use super::{LINPHONE, LINPHONE_WRAPPED};
-use crate::pidf::malformed::Malformed;
-use crate::pidf::scan::{Attribute, Scanner, Span, Token, append_text};
+use crate::xml::malformed::Malformed;
+use crate::xml::scan::{Attribute, Scanner, Span, Token, append_text};
 
 /// A token in words: what it is, where it stands, and what both scanners must say of it.
 #[derive(Debug, PartialEq)]

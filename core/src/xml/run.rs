@@ -6,7 +6,7 @@ use super::text::{is_blank, is_space, push_char, push_lines};
 /// The character data since the last tag, references resolved and line ends made `\n`. Nearly always it stands in the
 /// text as it is to be read; then it is not copied.
 #[derive(Default)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// All of it, if it stands in the text in one piece.
     piece: Span,
     /// All of it otherwise.
@@ -18,7 +18,7 @@ pub(super) struct Run {
 impl Run {
     /// Begins anew.
     #[inline]
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.piece = Span::default();
         self.copied.clear();
         self.marked = false;
@@ -26,7 +26,7 @@ impl Run {
 
     /// Takes the text in `span`: whether it is white space only, and whether it has no carriage return.
     #[inline]
-    pub(super) fn push(&mut self, text: &[u8], span: Span, blank: bool, plain: bool) {
+    pub(crate) fn push(&mut self, text: &[u8], span: Span, blank: bool, plain: bool) {
         self.marked |= !blank;
         if plain && self.piece.is_empty() && self.copied.is_empty() {
             self.piece = span;
@@ -38,13 +38,13 @@ impl Run {
 
     /// Takes the content of a CDATA section.
     #[cold]
-    pub(super) fn push_section(&mut self, text: &[u8], span: Span) {
+    pub(crate) fn push_section(&mut self, text: &[u8], span: Span) {
         self.push(text, span, is_blank(span.of(text)), false);
     }
 
     /// Takes a reference.
     #[cold]
-    pub(super) fn push_char(&mut self, text: &[u8], char: char) {
+    pub(crate) fn push_char(&mut self, text: &[u8], char: char) {
         self.marked |= !u8::try_from(char).is_ok_and(is_space);
         self.copy(text);
         push_char(&mut self.copied, char);
@@ -52,13 +52,13 @@ impl Run {
 
     /// All of it.
     #[inline]
-    pub(super) fn of<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn of<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
         if self.copied.is_empty() { self.piece.of(text) } else { &self.copied }
     }
 
     /// True when there is nothing but white space.
     #[inline]
-    pub(super) const fn is_blank(&self) -> bool {
+    pub(crate) const fn is_blank(&self) -> bool {
         !self.marked
     }
 

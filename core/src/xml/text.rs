@@ -1,34 +1,34 @@
 //! Character data: references, escapes and white space.
 
 /// What some senders put in front of a document in UTF-8.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// True for the white space of XML (XML 1.0 §2.3).
-pub(super) const fn is_space(byte: u8) -> bool {
+pub(crate) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// True when `bytes` holds nothing but white space.
-pub(super) fn is_blank(bytes: &[u8]) -> bool {
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| is_space(byte))
 }
 
 /// `bytes` without white space around it.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|&byte| !is_space(byte)).unwrap_or(bytes.len());
     let end = bytes.iter().rposition(|&byte| !is_space(byte)).map_or(start, |last| last + 1);
     &bytes[start..end]
 }
 
 /// True for a character that a document may hold (XML 1.0 §2.2).
-pub(super) const fn is_char(char: char) -> bool {
+pub(crate) const fn is_char(char: char) -> bool {
     matches!(char, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
 /// The character that `&name;` stands for: one of the five entities of XML, or a character reference.
 ///
 /// Other entities would need a document type, and none is accepted.
-pub(super) fn entity(name: &[u8]) -> Option<char> {
+pub(crate) fn entity(name: &[u8]) -> Option<char> {
     match name {
         b"lt" => return Some('<'),
         b"gt" => return Some('>'),
@@ -51,7 +51,7 @@ pub(super) fn entity(name: &[u8]) -> Option<char> {
 
 /// The value of an attribute whose references have been checked: references replaced and white space made blank
 /// (XML 1.0 §3.3.3). Borrows `raw` when there is nothing to replace.
-pub(super) fn attribute_value<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+pub(crate) fn attribute_value<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
     let is_special = |byte: &u8| matches!(byte, b'&' | b'\t' | b'\r' | b'\n');
     if !raw.iter().any(is_special) {
         return raw;
@@ -76,7 +76,7 @@ pub(super) fn attribute_value<'a>(raw: &'a [u8], scratch: &'a mut Vec<u8>) -> &'
 }
 
 /// Appends character data with its line ends made `\n` (XML 1.0 §2.11).
-pub(super) fn push_lines(run: &mut Vec<u8>, raw: &[u8]) {
+pub(crate) fn push_lines(run: &mut Vec<u8>, raw: &[u8]) {
     let mut rest = raw;
     while let Some(at) = memchr::memchr(b'\r', rest) {
         run.extend_from_slice(&rest[..at]);
@@ -88,14 +88,14 @@ pub(super) fn push_lines(run: &mut Vec<u8>, raw: &[u8]) {
 }
 
 /// Appends `char` in UTF-8.
-pub(super) fn push_char(run: &mut Vec<u8>, char: char) {
+pub(crate) fn push_char(run: &mut Vec<u8>, char: char) {
     run.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
 /// Appends `text` as character data that is safe in elements and in attributes.
 ///
 /// What is not UTF-8 or not allowed in XML becomes U+FFFD, because a watcher would refuse the whole document for it.
-pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         for char in chunk.valid().chars() {
             match char {
@@ -119,7 +119,7 @@ pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
 ///
 /// Escapes of the URI stay as they are; bytes that no URI may hold unescaped (RFC 3986 §2) and XML cannot or may not
 /// carry as they are become percent-escapes.
-pub(super) fn escape_uri(uri: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape_uri(uri: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     if uri
         .iter()
@@ -138,6 +138,11 @@ pub(super) fn escape_uri(uri: &[u8], out: &mut Vec<u8>) {
             _ => out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
         }
     }
+}
+
+/// True when `prefix:` occurs in an element, in a name or in content that may be a qualified name.
+pub(crate) fn mentions(element: &[u8], prefix: &[u8]) -> bool {
+    memchr::memmem::find_iter(element, prefix).any(|at| element.get(at + prefix.len()) == Some(&b':'))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 /// Key of the hashes: of a node secret and kept with its files, as fingerprints are compared between runs.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(crate) struct Key {
     /// Joined with one factor of each product of texts.
     text: u64,
     /// Factor for numbers.
@@ -21,7 +21,7 @@ pub(super) struct Key {
 
 impl Key {
     /// The key made of 128 secret bits.
-    pub(super) const fn new(secret: [u64; 2]) -> Self {
+    pub(crate) const fn new(secret: [u64; 2]) -> Self {
         let text = fold(secret[0] ^ DIGITS[0], secret[1] ^ DIGITS[1]);
         // Odd factors lose nothing of what they are multiplied with.
         Self {
@@ -33,13 +33,13 @@ impl Key {
 
     /// Hash of one string.
     #[inline]
-    pub(super) fn of(self, text: &[u8]) -> u64 {
+    pub(crate) fn of(self, text: &[u8]) -> u64 {
         self.add(START, text)
     }
 
     /// Hash of one attribute; the hashes of an element's attributes are summed up.
     #[inline]
-    pub(super) fn attribute(self, namespace: u64, local: &[u8], value: &[u8]) -> u64 {
+    pub(crate) fn attribute(self, namespace: u64, local: &[u8], value: &[u8]) -> u64 {
         self.add(self.add(namespace, local), value)
     }
 
@@ -74,50 +74,50 @@ impl Default for Key {
 
 /// The hash of an element while it is read.
 #[derive(Clone, Copy)]
-pub(super) struct Element(u64);
+pub(crate) struct Element(u64);
 
 impl Element {
     /// The element `local` of the namespace with hash `namespace`; `attributes` is the sum of their hashes.
     #[inline]
-    pub(super) fn new(key: Key, namespace: u64, local: &[u8], attributes: u64) -> Self {
+    pub(crate) fn new(key: Key, namespace: u64, local: &[u8], attributes: u64) -> Self {
         Self(key.number(key.add(namespace, local), attributes))
     }
 
     /// The next character data.
     #[inline]
-    pub(super) fn text(&mut self, key: Key, text: &[u8]) {
+    pub(crate) fn text(&mut self, key: Key, text: &[u8]) {
         self.0 = key.add(self.0, text);
     }
 
     /// The next child element.
     #[inline]
-    pub(super) const fn child(&mut self, key: Key, hash: u64) {
+    pub(crate) const fn child(&mut self, key: Key, hash: u64) {
         self.0 = fold(self.0 ^ hash, key.child);
     }
 
     /// The hash, everything being read.
     #[inline]
-    pub(super) const fn finish(self, key: Key) -> u64 {
+    pub(crate) const fn finish(self, key: Key) -> u64 {
         key.number(self.0, END)
     }
 }
 
 /// The hash of a document while its elements are chosen.
-pub(super) struct Document(u64);
+pub(crate) struct Document(u64);
 
 impl Document {
     /// A document about `scheme:aor`.
-    pub(super) fn new(key: Key, scheme: &[u8], aor: &[u8]) -> Self {
+    pub(crate) fn new(key: Key, scheme: &[u8], aor: &[u8]) -> Self {
         Self(key.add(key.add(START, scheme), aor))
     }
 
     /// The next child of the root, with the hash of its identifier if it has one.
-    pub(super) const fn child(&mut self, key: Key, id: u64, hash: u64) {
+    pub(crate) const fn child(&mut self, key: Key, id: u64, hash: u64) {
         self.0 = fold(key.number(self.0, id) ^ hash, key.child);
     }
 
     /// The fingerprint.
-    pub(super) const fn finish(self, key: Key) -> u64 {
+    pub(crate) const fn finish(self, key: Key) -> u64 {
         key.number(self.0, END)
     }
 }

@@ -13,104 +13,104 @@ use super::text::{BYTE_ORDER_MARK, attribute_value, entity, is_space};
 use crate::limits::DOCUMENT_LEN_MAX;
 
 /// Zeros behind the text of a [`Scanner`].
-pub(super) const PADDING: usize = 16;
+pub(crate) const PADDING: usize = 16;
 
 /// A range of bytes in the text of a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// First byte.
-    pub(super) start: u32,
+    pub(crate) start: u32,
     /// Byte behind the last.
-    pub(super) end: u32,
+    pub(crate) end: u32,
 }
 
 impl Span {
     /// The range `start..end`; documents are far shorter than 4 GiB.
     #[inline]
-    pub(super) const fn new(start: usize, end: usize) -> Self {
+    pub(crate) const fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
         Self { start: start as u32, end: end as u32 }
     }
 
     /// The bytes of the range.
     #[inline]
-    pub(super) fn of(self, text: &[u8]) -> &[u8] {
+    pub(crate) fn of(self, text: &[u8]) -> &[u8] {
         &text[self.start as usize..self.end as usize]
     }
 
     /// True when there is nothing in it.
     #[inline]
-    pub(super) const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         self.start == self.end
     }
 }
 
 /// A name, split at its colon.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct QName {
+pub(crate) struct QName {
     /// First byte.
-    pub(super) start: u32,
+    pub(crate) start: u32,
     /// First byte of the part behind the colon; `start` if there is no colon.
     local: u32,
     /// Byte behind the last.
-    pub(super) end: u32,
+    pub(crate) end: u32,
 }
 
 impl QName {
     /// The prefix, empty if there is none.
     #[inline]
-    pub(super) const fn prefix(self) -> Span {
+    pub(crate) const fn prefix(self) -> Span {
         Span { start: self.start, end: if self.has_prefix() { self.local - 1 } else { self.start } }
     }
 
     /// True when there is a prefix.
     #[inline]
-    pub(super) const fn has_prefix(self) -> bool {
+    pub(crate) const fn has_prefix(self) -> bool {
         self.local != self.start
     }
 
     /// The part behind the colon.
     #[inline]
-    pub(super) const fn local(self) -> Span {
+    pub(crate) const fn local(self) -> Span {
         Span { start: self.local, end: self.end }
     }
 
     /// The whole name as written.
     #[inline]
-    pub(super) const fn span(self) -> Span {
+    pub(crate) const fn span(self) -> Span {
         Span { start: self.start, end: self.end }
     }
 }
 
 /// An attribute of a start tag.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attribute {
+pub(crate) struct Attribute {
     /// Its name as written.
-    pub(super) name: QName,
+    pub(crate) name: QName,
     /// Its value as written, without the quotes; references are legal.
-    pub(super) raw: Span,
+    pub(crate) raw: Span,
     /// True when the value is what is written: no references, no white space but blanks.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
     /// True for a namespace declaration.
-    pub(super) declares: bool,
+    pub(crate) declares: bool,
 }
 
 impl Attribute {
     /// The attribute as written, from its name to its closing quote.
-    pub(super) const fn span(self) -> Span {
+    pub(crate) const fn span(self) -> Span {
         Span { start: self.name.start, end: self.raw.end + 1 }
     }
 
     /// Its value as it is read; `scratch` is for one that is not written so.
     #[inline]
-    pub(super) fn value<'a>(&self, text: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    pub(crate) fn value<'a>(&self, text: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
         let raw = self.raw.of(text);
         if self.plain { raw } else { attribute_value(raw, scratch) }
     }
 
     /// The prefix that a namespace declaration declares, empty for the default namespace.
     #[inline]
-    pub(super) const fn declared(&self) -> Span {
+    pub(crate) const fn declared(&self) -> Span {
         debug_assert!(self.declares);
         if self.name.has_prefix() {
             self.name.local()
@@ -122,7 +122,7 @@ impl Attribute {
 
 /// What the scanner found.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// A start tag, or an empty-element tag. Its attributes are in the scanner's caller's list.
     Start { name: QName, empty: bool },
     /// An end tag, with the name as written, which may be no name at all.
@@ -142,7 +142,7 @@ pub(super) enum Token {
 
 /// Checks that `body` is text that XML allows and of legal length, and appends it to `texts` without a byte order mark
 /// and with the [`PADDING`] that a scanner wants behind it. Returns its length.
-pub(super) fn append_text(body: &[u8], texts: &mut Vec<u8>) -> Result<usize, Malformed> {
+pub(crate) fn append_text(body: &[u8], texts: &mut Vec<u8>) -> Result<usize, Malformed> {
     if body.len() > DOCUMENT_LEN_MAX {
         return Err(Malformed::TooLong(body.len()));
     }
@@ -173,7 +173,7 @@ pub(super) fn append_text(body: &[u8], texts: &mut Vec<u8>) -> Result<usize, Mal
 }
 
 /// Finds the tokens of a text.
-pub(super) struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     /// The text and its padding.
     text: &'a [u8],
     /// Where the next token begins.
@@ -184,14 +184,14 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     /// A scanner at the start of the `len` bytes of `text` that [`append_text`] has checked and padded.
-    pub(super) fn new(text: &'a [u8], len: usize) -> Self {
+    pub(crate) fn new(text: &'a [u8], len: usize) -> Self {
         debug_assert!(text[len..].iter().take(PADDING).eq(&[0; PADDING]));
         Self { text, at: 0, end: len }
     }
 
     /// The next token and where it stands. Fills `attributes` for a start tag.
     #[inline]
-    pub(super) fn next(&mut self, attributes: &mut Vec<Attribute>) -> Result<(Token, Span), Malformed> {
+    pub(crate) fn next(&mut self, attributes: &mut Vec<Attribute>) -> Result<(Token, Span), Malformed> {
         let start = self.at;
         let (token, end) = match self.text[start] {
             b'<' => match self.text[start + 1] {
@@ -502,7 +502,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// How nearly all documents begin, and ours.
-pub(super) const USUAL_DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+pub(crate) const USUAL_DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
 
 /// A byte of a name in ASCII that is no colon.
 const NAME: u8 = 1;

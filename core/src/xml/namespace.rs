@@ -8,9 +8,11 @@ use super::malformed::Malformed;
 use super::scan::{Attribute, QName, Span};
 
 /// Namespace of PIDF (RFC 3863 §4.1.1).
-pub(super) const PIDF: &str = "urn:ietf:params:xml:ns:pidf";
+pub(crate) const PIDF: &str = "urn:ietf:params:xml:ns:pidf";
 /// Namespace of the presence data model (RFC 4479 §5).
 const DATA_MODEL: &str = "urn:ietf:params:xml:ns:pidf:data-model";
+/// Namespace of dialog information (RFC 4235 §4).
+pub(crate) const DIALOG_INFO: &str = "urn:ietf:params:xml:ns:dialog-info";
 /// Namespace that the prefix `xml` is bound to.
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 /// Namespace that the prefix `xmlns` is bound to.
@@ -18,24 +20,26 @@ const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
 /// A namespace as far as composition must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     /// `urn:ietf:params:xml:ns:pidf`.
     Pidf,
     /// `urn:ietf:params:xml:ns:pidf:data-model`.
     DataModel,
+    /// `urn:ietf:params:xml:ns:dialog-info`.
+    DialogInfo,
     /// Any other, or none.
     Other,
 }
 
 /// A namespace, resolved.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     /// Hash of its name; zero for none.
-    pub(super) hash: u64,
+    pub(crate) hash: u64,
     /// Which one it is.
-    pub(super) known: Known,
+    pub(crate) known: Known,
     /// Depth of the element that declares it, 1 for the root; 0 when nothing does.
-    pub(super) depth: u8,
+    pub(crate) depth: u8,
 }
 
 impl Namespace {
@@ -53,7 +57,7 @@ struct Binding {
 
 /// The declarations in scope, innermost last.
 #[derive(Default)]
-pub(super) struct Bindings {
+pub(crate) struct Bindings {
     list: Vec<Binding>,
     /// Where in the list the default namespace is declared.
     default: Option<u8>,
@@ -65,24 +69,24 @@ const _: () = assert!(bounds::DEPTH_MAX <= u8::MAX as usize);
 
 impl Bindings {
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.list.clear();
         self.default = None;
     }
 
     /// How many are in scope; see [`Bindings::leave`].
-    pub(super) const fn len(&self) -> u8 {
+    pub(crate) const fn len(&self) -> u8 {
         self.list.len() as u8
     }
 
     /// True when a default namespace is declared, be it none.
-    pub(super) const fn has_default(&self) -> bool {
+    pub(crate) const fn has_default(&self) -> bool {
         self.default.is_some()
     }
 
     /// Leaves an element: only the first `len` stay in scope.
     #[inline]
-    pub(super) fn leave(&mut self, len: u8) {
+    pub(crate) fn leave(&mut self, len: u8) {
         if len < self.len() {
             self.list.truncate(len.into());
             self.default = self.list.iter().rposition(|it| it.prefix.is_empty()).map(|at| at as u8);
@@ -90,7 +94,7 @@ impl Bindings {
     }
 
     /// Takes a declaration of an element at `depth`, and gives what it declares.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         &mut self,
         key: Key,
         text: &[u8],
@@ -119,6 +123,8 @@ impl Bindings {
             Known::Pidf
         } else if value == DATA_MODEL.as_bytes() {
             Known::DataModel
+        } else if value == DIALOG_INFO.as_bytes() {
+            Known::DialogInfo
         } else {
             Known::Other
         };
@@ -133,7 +139,7 @@ impl Bindings {
 
     /// The namespace of an element.
     #[inline]
-    pub(super) fn element(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
+    pub(crate) fn element(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
         if !name.has_prefix() {
             return Ok(self.default.map_or(Namespace::NONE, |at| self.list[usize::from(at)].namespace));
         }
@@ -143,7 +149,7 @@ impl Bindings {
 
     /// The namespace of an attribute; the default namespace does not apply (Namespaces in XML §6.2).
     #[inline]
-    pub(super) fn attribute(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
+    pub(crate) fn attribute(&self, key: Key, text: &[u8], name: QName) -> Result<Namespace, Malformed> {
         if name.has_prefix() { self.prefixed(key, text, name) } else { Ok(Namespace::NONE) }
     }
 
@@ -161,11 +167,11 @@ impl Bindings {
 }
 
 /// Hash of the name of PIDF's namespace.
-pub(super) fn pidf_hash(key: Key) -> u64 {
+pub(crate) fn pidf_hash(key: Key) -> u64 {
     key.of(PIDF.as_bytes())
 }
 
 /// Hash of the name of XML's own namespace.
-pub(super) fn xml_hash(key: Key) -> u64 {
+pub(crate) fn xml_hash(key: Key) -> u64 {
     key.of(XML.as_bytes())
 }
