@@ -19,6 +19,7 @@ mod file;
 mod listen;
 pub use listen::{ListenError, parse_listen};
 mod print;
+mod tls;
 pub use print::to_toml;
 
 use file::{Expiries, File};
@@ -172,6 +173,8 @@ impl File {
             settings.notify_interval = Duration::from_millis(millis);
         }
         self.auth.apply(&mut settings.access)?;
+        self.tls.apply(&mut settings.tls)?;
+        self.websocket.apply(&mut settings.web_socket, &settings.tls)?;
         let limits = self.limits;
         if let Some(count) = limits.auth_failures_per_minute {
             settings.auth_failures_per_minute =

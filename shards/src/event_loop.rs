@@ -33,6 +33,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
 use crate::net::stream::admission::Admission;
+use crate::net::stream::layer::LayerSettings;
 use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub listeners: Vec<Listen>,
     /// Counts the connections of all shards.
     pub admission: Arc<Admission>,
+    /// What lies between sockets of streams and messages.
+    pub layers: LayerSettings,
     /// Our end of the bus.
     pub bus: BusEnd,
     /// Where other threads put commands for us.
@@ -148,6 +151,7 @@ impl EventLoop {
             registry: parts.poll.registry().try_clone()?,
             admission: parts.admission,
             limits: parts.shard.settings().streams,
+            layers: parts.layers,
             counters: Arc::clone(&parts.counters),
             now: now.mono,
             wall: now.wall,

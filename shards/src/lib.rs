@@ -34,6 +34,9 @@ pub mod sleep;
 pub mod spans;
 mod subscriptions;
 mod sync;
+#[cfg(test)]
+mod testing;
+pub mod tls;
 pub mod users;
 pub mod wait;
 mod watched;

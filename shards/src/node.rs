@@ -27,9 +27,11 @@ use crate::mailbox::Mailbox;
 use crate::metrics::{self, NetCounters, NetFigures};
 use crate::net::bind::{BoundListener, bind};
 use crate::net::stream::admission::Admission;
-use crate::net::stream::bind::{BoundStreams, bind_streams, serves};
+use crate::net::stream::bind::{BoundStreams, bind_streams};
+use crate::net::stream::layer::LayerSettings;
 use crate::settings::{Listen, Settings};
 use crate::shard::{Shard, ShardStart};
+use crate::tls::{Tls, TlsWatch};
 
 mod descriptors;
 use descriptors::connections_max;
@@ -45,6 +47,7 @@ pub struct Node {
     cpus: Vec<usize>,
     listeners: Vec<Bound>,
     connections_max: usize,
+    tls: Option<Arc<Tls>>,
     files: NodeFiles,
     clock: Clock,
 }
@@ -60,9 +63,6 @@ impl Bound {
     fn to(listen: Listen, shards: usize, settings: &Settings) -> std::io::Result<Self> {
         if !listen.transport.is_stream() {
             return bind(listen.address, shards, settings.socket_buffer).map(Self::Datagrams);
-        }
-        if !serves(listen.transport) {
-            return Err(std::io::ErrorKind::Unsupported.into());
         }
         bind_streams(listen, shards).map(Self::Streams)
     }
@@ -87,6 +87,7 @@ impl Node {
         let parallelism = std::thread::available_parallelism().map_or(cpus.len(), usize::from);
         let shards = settings.shards.unwrap_or(parallelism).clamp(1, PARTITIONS);
         let clock = Clock::start();
+        let tls = Tls::open(&settings)?.map(Arc::new);
         // Before the files, because recovering them may take long, and an address in use is the likelier mistake.
         let listeners = settings
             .listen
@@ -97,7 +98,7 @@ impl Node {
             .collect::<Result<Vec<_>, _>>()?;
         let connections_max = connections_max(&settings, shards);
         let files = NodeFiles::open(&settings, shards)?;
-        Ok(Self { settings: Arc::new(settings), shards, cpus, listeners, connections_max, files, clock })
+        Ok(Self { settings: Arc::new(settings), shards, cpus, listeners, connections_max, tls, files, clock })
     }
 
     /// The addresses listened on, with the ports the kernel chose.
@@ -175,8 +176,11 @@ impl Node {
         }
         let per_source_max = self.settings.streams.connections_per_source_max;
         let admission = Arc::new(Admission::new(self.connections_max, per_source_max));
+        let layers =
+            LayerSettings { tls: self.tls.clone(), origins: self.settings.web_socket.origins.clone().into() };
         let mut running = Running {
             addresses: addresses.clone(),
+            tls: self.tls.map(TlsWatch::new),
             wakers,
             stop: Arc::clone(&stop),
             events: events.clone(),
@@ -214,6 +218,7 @@ impl Node {
                 sockets,
                 listeners: addresses.clone(),
                 admission: Arc::clone(&admission),
+                layers: layers.clone(),
                 bus,
                 mailbox: Arc::clone(&mailboxes[index]),
                 clock: self.clock,
@@ -245,6 +250,8 @@ impl Node {
 /// A node at work. Dropping it stops it.
 pub struct Running {
     addresses: Vec<Listen>,
+    /// Certificates that may change.
+    tls: Option<TlsWatch>,
     wakers: Vec<Arc<Waker>>,
     stop: Arc<Stop>,
     events: Sender<Event>,
@@ -292,6 +299,12 @@ impl Running {
         Stopper(self.events.clone())
     }
 
+    /// Something to have certificates read again with, from any thread.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.events.clone())
+    }
+
     /// Waits until the node is stopped, sums up its traffic in the log meanwhile, then brings everything to an end:
     /// answers under way are sent, the files are synced and closed.
     ///
@@ -299,16 +312,27 @@ impl Running {
     /// The failure that ended the node, or came up while it was ending.
     pub fn wait(mut self) -> Result<(), NodeFailure> {
         let mut last = Sample::of(&self);
+        let mut looked = last.at;
         while !self.stop_asked && self.failure.is_none() {
-            match self.inbox.recv_timeout(SUMMARY_EVERY.saturating_sub(last.at.elapsed())) {
+            let until_summary = SUMMARY_EVERY.saturating_sub(last.at.elapsed());
+            let until_look = TlsWatch::EVERY.saturating_sub(looked.elapsed());
+            let wait = if self.tls.is_some() { until_summary.min(until_look) } else { until_summary };
+            match self.inbox.recv_timeout(wait) {
                 Ok(event) => self.take(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let now = Sample::of(&self);
-                    if let Some(summary) = now.summary(&last) {
-                        tracing::info!("traffic: {summary}");
-                    }
-                    last = now;
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if let Some(tls) = &mut self.tls
+                && looked.elapsed() >= TlsWatch::EVERY
+            {
+                looked = Instant::now();
+                tls.look();
+            }
+            if last.at.elapsed() >= SUMMARY_EVERY {
+                let now = Sample::of(&self);
+                if let Some(summary) = now.summary(&last) {
+                    tracing::info!("traffic: {summary}");
                 }
+                last = now;
             }
         }
         self.shut_down();
@@ -349,6 +373,10 @@ impl Running {
                 self.thread_ids.push(thread);
             }
             Event::StopAsked => self.stop_asked = true,
+            Event::ReloadAsked => match &mut self.tls {
+                Some(tls) => tls.reload(),
+                None => tracing::info!("asked to read certificates again, but there are none"),
+            },
             Event::ShardEnded { index, end } => {
                 self.ended += 1;
                 let failure = match end {
@@ -477,12 +505,24 @@ impl Stopper {
     }
 }
 
+/// Has the certificates of a node read again.
+#[derive(Clone)]
+pub struct Reloader(Sender<Event>);
+
+impl Reloader {
+    /// Asks the node to read its certificates again; what becomes of that stands in the log.
+    pub fn reload(&self) {
+        let _ = self.0.send(Event::ReloadAsked);
+    }
+}
+
 /// What the threads and the operator tell the waiting thread.
 enum Event {
     ShardReady { engine: Arc<Counters>, thread: Pid },
     ShardEnded { index: usize, end: End },
     SyncingPanicked(String),
     StopAsked,
+    ReloadAsked,
 }
 
 /// How a shard's thread ended.
@@ -510,6 +550,7 @@ struct ShardThread {
     sockets: Sockets,
     listeners: Vec<Listen>,
     admission: Arc<Admission>,
+    layers: LayerSettings,
     bus: BusEnd,
     mailbox: Arc<Mailbox>,
     clock: Clock,
@@ -544,6 +585,7 @@ impl ShardThread {
             stream_sockets: self.sockets.streams,
             listeners: self.listeners,
             admission: self.admission,
+            layers: self.layers,
             bus: self.bus,
             mailbox: self.mailbox,
             clock: self.clock,

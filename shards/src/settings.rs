@@ -8,6 +8,9 @@ pub use crate::access::Access;
 use comsipl_core::Transport;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
+mod tls;
+pub use tls::{ClientAuth, IdentityFiles, SipsRule, TlsSettings, TlsVersion, WebSocketSettings};
+
 /// What watchers are told of a user who is registered and has published nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RegisteredState {
@@ -61,6 +64,10 @@ pub struct Settings {
     pub registered_state: RegisteredState,
     /// Least time between two documents of a user's presence (RFC 3856 §6.10); zero: none.
     pub notify_interval: Duration,
+    /// TLS.
+    pub tls: TlsSettings,
+    /// WebSocket.
+    pub web_socket: WebSocketSettings,
     /// Registrations (RFC 3261 §10.3).
     pub registration: ExpiryPolicy,
     /// Publications (RFC 3903 §6).
@@ -134,6 +141,8 @@ impl Default for Settings {
             profile: Profile::Rfc,
             registered_state: RegisteredState::Closed,
             notify_interval: Duration::ZERO,
+            tls: TlsSettings::default(),
+            web_socket: WebSocketSettings::default(),
             registration: expiry,
             publication: expiry,
             subscription: expiry,

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::banner::Banner;
 use super::log::{self, LogFormat};
 use super::{Exit, FORCED_EXIT, complain};
 use crate::config::{self, ConfigError, ListenError, parse_listen};
-use crate::node::{Node, StartError, Stopper};
-use crate::settings::Listen;
-use crate::settings::{Auth, Settings};
+use crate::node::{Node, Reloader, StartError, Stopper};
+use crate::settings::{Auth, IdentityFiles, Listen, Settings};
 
 /// Options of `comsipl serve`. Each overrides what the configuration file says.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +40,12 @@ pub struct ServeArgs {
     /// Domain to serve; may be given more than once. [default: any]
     #[arg(long = "domain", value_name = "NAME", value_parser = domain_value)]
     domains: Vec<String>,
+    /// Certificate for listeners tls and wss, PEM; the server's own first, then those up to the root.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Whether requests are authenticated.
     ///
     /// One of them is needed to listen on addresses that other machines can reach.
@@ -113,7 +118,7 @@ fn serve(settings: Settings, format: LogFormat) -> Result<Exit, StartError> {
     }
     banner.warn();
     let running = node.start()?;
-    signals.forward(running.stopper()).map_err(StartError::Threads)?;
+    signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
     let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
     eprintln!("ready: listening on {}", addresses.join(" "));
     match running.wait() {
@@ -141,6 +146,10 @@ impl ServeArgs {
         if let Some(data_dir) = &self.data_dir {
             settings.data_dir.clone_from(data_dir);
         }
+        if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
+            settings.tls.identities =
+                vec![IdentityFiles { certificate: certificate.clone(), key: key.clone() }];
+        }
         if let Some(shards) = self.shards {
             settings.shards = Some(usize::from(shards));
         }
@@ -156,8 +165,11 @@ impl ServeArgs {
     }
 }
 
-/// SIGINT and SIGTERM: the first stops the node, a second ends the process at once.
-struct Signals(UnixStream);
+/// SIGINT and SIGTERM: the first stops the node, a second ends the process at once. SIGHUP: certificates are read again.
+struct Signals {
+    stops: UnixStream,
+    reloads: UnixStream,
+}
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
@@ -169,15 +181,23 @@ impl Signals {
             flag::register(signal, Arc::clone(&second))?;
             low_level::pipe::register(signal, writer.try_clone()?)?;
         }
-        Ok(Self(reader))
+        let (reloads, writer) = UnixStream::pair()?;
+        low_level::pipe::register(SIGHUP, writer)?;
+        Ok(Self { stops: reader, reloads })
     }
 
-    /// From now on a signal, also one that has come already, stops the node.
-    fn forward(mut self, stopper: Stopper) -> std::io::Result<()> {
+    /// From now on signals, also those that have come already, reach the node.
+    fn forward(self, stopper: Stopper, reloader: Reloader) -> std::io::Result<()> {
+        let Self { mut stops, mut reloads } = self;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            if self.0.read_exact(&mut [0; 1]).is_ok() {
+            if stops.read_exact(&mut [0; 1]).is_ok() {
                 tracing::info!("stopping; a second signal ends the process at once");
                 stopper.stop();
+            }
+        })?;
+        std::thread::Builder::new().name("reloads".to_owned()).spawn(move || {
+            while reloads.read_exact(&mut [0; 1]).is_ok() {
+                reloader.reload();
             }
         })?;
         Ok(())

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::tls::{Tls, WebSocket};
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,8 @@ pub struct File {
     pub subscription: Expiries,
     pub presence: Presence,
     pub auth: Authentication,
+    pub tls: Tls,
+    pub websocket: WebSocket,
     pub limits: Limits,
 }
 

@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::tls::{tls_options, web_socket_options};
 use super::{AUTHS, PROFILES, REGISTERED_STATES};
 use crate::settings::{ExpiryPolicy, Listen, Settings, StreamLimits};
 
@@ -24,6 +25,8 @@ pub fn to_toml(settings: &Settings) -> String {
         profile,
         registered_state,
         notify_interval,
+        tls,
+        web_socket,
         registration,
         publication,
         subscription,
@@ -75,6 +78,8 @@ pub fn to_toml(settings: &Settings) -> String {
             ],
         ),
         ("auth", super::auth::print(access)),
+        ("tls", tls_options(tls)),
+        ("websocket", web_socket_options(web_socket)),
         (
             "limits",
             vec![
@@ -123,7 +128,7 @@ pub(super) fn number(value: usize) -> Value {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-fn word<T: PartialEq>(meaning: &T, words: &[(&'static str, T)]) -> Value {
+pub(super) fn word<T: PartialEq>(meaning: &T, words: &[(&'static str, T)]) -> Value {
     let (word, _) = words.iter().find(|(_, it)| it == meaning).expect("each meaning has a word");
     Value::String((*word).to_owned())
 }

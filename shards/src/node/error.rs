@@ -9,6 +9,7 @@ use comsipl_fdb::OpenError;
 
 use crate::config::Exposed;
 use crate::settings::Listen;
+use crate::tls::TlsError;
 
 /// Why a node does not start.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub enum StartError {
     },
     /// One of the files cannot be used.
     File(OpenError),
+    /// Certificates or keys cannot be used.
+    Tls(TlsError),
     /// An address cannot be listened on.
     Listen {
         /// The address.
@@ -51,6 +54,7 @@ impl fmt::Display for StartError {
                 path.display()
             ),
             Self::File(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Listen { listen, source } => {
                 write!(f, "cannot listen on {listen}: {source}\n  help: ")?;
                 match source.kind() {
@@ -59,9 +63,6 @@ impl fmt::Display for StartError {
                         "another server uses this address (`ss -ltunp` shows which); stop it, or choose another port, \
                          for example --listen {}",
                         Listen { address: SocketAddr::new(listen.address.ip(), 0), ..*listen }
-                    ),
-                    io::ErrorKind::Unsupported => f.write_str(
-                        "this version listens by udp and tcp; put a proxy in front for the others",
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine has no such address; `ip address` lists those it has")
@@ -88,6 +89,12 @@ impl std::error::Error for StartError {}
 impl From<Exposed> for StartError {
     fn from(exposed: Exposed) -> Self {
         Self::Exposed(exposed)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

@@ -114,8 +114,14 @@ impl Streams {
             .then(|| socket.local_addr().ok().map(|address| address.ip()))
             .flatten();
         let flow = Flow { transport: listen.transport, listener, local_ip, peer, connection: None };
-        let layer = Layer::new(listen.transport, Side::Accepted, self.limits.out_buffer);
-        let layer = layer.expect("a listener is bound only for a transport that is served");
+        let out_max = self.limits.out_buffer;
+        let Some(layer) = Layer::new(listen.transport, Side::Accepted, peer.ip(), &self.layers, out_max)
+        else {
+            tracing::error!(%listen, "a connection cannot be served");
+            self.admission.leave(peer.ip());
+            self.counters.refused_by_system.up();
+            return;
+        };
         match self.insert(now, socket, layer, flow, Phase::Open) {
             Ok(slot) => {
                 self.counters.connections_accepted.up();

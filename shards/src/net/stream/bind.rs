@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use comsipl_core::{Listen, Transport};
+use comsipl_core::Listen;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// The sockets of one stream listener.
@@ -68,12 +68,6 @@ fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
-/// Whether streams of this transport are served.
-#[must_use]
-pub fn serves(transport: Transport) -> bool {
-    super::layer::Layer::new(transport, super::layer::Side::Accepted, 0).is_some()
-}
-
 /// Most connections that wait for a shard to accept them; the system may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
@@ -89,6 +83,8 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(32);
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+
+    use comsipl_core::Transport;
 
     use super::*;
 

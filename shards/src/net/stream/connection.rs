@@ -115,6 +115,7 @@ impl Connection {
         &mut self,
         now: Mono,
         scratch: &mut [u8],
+        buffers: &mut Buffers,
         deliver: &mut impl FnMut(&Flow, &[u8]) -> bool,
     ) -> (Taken, io::Result<ReadEnd>) {
         let mut taken = Taken::default();
@@ -125,7 +126,7 @@ impl Connection {
         }
         let mut intake =
             Intake { framer: &mut self.framer, held: &mut self.held, flow, deliver, taken: &mut taken };
-        let end = self.layer.read(&mut self.socket, scratch, &mut intake);
+        let end = self.layer.read(&mut self.socket, scratch, &mut intake, buffers);
         taken.blocked = !self.held.is_empty();
         if taken.bytes > 0 {
             self.last_input = now;
@@ -144,7 +145,8 @@ impl Connection {
     /// The peer sends nothing more: goes on answering if a message came just before, as from a program that closes its side
     /// behind its request. Returns whether it does.
     pub(super) fn answer_only(&mut self, now: Mono) -> bool {
-        let asked = self.last_message.is_some_and(|at| now.since(at) < ANSWER_SPAN);
+        let asked =
+            self.layer.ends_one_way() && self.last_message.is_some_and(|at| now.since(at) < ANSWER_SPAN);
         if asked && self.phase == Phase::Open {
             self.phase = Phase::Answering { until: now + ANSWER_SPAN };
         }

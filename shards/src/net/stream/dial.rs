@@ -15,7 +15,8 @@ impl Streams {
     /// Begins to connect to the peer of `flow`; what is pushed meanwhile waits. `None`: that is not possible.
     pub(super) fn dial(&mut self, now: Mono, flow: &Flow) -> Option<u32> {
         let peer = flow.peer;
-        let layer = Layer::new(flow.transport, Side::Dialled, self.limits.out_buffer)?;
+        let out_max = self.limits.out_buffer;
+        let layer = Layer::new(flow.transport, Side::Dialled, peer.ip(), &self.layers, out_max)?;
         if self.connecting >= DIALS_MAX || self.admission.admit(peer.ip()).is_err() {
             self.counters.dials_failed.up();
             return None;

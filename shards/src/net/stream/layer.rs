@@ -3,18 +3,38 @@
 //! A layer is given the socket only for the length of a call, so that the table of connections keeps it registered and closes
 //! it. It never waits: what the socket does not give or take now is asked for again when the poll says so.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use comsipl_core::Transport;
 use mio::net::TcpStream;
+use smallvec::SmallVec;
 
+use super::bounded::Bounded;
 use super::out_buffer::{Buffers, OutBuffer, OutFull};
+use super::tls::TlsSession;
+use super::websocket::WebSocket;
+use crate::tls::Tls;
 
-/// How the bytes of one connection become messages and messages bytes.
+/// How the bytes of one connection become messages and messages bytes: TLS next to the socket if there is any, WebSocket above
+/// it if there is any.
 #[derive(Debug)]
-pub enum Layer {
-    /// SIP over TCP: nothing in between.
-    Plain(Plain),
+pub struct Layer {
+    tls: Option<TlsSession>,
+    web: Option<Box<WebSocket>>,
+    out: OutBuffer,
+    /// Whether TLS is to end when nothing waits any more.
+    closing: bool,
+}
+
+/// What the layers of all connections of a shard share.
+#[derive(Clone, Debug, Default)]
+pub struct LayerSettings {
+    /// Certificates, keys and roots; `None`: no TLS is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// Origins served by WebSocket, in lower case; empty: any.
+    pub origins: Arc<[String]>,
 }
 
 /// Which side opened the connection: who begins a handshake.
@@ -44,22 +64,35 @@ pub trait Sink {
     /// Bytes of a stream, in which messages are found by their Content-Length.
     fn stream(&mut self, bytes: &[u8]);
 
-    /// One whole message, or a keep-alive: what came in a frame of its own.
+    /// One whole message, or a keep-alive: what came in a frame of its own. WebSocket's own keep-alives come as one line end.
     fn message(&mut self, bytes: &[u8]);
 }
 
 impl Layer {
-    /// The layer of a new connection that lets at most `out_max` bytes wait for the socket; `None`: the transport is not served
-    /// by streams.
+    /// The layer of a new connection with `peer` that lets at most `out_max` bytes wait for the socket; `None`: the transport
+    /// is not served by streams, is not opened by servers (RFC 7118 §3: WebSocket), or lacks its certificate.
     #[must_use]
-    pub fn new(transport: Transport, _side: Side, out_max: usize) -> Option<Self> {
-        match transport {
-            Transport::Tcp => Some(Self::Plain(Plain { out: OutBuffer::new(out_max) })),
-            Transport::Udp | Transport::Tls | Transport::Ws | Transport::Wss => None,
+    pub fn new(
+        transport: Transport,
+        side: Side,
+        peer: IpAddr,
+        settings: &LayerSettings,
+        out_max: usize,
+    ) -> Option<Self> {
+        if !transport.is_stream() || (transport.is_web_socket() && side == Side::Dialled) {
+            return None;
         }
+        let tls = match (transport.is_secure(), side) {
+            (false, _) => None,
+            (true, Side::Accepted) => Some(TlsSession::accept(settings.tls.as_ref()?, transport).ok()?),
+            (true, Side::Dialled) => Some(TlsSession::dial(settings.tls.as_ref()?, None, peer).ok()?),
+        };
+        let web = transport.is_web_socket().then(|| Box::new(WebSocket::new(Arc::clone(&settings.origins))));
+        Some(Self { tls, web, out: OutBuffer::new(out_max), closing: false })
     }
 
-    /// Reads what the socket has, at most about the length of `scratch`, and puts it into `sink`.
+    /// Reads what the socket has, at most about the length of `scratch`, and puts it into `sink`. What a layer has to answer by
+    /// itself is written at once, as far as the socket takes it; the rest waits for [`Self::flush`].
     ///
     /// # Errors
     /// What the socket says, and whatever makes going on impossible (a broken record or frame): the connection is to be
@@ -69,20 +102,39 @@ impl Layer {
         socket: &mut TcpStream,
         scratch: &mut [u8],
         sink: &mut impl Sink,
+        buffers: &mut Buffers,
     ) -> io::Result<ReadEnd> {
-        match self {
-            Self::Plain(_) => read_plain(socket, scratch, sink),
+        let Self { tls, web, out, .. } = self;
+        if tls.is_none() && web.is_none() {
+            return read_plain(socket, scratch, sink);
         }
+        let mut bounded = Bounded::new(&mut *socket, scratch.len());
+        let mut own = Own { out, buffers };
+        let result = match (tls, web) {
+            (Some(tls), Some(web)) => web.read(&mut tls.over(&mut bounded), &mut own, scratch, sink),
+            (Some(tls), None) => read_all(&mut tls.over(&mut bounded), scratch, sink),
+            (None, Some(web)) => web.read(&mut bounded, &mut own, scratch, sink),
+            (None, None) => unreachable!("plain streams are read above"),
+        };
+        let is_bound_reached = bounded.is_reached();
+        // The end of a handshake lets go what waited for it, and an error may come with an answer that says why.
+        let flushed = self.flush(socket, buffers);
+        let end = result?;
+        flushed?;
+        Ok(if end == ReadEnd::WouldBlock && is_bound_reached { ReadEnd::Bound } else { end })
     }
 
     /// Takes one whole SIP message, or a keep-alive, in parts, to be written by [`Self::flush`].
     ///
     /// # Errors
-    /// [`OutFull`]: too much waits already; the connection is to be closed.
+    /// [`OutFull`]: too much waits already, or a WebSocket is not open yet; the connection is to be closed.
     pub fn push(&mut self, parts: &[&[u8]], buffers: &mut Buffers) -> Result<(), OutFull> {
-        match self {
-            Self::Plain(plain) => plain.out.push(parts, buffers),
-        }
+        let Some(web) = &self.web else { return self.out.push(parts, buffers) };
+        let head = web.frame_head(parts).ok_or(OutFull)?;
+        let mut framed: SmallVec<[&[u8]; 8]> = SmallVec::new();
+        framed.push(head.as_bytes());
+        framed.extend_from_slice(parts);
+        self.out.push(&framed, buffers)
     }
 
     /// Writes what waits until the socket is full; says whether something is left.
@@ -90,46 +142,88 @@ impl Layer {
     /// # Errors
     /// What the socket says, but `WouldBlock`.
     pub fn flush(&mut self, socket: &mut TcpStream, buffers: &mut Buffers) -> io::Result<bool> {
-        match self {
-            Self::Plain(plain) => plain.out.write_to(socket, buffers),
+        let Some(tls) = &mut self.tls else { return self.out.write_to(socket, buffers) };
+        while self.out.write_to(&mut tls.over(socket), buffers)? {
+            if tls.flush(socket)? {
+                return Ok(true);
+            }
+            if tls.is_handshaking() {
+                // What waits goes on when the peer's next step was read, and the socket has nothing to do with it.
+                return Ok(false);
+            }
         }
+        if self.closing {
+            tls.say_goodbye();
+        }
+        tls.flush(socket)
     }
 
     /// Puts what says good-bye in this layer (a TLS alert, a Close frame) behind what waits.
-    pub fn say_goodbye(&mut self, _buffers: &mut Buffers) {
-        match self {
-            Self::Plain(_) => {}
+    pub fn say_goodbye(&mut self, buffers: &mut Buffers) {
+        if let Some(web) = &mut self.web {
+            web.say_goodbye(&mut Own { out: &mut self.out, buffers });
         }
+        self.closing = true;
     }
 
-    /// Whether messages have to wait for the end of a handshake. They are taken by [`Self::push`] all the same.
+    /// Whether something waits for the socket, or for the end of a handshake.
+    fn is_waiting(&self) -> bool {
+        !self.out.is_empty() || self.tls.as_ref().is_some_and(TlsSession::is_waiting)
+    }
+
+    /// Whether messages have to wait for the end of a handshake. Those over TLS are taken by [`Self::push`] all the same.
     #[must_use]
-    pub const fn is_handshaking(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-        }
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(TlsSession::is_handshaking)
+            || self.web.as_ref().is_some_and(|web| web.is_opening())
     }
 
     /// Whether the layer has something of its own to write, after [`Self::read`]: a step of a handshake, an answer to a ping.
     #[must_use]
-    pub const fn wants_flush(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-        }
+    pub fn wants_flush(&self) -> bool {
+        (self.tls.is_some() || self.web.is_some()) && self.is_waiting()
+    }
+
+    /// Whether the peer may still be sent messages when it sends nothing more: the end of a WebSocket is that of both
+    /// directions (RFC 6455 §7.1.1).
+    #[must_use]
+    pub const fn ends_one_way(&self) -> bool {
+        self.web.is_none()
     }
 
     /// Gives memory back to `buffers`, before the layer is dropped.
     pub fn dissolve(self, buffers: &mut Buffers) {
-        match self {
-            Self::Plain(plain) => plain.out.dissolve(buffers),
-        }
+        self.out.dissolve(buffers);
     }
 }
 
-/// The layer of plain TCP.
-#[derive(Debug)]
-pub struct Plain {
-    out: OutBuffer,
+/// Where WebSocket puts what it has to say by itself: behind the messages that wait.
+struct Own<'a> {
+    out: &'a mut OutBuffer,
+    buffers: &'a mut Buffers,
+}
+
+impl Write for Own<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let full = |OutFull| io::Error::from(io::ErrorKind::WouldBlock);
+        self.out.push(&[bytes], self.buffers).map_err(full).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads until `stream` would block, which is bounded further down.
+fn read_all(stream: &mut impl Read, scratch: &mut [u8], sink: &mut impl Sink) -> io::Result<ReadEnd> {
+    loop {
+        match stream.read(scratch) {
+            Ok(0) => return Ok(ReadEnd::Closed),
+            Ok(len) => sink.stream(&scratch[..len]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(ReadEnd::WouldBlock),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// One read: a connection that has more comes again when others had their turn.

@@ -13,12 +13,16 @@
 mod accept;
 pub mod admission;
 pub mod bind;
+mod bounded;
 mod connection;
 mod dial;
 pub mod layer;
 pub mod out_buffer;
 #[cfg(test)]
 mod tests;
+pub mod tls;
+mod upgrade;
+pub mod websocket;
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,7 +41,7 @@ use mio::{Interest, Registry, Token};
 use accept::Acceptor;
 use admission::Admission;
 use connection::{Connection, DRAIN_SPAN, Overdue, Phase, Taken};
-use layer::{Layer, ReadEnd};
+use layer::{Layer, LayerSettings, ReadEnd};
 use out_buffer::Buffers;
 
 use crate::metrics::NetCounters;
@@ -61,6 +65,8 @@ pub struct StreamsStart {
     pub admission: Arc<Admission>,
     /// What the operator allows.
     pub limits: StreamLimits,
+    /// What lies between sockets and messages.
+    pub layers: LayerSettings,
     /// Our counters.
     pub counters: Arc<CachePadded<NetCounters>>,
     /// The clocks.
@@ -77,6 +83,7 @@ pub struct Streams {
     registry: Registry,
     admission: Arc<Admission>,
     limits: StreamLimits,
+    layers: LayerSettings,
     counters: Arc<CachePadded<NetCounters>>,
     table: Slab<Option<Box<Connection>>>,
     /// The newest connection to each peer, for messages that name none.
@@ -140,6 +147,7 @@ impl Streams {
             registry: start.registry,
             admission: start.admission,
             limits: start.limits,
+            layers: start.layers,
             counters: start.counters,
             table: Slab::default(),
             by_peer: HashMap::default(),
@@ -213,7 +221,7 @@ impl Streams {
             }
             return 0;
         }
-        let (taken, end) = connection.read(now, &mut self.scratch, deliver);
+        let (taken, end) = connection.read(now, &mut self.scratch, &mut self.buffers, deliver);
         let Taken { bytes, messages, pings, broken, blocked } = taken;
         let transport = connection.flow.transport;
         self.counters.stream_bytes_in.add(bytes as u64);
@@ -258,7 +266,8 @@ impl Streams {
             Ok(ReadEnd::WouldBlock) => connection.peer_closed = false,
         }
         if let Some(connection) = self.table[slot].as_deref() {
-            if connection.layer.wants_flush() {
+            // The end of a handshake may have let go what waited for it, which a flush takes note of.
+            if connection.layer.wants_flush() || !connection.unwritten.is_empty() {
                 self.mark_dirty(slot);
             }
             self.arm(slot);

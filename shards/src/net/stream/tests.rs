@@ -166,6 +166,7 @@ impl OneShard {
             registry: poll.registry().try_clone().unwrap(),
             admission: Arc::new(Admission::new(100, 100)),
             limits,
+            layers: LayerSettings::default(),
             counters: Arc::clone(&counters),
             now: clock.mono(),
             wall: Clock::wall(),
