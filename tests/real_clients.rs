@@ -3,6 +3,8 @@
 //! Each test has a server and clients of its own, on free ports of loopback, and quotes what the clients print. A test
 //! whose clients are not installed says so and passes, unless `COMSIPL_REQUIRE_CLIENTS=1`, which `tests/check.sh` sets.
 
+#[path = "real/digest.rs"]
+mod digest;
 #[path = "real/event_packages.rs"]
 mod event_packages;
 #[path = "real/transports.rs"]

@@ -1,8 +1,9 @@
 //! The server under test: the real binary, in a process of its own.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
@@ -116,6 +117,26 @@ impl Server {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         let status = process.terminate()?;
         ensure!(status.success(), "comsipl ended with {status}: {:#?}", process.lines());
+        Ok(())
+    }
+
+    /// Adds a user to the running server with `comsipl user add`.
+    ///
+    /// # Errors
+    /// When the command fails; the error says what it printed.
+    pub fn add_user(&self, user: &str, password: &str) -> Result<()> {
+        let mut command = Command::new(binary()?);
+        command.args(["user", "add", user, "--data-dir"]).arg(self.data_dir());
+        command.arg("--config").arg(self.home.path().join("comsipl.toml"));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("a pipe was asked for")?.write_all(format!("{password}\n").as_bytes())?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "comsipl user add {user}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 

@@ -133,6 +133,32 @@ impl Linphone {
         Ok(linphone)
     }
 
+    /// Starts it for an account that the server refuses, and waits until it says so. Returns the line that names the refusal.
+    ///
+    /// # Errors
+    /// When the program cannot be compiled, or is not refused.
+    pub fn start_refused(account: &Account<'_>) -> Result<String> {
+        let home = make_home(account, "linphone")?;
+        let mut command = Command::new(publisher()?);
+        command.arg(rc_file(&home));
+        live_in(&mut command, home.path());
+        let mut process = Process::spawn(&format!("Linphone of {}", account.user), command, Input::Pipe)?;
+        let refusal = process.expect("a refused REGISTER", |line| {
+            line.contains("Register refresher [401]") || line.contains("Register refresher [403]")
+        })?;
+        process.expect("registration Failed", |line| line == "registration Failed")?;
+        Ok(refusal)
+    }
+
+    /// Whether it has sent a request of that method with an Authorization.
+    pub fn has_proved(&self, method: &str) -> bool {
+        let (lines, start) = (self.process.lines(), format!("{method} sip:"));
+        let proves = |request: &[String]| {
+            request.iter().take_while(|line| !line.is_empty()).any(|line| line.starts_with("Authorization:"))
+        };
+        (0..lines.len()).any(|at| lines[at].starts_with(&start) && proves(&lines[at..]))
+    }
+
     /// Gives it a command (see `publisher.c`) and waits until it has been obeyed.
     ///
     /// # Errors
