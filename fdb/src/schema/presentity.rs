@@ -7,7 +7,8 @@
 //!                                           payload: aor, note, document
 //! ```
 //!
-//! Event 0 was written before there was a second event package, and means the package that was alone then.
+//! Event 0 was written before there was a second event package, and means the package that was alone then; its documents had
+//! no first end.
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time};
 use crate::buf::Record;

@@ -8,6 +8,8 @@
 //! word 5     CSeq reserved | remote CSeq    payload: aor, local URI, remote URI, remote tag, Call-ID, remote target,
 //! word 6     request                                 route set, event id, User-Agent
 //! ```
+//!
+//! Capitals were always 0 before they were kept: the name in small letters, as it was written then in any case.
 
 use super::{
     DecodeError, Encoded, Flow, Schema, expect, pack_key, pack_time, texts, unpack_key, unpack_time,
