@@ -61,6 +61,34 @@ pub enum Stage {
     Over,
 }
 
+/// What is published of a user, and watched: every second one tells his calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    Presence,
+    Dialog,
+}
+
+impl Package {
+    /// The package of the user of that number.
+    pub fn of(user: usize) -> Self {
+        if user % 2 == 0 { Self::Presence } else { Self::Dialog }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Presence => "presence",
+            Self::Dialog => "dialog",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Presence => "application/pidf+xml",
+            Self::Dialog => "application/dialog-info+xml",
+        }
+    }
+}
+
 /// A subscription of a phone.
 #[derive(Debug)]
 pub struct Watch {
@@ -80,6 +108,8 @@ pub struct Watch {
     pub tokens: Vec<String>,
     /// Basic states in the newest document.
     pub basics: Vec<String>,
+    /// Version of the newest document, where the package has versions.
+    version: Option<u64>,
     /// Whether any document has come.
     pub told: bool,
     /// When the phone last did something that delays the truth: no answer, or an answer that asks for patience.
@@ -243,16 +273,24 @@ impl Phone {
         self.made += 1;
         let token = format!("d{}v{}", self.number, self.made);
         let id = if same_id { "t".to_owned() } else { format!("t{}", self.number) };
-        let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" \
-             entity=\"sip:u{}@example.com\"><tuple id=\"{id}\"><status><basic>open</basic></status>\
-             <note>{token}</note></tuple></presence>\r\n",
-            self.user
-        );
+        let user = self.user;
+        let package = Package::of(user);
+        let body = match package {
+            Package::Presence => format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" \
+                 entity=\"sip:u{user}@example.com\"><tuple id=\"{id}\"><status><basic>open</basic></status>\
+                 <note>{token}</note></tuple></presence>\r\n"
+            ),
+            Package::Dialog => format!(
+                "<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" xmlns:x=\"urn:x\" version=\"0\" \
+                 state=\"full\" entity=\"sip:u{user}@example.com\"><dialog id=\"{id}\"><state>early</state>\
+                 <x:note>{token}</x:note></dialog></dialog-info>\r\n"
+            ),
+        };
         let matching = self.if_match();
         let purpose =
             Purpose::Publish { token: Some(token), expires: Duration::from_secs(u64::from(expires)) };
-        let extra = format!("{matching}Expires: {expires}\r\nContent-Type: application/pidf+xml\r\n");
+        let extra = format!("{matching}Expires: {expires}\r\nContent-Type: {}\r\n", package.content_type());
         self.send_publish(now, crashes, purpose, &extra, &body)
     }
 
@@ -304,6 +342,7 @@ impl Phone {
             ends: Window::default(),
             tokens: Vec::new(),
             basics: Vec::new(),
+            version: None,
             told: false,
             trouble: Duration::ZERO,
             cseq: 0,
@@ -407,7 +446,8 @@ impl Phone {
             out.push(answer(text, 500));
             return Ok(());
         }
-        if text.header("Event") != Some("presence") {
+        let package = Package::of(watch.whom);
+        if text.header("Event") != Some(package.name()) {
             return Err(format!("Event is {:?}", text.header("Event")));
         }
         let status = match manner {
@@ -420,6 +460,14 @@ impl Phone {
             Manner::Forgetful => 481,
             Manner::Good | Manner::Failing | Manner::Busy => 200,
         };
+        if package == Package::Dialog {
+            // RFC 4235 §4.1: one more for each document; after a restart it may have skipped some.
+            let version = version_of(text).ok_or("dialog information without a version")?;
+            if watch.version.is_some_and(|before| version <= before) {
+                return Err(format!("version {version} follows {:?}", watch.version));
+            }
+            watch.version = Some(version);
+        }
         watch.server_tag = server_tag.map(str::to_owned);
         watch.notified = cseq;
         watch.answers.insert(cseq, status);
@@ -592,7 +640,8 @@ impl Phone {
         let (user, number, cseq) = (self.user, self.number, self.publish_cseq);
         let head = format!(
             "From: <sip:u{user}@example.com>;tag=p{number}\r\nTo: <sip:u{user}@example.com>\r\n\
-             Call-ID: publish@d{number}\r\nCSeq: {cseq} PUBLISH\r\nEvent: presence\r\n{extra}"
+             Call-ID: publish@d{number}\r\nCSeq: {cseq} PUBLISH\r\nEvent: {}\r\n{extra}",
+            Package::of(user).name()
         );
         self.start(now, crashes, purpose, &format!("PUBLISH sip:u{user}@example.com"), &head, body)
     }
@@ -610,13 +659,19 @@ impl Phone {
     fn send_subscribe(&mut self, now: Duration, crashes: u32, number: usize, expires: u32) -> Bytes {
         let (user, contact) = (self.user, self.contact());
         let watch = &mut self.watches[number];
+        let package = Package::of(watch.whom);
         watch.cseq += 1;
         let to_tag = watch.server_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
         let head = format!(
             "From: <sip:u{user}@example.com>;tag={}\r\nTo: <sip:u{}@example.com>{to_tag}\r\nCall-ID: {}\r\n\
-             CSeq: {} SUBSCRIBE\r\nContact: <{contact}>\r\nEvent: presence\r\nExpires: {expires}\r\n\
-             Accept: application/pidf+xml\r\n",
-            watch.tag, watch.whom, watch.call_id, watch.cseq
+             CSeq: {} SUBSCRIBE\r\nContact: <{contact}>\r\nEvent: {}\r\nExpires: {expires}\r\n\
+             Accept: {}\r\n",
+            watch.tag,
+            watch.whom,
+            watch.call_id,
+            watch.cseq,
+            package.name(),
+            package.content_type()
         );
         let target = if watch.server_tag.is_some() {
             format!("SUBSCRIBE sip:{}", comsipl_tests::world::SERVER)
@@ -659,6 +714,12 @@ impl Phone {
         });
         bytes
     }
+}
+
+/// The version of a document.
+fn version_of(text: &SipText) -> Option<u64> {
+    let (_, rest) = text.body.split_once("dialog-info\" version=\"")?;
+    rest.split('"').next()?.parse().ok()
 }
 
 /// The address that a phone knows of itself.
