@@ -68,6 +68,7 @@ scenarios! {
     dialog_lasts_longer
     dialog_published
     dialog_refused
+    dialog_session_description
     dialog_version_after_a_crash
     dialog_version_sent_again
     flow_answers_by_the_connection

@@ -172,6 +172,7 @@ impl NotifyHead<'_> {
         );
     }
 
+    #[inline]
     fn write_event(&self, capitals: Capitals, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Event: ");
         capitals.push(self.event, out);

@@ -25,9 +25,16 @@ impl Quirks {
     /// What the watcher of that User-Agent needs.
     #[must_use]
     pub fn of(user_agent: &[u8]) -> Self {
+        // Nearly everybody's first letter is no row's.
+        if !user_agent.first().is_some_and(|first| FIRST_LETTERS.contains(&first.to_ascii_lowercase())) {
+            return Self::NONE;
+        }
         TABLE.iter().find(|row| row.is_of(user_agent)).map_or(Self::NONE, |row| row.needs)
     }
 }
+
+/// The letters with which the User-Agents of [`TABLE`] begin.
+const FIRST_LETTERS: &[u8] = b"ybalcspm";
 
 /// One row.
 #[derive(Debug)]
@@ -162,6 +169,7 @@ mod tests {
             for text in row.user_agents {
                 assert!(text.len() <= USER_AGENT_SEEN, "{text}");
                 assert_eq!(Quirks::of(text.as_bytes()), row.needs, "{text}");
+                assert!(FIRST_LETTERS.contains(&text.as_bytes()[0].to_ascii_lowercase()), "{text}");
             }
         }
     }

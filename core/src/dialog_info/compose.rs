@@ -28,11 +28,12 @@ pub struct Summary {
 ///
 /// The rules, by which the same publications always give the same bytes, in whatever order they are handed in:
 ///
-/// * All dialogs are kept, byte for byte. Confirmed ones come first, then early, proceeding, trying and terminated ones, so
+/// * All dialogs are kept, byte for byte, but for what follows. Confirmed ones come first, then early, proceeding, trying and terminated ones, so
 ///   that a phone that looks at the first alone sees the state that matters; among equals the order is that of the
 ///   publications' numbers. What else the publishers' roots hold follows (RFC 4235 §4.4).
 /// * Ids are unique (RFC 4235 §4.1.1): of two dialogs with one id the one of the later publication gets the publication's
 ///   number behind it.
+/// * Session descriptions are left out (RFC 4235 §3.3).
 /// * Namespace declarations of a publisher's root that a child needs are put into its start tag.
 #[derive(Default)]
 pub struct Composer {
@@ -72,7 +73,7 @@ impl Composer {
             self.meaning.extend_from_slice(declaration.span.of(self.pages.text(0)));
         }
         for item in &self.pages.items {
-            push_meaning(item.span.of(self.pages.text(0)), item, &mut self.meaning);
+            push_meaning(item.span.of(self.pages.text(0)), item, &[], &mut self.meaning);
         }
         Ok(self.key.of(&self.meaning))
     }
@@ -126,7 +127,7 @@ impl Composer {
                 out.truncate(written);
                 break;
             }
-            push_meaning(&out[written..out.len() - 1], &item, &mut self.meaning);
+            push_meaning(&out[written..out.len() - 1], &item, self.pages.cuts_of(&item), &mut self.meaning);
             if first_end == 0 && item.id.is_some() {
                 first_end = u32::try_from(out.len()).expect("a document is short");
             }
@@ -208,6 +209,10 @@ impl Composer {
             out.extend_from_slice(made);
             at = raw.end;
         }
+        for cut in self.pages.cuts_of(&item) {
+            out.extend_from_slice(Span { start: at, end: cut.start }.of(text));
+            at = cut.end;
+        }
         out.extend_from_slice(Span { start: at, end: item.span.end }.of(text));
         out.push(b'\n');
     }
@@ -243,10 +248,13 @@ impl std::fmt::Debug for Composer {
     }
 }
 
-/// Appends what is news of an item that was written as `text`: all but its duration. What is written otherwise than it was
-/// published stands in its start tag, so places are counted from its end.
-fn push_meaning(text: &[u8], item: &Item, meaning: &mut Vec<u8>) {
-    let behind = |at: u32| text.len() - (item.span.end - at) as usize;
+/// Appends what is news of an item that was written as `text`, without `cuts`: all but its duration. What else is written
+/// otherwise than it was published stands in its start tag, so places are counted from its end.
+fn push_meaning(text: &[u8], item: &Item, cuts: &[Span], meaning: &mut Vec<u8>) {
+    let behind = |at: u32| {
+        let cut: u32 = cuts.iter().filter(|cut| cut.start >= at).map(|cut| cut.end - cut.start).sum();
+        text.len() - (item.span.end - at - cut) as usize
+    };
     let (start, end) = match item.duration {
         duration if duration.is_empty() => (text.len(), text.len()),
         duration => (behind(duration.start), behind(duration.end)),

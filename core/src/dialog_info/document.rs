@@ -24,6 +24,8 @@ pub(super) struct Item {
     pub(super) state: State,
     /// Of a dialog: its `duration` (RFC 4235 §4.1.3), which is no news.
     pub(super) duration: Span,
+    /// What is not told of it, as a range of [`Pages::cuts`].
+    pub(super) cuts: Span,
     /// Bit `n` is set when its start tag declares the prefix of the root's declaration `n` itself.
     pub(super) redeclared: u32,
     /// True when an element in it takes the root's default namespace, or takes none for want of a declaration.
@@ -60,6 +62,9 @@ pub(super) struct Pages {
     pub(super) items: Vec<Item>,
     /// Declarations of their roots.
     pub(super) declarations: Vec<Declaration>,
+    /// Session descriptions: they "are not included unless explicitly requested and explicitly authorized" (RFC 4235 §3.3),
+    /// and nothing here authorizes anybody.
+    pub(super) cuts: Vec<Span>,
     texts: Vec<u8>,
     reader: Reader,
     value: Vec<u8>,
@@ -70,6 +75,7 @@ pub(super) struct Pages {
 enum Inside {
     State,
     Duration(u32),
+    Description,
     Other,
 }
 
@@ -86,12 +92,18 @@ impl Pages {
         self.pages.clear();
         self.items.clear();
         self.declarations.clear();
+        self.cuts.clear();
         self.texts.clear();
     }
 
     /// The text of a document, in which its spans are.
     pub(super) fn text(&self, page: u32) -> &[u8] {
         self.pages[page as usize].text.of(&self.texts)
+    }
+
+    /// What is not told of an item.
+    pub(super) fn cuts_of(&self, item: &Item) -> &[Span] {
+        &self.cuts[item.cuts.start as usize..item.cuts.end as usize]
     }
 
     /// Reads one document more. After an error nothing but [`Pages::clear`] may follow.
@@ -151,6 +163,11 @@ impl Pages {
                 if namespace.depth <= 1 && !name.has_prefix() {
                     item.uses_default = true;
                 }
+                if depth == 4 && known && item.id.is_some() && local == b"session-description" {
+                    self.cuts.push(tag);
+                    item.cuts.end += 1;
+                    parts.inside = Inside::Description;
+                }
                 if depth == 3 && known && item.id.is_some() {
                     parts.inside = match local {
                         b"state" if parts.state.is_none() => Inside::State,
@@ -170,7 +187,14 @@ impl Pages {
                         let item = self.items.last_mut().expect("a child of the root is open");
                         item.duration = Span { start, end };
                     }
-                    Inside::Other => {}
+                    Inside::Description | Inside::Other => {}
+                }
+                Ok(())
+            }
+            Event::Close { depth: 4, end, .. } => {
+                if parts.inside == Inside::Description {
+                    self.cuts.last_mut().expect("it was opened").end = end;
+                    parts.inside = Inside::Other;
                 }
                 Ok(())
             }
@@ -245,6 +269,7 @@ impl Pages {
             id,
             state: State::Terminated,
             duration: Span::default(),
+            cuts: Span::new(self.cuts.len(), self.cuts.len()),
             redeclared,
             uses_default: false,
         });

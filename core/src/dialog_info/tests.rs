@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::pidf::Published;
 
@@ -127,6 +129,22 @@ fn a_call_that_only_lasts_longer_means_the_same() {
 }
 
 #[test]
+fn session_descriptions_are_not_told() {
+    let parts = |n: u32| {
+        format!(
+            "<dialog id='1'><state>early</state><local><session-description type='application/sdp'>v=0\n\
+             </session-description><cseq>1</cseq></local><duration>{n}</duration><remote><session-description type='x'/>\
+             </remote><x:session-description xmlns:x='urn:x'/></dialog>"
+        )
+    };
+    let (told, summary) = composed(&[&info(&parts(1))]);
+    let dialog = "<dialog id='1'><state>early</state><local><cseq>1</cseq></local><duration>1</duration><remote></remote>\
+                  <x:session-description xmlns:x='urn:x'/></dialog>";
+    assert_eq!(told, format!("{ROOT}{dialog}\n</dialog-info>\n"));
+    assert_eq!(composed(&[&info(&parts(77777))]).1.fingerprint, summary.fingerprint);
+}
+
+#[test]
 fn a_user_without_dialogs_has_an_empty_document_or_one_that_is_over() {
     let mut out = Vec::new();
     write_none(b"alice@example.com", &mut out);
@@ -184,4 +202,41 @@ fn declarations_to_repeat_are_bounded() {
     let document = info(&dialogs).replace(" version", &format!(" xmlns:p='{long}' version"));
     let (told, _) = composed(&[&document, &document]);
     assert!(told.len() <= 60 * 1024 && told.ends_with("</dialog>\n</dialog-info>\n"), "{}", told.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is accepted is told as a document that would be accepted; nothing panics.
+    #[test]
+    fn what_is_told_can_be_read(
+        at in prop::collection::vec((any::<prop::sample::Index>(), 0..5_usize), 0..4),
+        second in any::<bool>(),
+    ) {
+        let pieces = ["<dialog id='a'><state>early</state></dialog>", "<x/>", "'", " xmlns='urn:o'", "</dialog>"];
+        let mut body = SAMPLE.to_owned();
+        for (place, piece) in at {
+            let place = place.index(body.len());
+            if body.is_char_boundary(place) {
+                body.insert_str(place, pieces[piece]);
+            }
+        }
+        let mut composer = Composer::default();
+        composer.begin();
+        let published = |number, body| Published { number, published_at_ms: 0, body };
+        if composer.add(published(1, body.as_bytes())).is_err() {
+            return Ok(());
+        }
+        if second {
+            composer.add(published(2, SAMPLE.as_bytes())).expect("the sample is accepted");
+        }
+        let mut out = Vec::new();
+        let summary = composer.finish(b"a'<b@example.com", &mut out);
+        let mut single = Vec::new();
+        write_single(&out, summary.first_end, &mut single);
+        for told in [&out, &single] {
+            let whole = [OPENING.as_bytes(), b"0", told].concat();
+            prop_assert_eq!(refused(std::str::from_utf8(&whole).expect("a text")), None);
+        }
+    }
 }

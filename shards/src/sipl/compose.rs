@@ -82,6 +82,9 @@ impl Shard {
 
     /// Composes what was held and may be told now; says whether more is due.
     pub(crate) fn compose_held(&mut self, now: Now) -> bool {
+        if self.presentities.held.armed() == 0 {
+            return false;
+        }
         for _ in 0..HELD_PER_TURN {
             let Some(user) = self.presentities.held.pop_due(now.mono) else { return false };
             self.compose_now(now, user, None);
@@ -90,7 +93,9 @@ impl Shard {
     }
 
     fn compose_now(&mut self, now: Now, user: u32, fresh: Option<u32>) {
-        self.presentities.held.cancel(user);
+        if self.presentities.held.armed() != 0 {
+            self.presentities.held.cancel(user);
+        }
         let summary = self.compose(user, fresh);
         let entry = &self.presentities[user];
         let (key, document, event) = (entry.key, entry.document, entry.package);

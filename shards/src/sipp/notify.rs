@@ -83,6 +83,10 @@ impl Shard {
     fn body_for(&mut self, now: Now, id: u32) -> Option<Option<BodyId>> {
         let entry = &self.subscriptions[id];
         let (kind, len_max) = (entry.body, entry.message_len_max);
+        let cached = self.watched[entry.watched].bodies[kind as usize];
+        if len_max == 0 && cached.is_some() {
+            return Some(cached);
+        }
         let body = self.body_of_kind(now, id, kind)?;
         match body {
             Some(found) if len_max != 0 => self.short_body_for(now, id, found),
