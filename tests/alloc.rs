@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use comsipl_benches::{OneShard, phone, publish, register, subscribe};
+use comsipl_benches::{OneShard, Registrants, phone, publish, register, subscribe};
 
 /// Counts what the watched thread asks for.
 struct Counting;
@@ -98,6 +98,30 @@ fn refreshes_polls_and_retransmissions_allocate_nothing() {
     }
     assert_eq!(world.notifies, (WATCHERS as u64) * u64::from(ROUNDS + 1), "every SUBSCRIBE has its NOTIFY");
     assert_eq!(counted, 0, "allocations in {} warm rounds", ROUNDS / 2 - 1);
+}
+
+#[test]
+fn an_authenticated_refresh_allocates_nothing() {
+    let mut phones = Registrants::new(WATCHERS, 4096);
+    let mut counted = 0;
+    for cseq in 1..2 + ROUNDS {
+        let messages: Vec<_> = (0..WATCHERS).map(|n| phones.register(n, cseq)).collect();
+        phones.world.settle();
+        phones.world.pass(2_000);
+        let warm = cseq > 2 + ROUNDS / 2;
+        let taken = allocations(|| {
+            for (n, message) in messages.iter().enumerate() {
+                phones.world.deliver(phone(n), message);
+                phones.world.deliver(phone(n), message);
+                phones.world.settle();
+            }
+        });
+        counted += if warm { taken } else { 0 };
+    }
+    let counters = phones.world.shard.counters();
+    assert_eq!(counters.answered_ok.get(), (WATCHERS as u64) * u64::from(ROUNDS + 1), "all were let in");
+    assert_eq!(counters.challenged.get(), WATCHERS as u64);
+    assert_eq!(counted, 0);
 }
 
 #[test]

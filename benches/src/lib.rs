@@ -2,12 +2,14 @@
 //! bare system calls of the floor.
 
 pub mod crowd;
+pub mod digest;
 pub mod message;
 pub mod mmsg;
 pub mod one_shard;
 pub mod processor;
 pub mod record_file;
 
+pub use digest::Registrants;
 pub use message::{document, flow, options, phone, publish, register, subscribe};
 pub use one_shard::OneShard;
 

@@ -8,11 +8,15 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
-use comsipl_core::{Flow, Mono, Now, UnixMillis};
+use comsipl_core::{Aor, Flow, HashKey, Mono, Now, UnixMillis};
+use comsipl_shards::access;
+use comsipl_shards::mailbox::Command;
 use comsipl_shards::node::NodeFiles;
-use comsipl_shards::settings::Settings;
+use comsipl_shards::settings::{Auth, Settings};
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
+use comsipl_shards::users::{Outcome, Put, UserChange, UserCommand, UserSecrets};
 use tempfile::TempDir;
 
 use crate::flow;
@@ -52,7 +56,32 @@ impl OneShard {
         let dir =
             tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
-        Self::open(dir, shards, records, now, 0)
+        Self::open(dir, shards, records, now, 0, Auth::Unset)
+    }
+
+    /// A shard over new files that challenges its users; see [`Self::new`].
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn challenging(records: u32) -> Self {
+        let dir =
+            tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
+        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
+        Self::open(dir, 1, records, now, 0, Auth::Digest)
+    }
+
+    /// Makes a user with a password.
+    ///
+    /// # Panics
+    /// If the address is not in canonical form, or there is no room.
+    pub fn put_user(&mut self, user: &str, password: &str) {
+        let user = Aor::from_canonical(user).expect("a canonical address");
+        let secrets = UserSecrets::of_password(&user, user.host(), password.as_bytes());
+        let (answer, outcomes) = channel();
+        let changes = vec![(0, UserChange::Put(Put::New, secrets))];
+        self.shard.on_command(Command::Users(UserCommand { changes, answer }));
+        assert_eq!(outcomes.recv(), Ok((0, Outcome::Added)));
     }
 
     /// The shard killed and started again over its files, now with room for `records` records a partition, after it was down
@@ -66,17 +95,19 @@ impl OneShard {
         drop(shard);
         drop(files);
         let wall = UnixMillis(now.wall.0 + down_millis);
-        Self::open(dir, 1, records, Now { mono: Mono(0), wall }, now.wall.0)
+        Self::open(dir, 1, records, Now { mono: Mono(0), wall }, now.wall.0, Auth::Unset)
     }
 
-    fn open(dir: TempDir, shards: usize, records: u32, now: Now, last_alive_ms: u64) -> Self {
+    fn open(dir: TempDir, shards: usize, records: u32, now: Now, last_alive_ms: u64, auth: Auth) -> Self {
         let settings = Settings {
             data_dir: dir.path().to_owned(),
             presence_records_max: records,
             registered_records_max: records,
+            auth,
             ..Settings::default()
         };
         let mut files = NodeFiles::open(&settings, shards).expect("the files open");
+        let nonces = access::nonces(&settings, HashKey(files.hash_key()), [9; 32]);
         let start = ShardStart {
             index: 0,
             shards,
@@ -84,7 +115,7 @@ impl OneShard {
             settings: Arc::new(settings),
             files: files.take_shard().expect("one shard"),
             seed: [7; 32],
-            nonces: None,
+            nonces,
             last_alive_ms,
         };
         Self {
@@ -184,6 +215,13 @@ impl OneShard {
     pub fn newest_entity_tag(&self) -> Option<String> {
         let head = std::str::from_utf8(self.shard.outbox.newest_head()?).ok()?;
         head.split("\r\n").find_map(|line| line.strip_prefix("SIP-ETag: ")).map(str::to_owned)
+    }
+
+    /// Nonce in the newest answer of the outbox; for a request that was just challenged.
+    #[must_use]
+    pub fn newest_nonce(&self) -> Option<String> {
+        let head = std::str::from_utf8(self.shard.outbox.newest_head()?).ok()?;
+        head.split("nonce=\"").nth(1)?.split('"').next().map(str::to_owned)
     }
 
     /// To tag in the first answer of the outbox; for a SUBSCRIBE that was just delivered.

@@ -5,7 +5,7 @@ use std::fmt;
 use comsipl_fdb::{FileKind, Recovery};
 
 use crate::node::Node;
-use crate::settings::Settings;
+use crate::settings::{Auth, Settings};
 
 /// The message of a start.
 pub struct Banner<'a> {
@@ -105,6 +105,14 @@ impl fmt::Display for Banner<'_> {
         }
         let address = self.node.addresses().first().map_or_else(String::new, |it| it.address.to_string());
         let domain = self.settings.domains.first().unwrap_or(&address);
+        if self.settings.auth == Auth::Digest {
+            writeln!(
+                f,
+                "  users have passwords: `comsipl user add alice@{domain} --data-dir {}` makes one",
+                self.data_dir()
+            )?;
+            return Ok(());
+        }
         let file = self.settings.data_dir.join(FileKind::Presence.file_name());
         writeln!(f, "  try it: give Linphone the user \"alice\", the domain \"{domain}\" and the proxy")?;
         writeln!(

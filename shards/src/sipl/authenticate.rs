@@ -224,7 +224,7 @@ impl Shard {
             // perhaps not even the address that he writes from.
             return Err(Turned::Challenged { stale: true });
         }
-        if !credentials.is_about(request.message.request_uri()) {
+        if !credentials.is_about(request.message.request_uri(), &mut self.guard.aor) {
             self.tell_failure(request, credentials.username, "other_uri");
             return Err(Turned::Refused(Refusal::BadRequest("The Digest Is About Another URI")));
         }
@@ -344,11 +344,11 @@ impl Shard {
         let own = if method == Method::Register { message.to().uri() } else { message.from().uri() };
         for uri in [own, message.request_uri()] {
             if self.guard.canonical(uri).is_some() {
-                let aor = &self.guard.aor;
-                let host = aor.iter().rposition(|&byte| byte == b'@').map_or(&aor[..], |at| &aor[at + 1..]);
-                if self.serves(host) {
-                    let host = host.to_vec();
-                    self.guard.host = host;
+                let guard = &mut self.guard;
+                let user = guard.aor.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
+                guard.host.clear();
+                guard.host.extend_from_slice(&guard.aor[user..]);
+                if self.serves(&self.guard.host) {
                     return;
                 }
             }

@@ -9,6 +9,7 @@ pub fn title(rfc: u16) -> Option<&'static str> {
 const TITLES: &[(u16, &str)] = &[
     (1123, "Requirements for Internet Hosts - Application and Support"),
     (1321, "The MD5 Message-Digest Algorithm"),
+    (2069, "An Extension to HTTP : Digest Access Authentication"),
     (2396, "Uniform Resource Identifiers (URI): Generic Syntax"),
     (2543, "SIP: Session Initiation Protocol"),
     (2606, "Reserved Top Level DNS Names"),
@@ -42,6 +43,7 @@ const TITLES: &[(u16, &str)] = &[
     (3986, "Uniform Resource Identifier (URI): Generic Syntax"),
     (4028, "Session Timers in SIP"),
     (4235, "An INVITE-Initiated Dialog Event Package for SIP"),
+    (4291, "IP Version 6 Addressing Architecture"),
     (4320, "Actions Addressing Identified Issues with the SIP Non-INVITE Transaction"),
     (4321, "Problems Identified Associated with the SIP Non-INVITE Transaction"),
     (4475, "SIP Torture Test Messages"),
