@@ -1,7 +1,7 @@
 //! SIP over TCP, by real sockets: framing, connections between shards, and peers that do not behave.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use comsipl_shards::metrics::{NetCounters, NetFigures};
@@ -251,6 +251,60 @@ fn connections_are_bounded_in_all_and_from_one_source() {
     server.stop();
 }
 
+/// RFC 3261 §18.1.1: "If a request is destined to an IP address, port, and transport to which an existing connection is open, it
+/// is RECOMMENDED that this connection be used to send the request".
+#[test]
+fn a_contact_that_asks_for_tcp_is_dialled_once() {
+    let server = Server::start(2, StreamLimits::default());
+    let udp_address = server.node.addresses()[1].address;
+    let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
+    phone.set_read_timeout(Some(PATIENCE)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut publisher = server.phone();
+    let contact = listener.local_addr().unwrap();
+    let text = String::from_utf8(subscribe(&publisher, 1, 1, "")).unwrap();
+    let (publishes_from, comes_from) = (publisher.local().to_string(), phone.local_addr().unwrap());
+    let text = text.replace(&format!("TCP {publishes_from}"), &format!("UDP {comes_from}"));
+    let text = text.replace(&publishes_from, &contact.to_string());
+    phone.send_to(text.as_bytes(), udp_address).unwrap();
+    let mut buffer = [0; 4096];
+    let len = phone.recv(&mut buffer).unwrap();
+    assert!(buffer[..len].starts_with(b"SIP/2.0 200 "), "{}", buffer[..len].escape_ascii());
+    let mut watcher = Phone::over(accept(&listener));
+    watcher.expect_notify("<basic>closed");
+    for number in 1..=3 {
+        publisher.write(&publish(&publisher, 1, number));
+        publisher.expect("SIP/2.0 200 ");
+        watcher.expect_notify(&format!("<note>{number}</note>"));
+    }
+    assert_eq!(server.figures().connections_dialled, 1);
+    server.stop();
+}
+
+/// What changed while a watcher's connection was gone reaches it by the next one.
+#[test]
+fn a_watcher_that_comes_back_is_told_what_it_missed() {
+    let server = Server::start(4, StreamLimits::default());
+    let mut publisher = server.phone();
+    let mut watcher = server.phone();
+    watcher.write(&subscribe(&watcher, 1, 1, ""));
+    let tag = watcher.expect("SIP/2.0 200 ").header("To").rsplit(";tag=").next().unwrap().to_owned();
+    watcher.expect_notify("<basic>closed");
+    drop(watcher);
+    server.wait_for("the watcher is gone", |it| it.closed_by_peer == 1);
+    publisher.write(&publish(&publisher, 1, 1));
+    publisher.expect("SIP/2.0 200 ");
+    server.wait_for("its NOTIFY is not sent", |it| it.stream_unsent > 0);
+    let mut watcher = server.phone();
+    let text = String::from_utf8(subscribe(&watcher, 1, 1, "")).unwrap();
+    let text = text.replace("CSeq: 1 ", "CSeq: 2 ").replace("z9hG4bK-1", "z9hG4bK-2");
+    let to = "To: <sip:user1@example.net>";
+    watcher.write(text.replace(to, &format!("{to};tag={tag}")).as_bytes());
+    watcher.expect("SIP/2.0 200 ");
+    watcher.expect_notify("<note>1</note>");
+    server.stop();
+}
+
 #[test]
 fn a_reset_in_the_middle_of_a_message_is_nobody_elses_matter() {
     let server = Server::start(2, StreamLimits::default());
@@ -446,6 +500,22 @@ impl Got {
 
     fn call_id(&self) -> String {
         self.header("Call-ID").to_owned()
+    }
+}
+
+/// The next connection that the server opens.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let began = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(error) => assert!(began.elapsed() < PATIENCE, "the server does not connect: {error}"),
+        }
+        std::thread::yield_now();
     }
 }
 
