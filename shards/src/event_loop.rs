@@ -150,7 +150,7 @@ impl EventLoop {
             listeners: parts.listeners,
             registry: parts.poll.registry().try_clone()?,
             admission: parts.admission,
-            limits: parts.shard.settings().streams,
+            settings: Arc::clone(parts.shard.settings()),
             layers: parts.layers,
             counters: Arc::clone(&parts.counters),
             now: now.mono,

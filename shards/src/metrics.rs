@@ -94,6 +94,8 @@ counters! {
     refused_connections_max,
     /// Connections refused because their source has.
     refused_per_source_max,
+    /// Connections refused because their source is not heard (`allow` and `deny` under `[auth]`).
+    refused_source,
     /// Connections that the system let us accept, but not use.
     refused_by_system,
     /// Times nothing was accepted for a while because the system had no descriptor or memory for it.
@@ -263,6 +265,7 @@ impl NetFigures {
             ("socket errors", self.recv_errors),
             ("connections refused, too many", self.refused_connections_max),
             ("connections refused, too many of one source", self.refused_per_source_max),
+            ("connections refused, source not heard", self.refused_source),
             ("connections refused by the system", self.refused_by_system),
             ("pauses in accepting", self.accept_pauses),
             ("slow readers closed", self.closed_slow_reader),

@@ -306,6 +306,23 @@ fn a_watcher_that_comes_back_is_told_what_it_missed() {
 }
 
 #[test]
+fn a_source_that_is_not_heard_gets_no_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Server::settings(&folder, &["tcp:127.0.0.1:0"], 1, StreamLimits::default());
+    settings.access.deny = vec!["127.0.0.2/32".parse().unwrap()];
+    let server = Server { node: Node::open(settings).unwrap().start().unwrap(), _folder: folder };
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    assert_eq!(Phone::over(socket.into()).expect_close(), "");
+    let mut other = server.phone();
+    other.write(&register(&other, 1, 1));
+    other.expect("SIP/2.0 200 ");
+    assert_eq!((server.figures().refused_source, server.figures().connections_accepted), (1, 1));
+    server.stop();
+}
+
+#[test]
 fn a_reset_in_the_middle_of_a_message_is_nobody_elses_matter() {
     let server = Server::start(2, StreamLimits::default());
     let mut other = server.phone();
@@ -368,16 +385,20 @@ impl Server {
 
     fn listening(listen: &[&str], shards: usize, streams: StreamLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
+        let settings = Self::settings(&folder, listen, shards, streams);
+        let node = Node::open(settings).unwrap().start().unwrap();
+        Self { _folder: folder, node }
+    }
+
+    fn settings(folder: &TempDir, listen: &[&str], shards: usize, streams: StreamLimits) -> Settings {
+        Settings {
             listen: listen.iter().map(|it| comsipl_shards::config::parse_listen(it).unwrap()).collect(),
             data_dir: folder.path().join("data"),
             shards: Some(shards),
             auth: Auth::None,
             streams,
             ..Settings::default()
-        };
-        let node = Node::open(settings).unwrap().start().unwrap();
-        Self { _folder: folder, node }
+        }
     }
 
     /// The address of the first listener.

@@ -99,10 +99,15 @@ impl Streams {
 
     /// Takes an accepted socket into the table, if it is admitted.
     fn take_in(&mut self, now: Mono, listener: u8, listen: Listen, socket: TcpStream, peer: SocketAddr) {
-        let refused = match self.admission.admit(peer.ip()) {
-            Ok(()) => None,
-            Err(NoRoom::Node) => Some(&self.counters.refused_connections_max),
-            Err(NoRoom::Source) => Some(&self.counters.refused_per_source_max),
+        let refused = if self.settings.access.admits(peer.ip()) {
+            match self.admission.admit(peer.ip()) {
+                Ok(()) => None,
+                Err(NoRoom::Node) => Some(&self.counters.refused_connections_max),
+                Err(NoRoom::Source) => Some(&self.counters.refused_per_source_max),
+            }
+        } else {
+            tracing::debug!(%peer, "a connection from a source that is not heard");
+            Some(&self.counters.refused_source)
         };
         if let Some(counter) = refused {
             counter.up();

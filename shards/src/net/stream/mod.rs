@@ -46,7 +46,7 @@ use out_buffer::Buffers;
 
 use crate::metrics::NetCounters;
 use crate::note::Note;
-use crate::settings::StreamLimits;
+use crate::settings::{Settings, StreamLimits};
 
 /// Tokens from here on name connections by their slot; those below name listeners.
 pub const CONNECTION_TOKENS: usize = 1 << 16;
@@ -63,8 +63,8 @@ pub struct StreamsStart {
     pub registry: Registry,
     /// Counts the connections of all shards.
     pub admission: Arc<Admission>,
-    /// What the operator allows.
-    pub limits: StreamLimits,
+    /// What connections may cost, and from whom they are accepted.
+    pub settings: Arc<Settings>,
     /// What lies between sockets and messages.
     pub layers: LayerSettings,
     /// Our counters.
@@ -82,6 +82,7 @@ pub struct Streams {
     listeners: Vec<Listen>,
     registry: Registry,
     admission: Arc<Admission>,
+    settings: Arc<Settings>,
     limits: StreamLimits,
     layers: LayerSettings,
     counters: Arc<CachePadded<NetCounters>>,
@@ -146,7 +147,8 @@ impl Streams {
             listeners: start.listeners,
             registry: start.registry,
             admission: start.admission,
-            limits: start.limits,
+            limits: start.settings.streams,
+            settings: start.settings,
             layers: start.layers,
             counters: start.counters,
             table: Slab::default(),
@@ -194,9 +196,8 @@ impl Streams {
     /// what it does not take it is given again in a later turn, and nothing more is read from that connection meanwhile.
     pub fn take(&mut self, now: Mono, mut deliver: impl FnMut(&Flow, &[u8]) -> bool) {
         self.accept(now);
-        for slot in std::mem::take(&mut self.blocked) {
-            self.ready.push_front(slot);
-        }
+        // Behind the others: their owners may have room.
+        self.ready.extend(self.blocked.drain(..));
         let mut messages = 0;
         for _ in 0..self.ready.len().min(CONNECTIONS_PER_TURN) {
             if messages >= MESSAGES_PER_TURN {
@@ -487,6 +488,10 @@ impl Streams {
         if let Some(connection) = self.table[slot].as_deref_mut() {
             connection.layer.say_goodbye(&mut self.buffers);
             connection.phase = Phase::Draining { until: now + DRAIN_SPAN };
+            let peer = (connection.flow.transport, connection.flow.peer);
+            if self.by_peer.get(&peer) == Some(&slot) {
+                self.by_peer.remove(&peer);
+            }
             self.mark_dirty(slot);
             self.queue(slot);
             self.arm(slot);

@@ -165,7 +165,7 @@ impl OneShard {
             listeners,
             registry: poll.registry().try_clone().unwrap(),
             admission: Arc::new(Admission::new(100, 100)),
-            limits,
+            settings: Arc::new(Settings { streams: limits, ..Settings::default() }),
             layers: LayerSettings::default(),
             counters: Arc::clone(&counters),
             now: clock.mono(),
