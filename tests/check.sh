@@ -1,9 +1,10 @@
 #!/bin/bash
 # The test command of ComSIPL: everything that must hold, on a fresh Debian 12 with cargo.
 #
-# Installs the SIP clients that the tests drive, valgrind and xmllint (only if they are missing; with sudo if it has to),
-# then checks the format, the lints, the licences, the lock-free code, how many instructions the engine takes for each
-# operation, and runs all tests. Goes on after a failure, ends with a summary and exits non-zero if anything failed.
+# Installs the SIP clients that the tests drive, valgrind, xmllint and node (only if they are missing; with sudo if it has
+# to) and the libraries of the web phones, then checks the format, the lints, the licences, the lock-free code, how many
+# instructions the engine takes for each operation, and runs all tests. Goes on after a failure, ends with a summary and
+# exits non-zero if anything failed.
 #
 #   tests/check.sh                 everything
 #   COMSIPL_NO_INSTALL=1 …         install nothing; a missing client fails its tests
@@ -37,6 +38,8 @@ needs=(
   "/usr/bin/sipp sip-tester"
   "/usr/bin/valgrind valgrind"
   "/usr/bin/xmllint libxml2-utils"
+  "/usr/bin/node nodejs"
+  "/usr/bin/npm npm"
 )
 
 install_programs() {
@@ -53,6 +56,12 @@ install_programs() {
       apt-get install -q -y --no-install-recommends "${packages[@]}"
 }
 
+# The libraries of the web phones, exactly those of the lock file; npm compares what it gets with the sums there.
+install_web_phones() {
+  [ "${COMSIPL_NO_INSTALL:-0}" = 1 ] && { echo "nothing is installed"; return 0; }
+  npm ci --prefix tests/real/web --no-audit --no-fund
+}
+
 check_licences() {
   if ! cargo deny --version >/dev/null 2>&1; then
     echo "skipped: cargo-deny is not installed"
@@ -61,7 +70,8 @@ check_licences() {
   fi
 }
 
-step "SIP clients, valgrind and xmllint" install_programs
+step "SIP clients, valgrind, xmllint and node" install_programs
+step "Web phones" install_web_phones
 step "Format" cargo fmt --all --check
 step "Lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "Licences" check_licences

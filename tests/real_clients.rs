@@ -9,6 +9,8 @@ mod digest;
 mod event_packages;
 #[path = "real/transports.rs"]
 mod transports;
+#[path = "real/web_phones.rs"]
+mod web_phones;
 
 use anyhow::{Result, ensure};
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};

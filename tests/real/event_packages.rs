@@ -8,11 +8,20 @@ use comsipl_tests::server::Server;
 use super::CONFIG;
 
 #[test]
-fn the_lamp_of_a_mailbox_follows_its_summary() -> Result<()> {
+fn a_busy_lamp_follows_the_dialogs_of_its_phone() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
     // SIPp wants messages in one order; with several shards a NOTIFY may overtake the 200 to the PUBLISH that led to it.
+    let server = Server::start_with_shards(CONFIG, 1)?;
+    sipp::run("dialog.xml", server.address()).map(drop)
+}
+
+#[test]
+fn the_lamp_of_a_mailbox_follows_its_summary() -> Result<()> {
+    if !available(&[Program::Sipp]) {
+        return Ok(());
+    }
     let server = Server::start_with_shards(CONFIG, 1)?;
     sipp::run("message_summary.xml", server.address()).map(drop)
 }

@@ -1,7 +1,8 @@
-//! Desk phones over connections: Linphone and baresip by TCP.
+//! Desk phones over connections: Linphone and baresip by TCP and TLS.
 
 use anyhow::{Result, ensure};
 use comsipl_core::Transport;
+use comsipl_tests::client::authority::Authority;
 use comsipl_tests::client::baresip::{self, Baresip};
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
@@ -16,8 +17,18 @@ fn linphones_see_each_other_by_tcp() -> Result<()> {
 }
 
 #[test]
+fn linphones_see_each_other_by_tls() -> Result<()> {
+    linphones(Transport::Tls)
+}
+
+#[test]
 fn baresips_see_each_other_by_tcp() -> Result<()> {
     baresips(Transport::Tcp)
+}
+
+#[test]
+fn baresips_see_each_other_by_tls() -> Result<()> {
+    baresips(Transport::Tls)
 }
 
 #[test]
@@ -25,7 +36,7 @@ fn a_linphone_that_was_off_the_network_sees_by_tcp_what_it_missed() -> Result<()
     if !available(&[Program::Liblinphone]) {
         return Ok(());
     }
-    let server = start(Transport::Tcp)?;
+    let server = start(Transport::Tcp, None)?;
     let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
@@ -47,7 +58,7 @@ fn linphones_by_tcp_see_each_other_after_a_crash_of_the_server() -> Result<()> {
     if !available(&[Program::Liblinphone]) {
         return Ok(());
     }
-    let mut server = start(Transport::Tcp)?;
+    let mut server = start(Transport::Tcp, None)?;
     let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
@@ -76,8 +87,10 @@ fn linphones(transport: Transport) -> Result<()> {
     if !available(&[Program::Linphonec, Program::Liblinphone]) {
         return Ok(());
     }
-    let server = start(transport)?;
-    let road = Road { transport, ..Road::plain(server.address_of(transport)) };
+    let authority = Authority::new()?;
+    let server = start(transport, Some(&authority))?;
+    let trust = authority.certificate();
+    let road = Road { transport, trust: Some(&trust), ..Road::plain(server.address_of(transport)) };
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
     let mut bobs = Linphone::start(&bob)?;
@@ -110,8 +123,10 @@ fn baresips(transport: Transport) -> Result<()> {
     if !available(&[Program::Baresip]) {
         return Ok(());
     }
-    let server = start(transport)?;
-    let road = Road { transport, ..Road::plain(server.address_of(transport)) };
+    let authority = Authority::new()?;
+    let server = start(transport, Some(&authority))?;
+    let trust = authority.certificate();
+    let road = Road { transport, trust: Some(&trust), ..Road::plain(server.address_of(transport)) };
     let account =
         |user, watches| baresip::Account { user, road, publish_expires: BARESIP_PUBLISH_EXPIRES, watches };
     let mut carols = Baresip::start(&account("carol", &["dave"]))?;
@@ -125,7 +140,9 @@ fn baresips(transport: Transport) -> Result<()> {
     Ok(())
 }
 
-/// A server that also listens to `transport`.
-fn start(transport: Transport) -> Result<Server> {
-    Server::start_with(CONFIG, Start { transports: vec![Transport::Udp, transport], ..Start::default() })
+/// A server that also listens to `transport`, with a certificate of `authority`.
+fn start(transport: Transport, authority: Option<&Authority>) -> Result<Server> {
+    let tls = authority.filter(|_| transport.is_secure()).map(Authority::server_config).unwrap_or_default();
+    let start = Start { transports: vec![Transport::Udp, transport], ..Start::default() };
+    Server::start_with(&format!("{CONFIG}{tls}"), start)
 }

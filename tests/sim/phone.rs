@@ -71,7 +71,7 @@ pub enum Package {
 impl Package {
     /// The package of the user of that number.
     pub fn of(user: usize) -> Self {
-        if user % 2 == 0 { Self::Presence } else { Self::Dialog }
+        if user.is_multiple_of(2) { Self::Presence } else { Self::Dialog }
     }
 
     fn name(self) -> &'static str {

@@ -1,5 +1,6 @@
 //! Real SIP clients, driven by tests: each a process with its own home directory, on loopback.
 
+pub mod authority;
 pub mod baresip;
 pub mod linphone;
 pub mod phone;
@@ -7,3 +8,4 @@ pub mod process;
 pub mod program;
 pub mod road;
 pub mod sipp;
+pub mod web;

@@ -3,6 +3,8 @@
 use std::net::UdpSocket;
 use std::path::PathBuf;
 
+use crate::server::workspace;
+
 /// Something that a test of real clients cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -14,6 +16,8 @@ pub enum Program {
     Baresip,
     /// The SIPp traffic generator.
     Sipp,
+    /// Node with the libraries that `npm ci` puts into `tests/real/web`.
+    WebPhones,
     /// The XML checker of libxml2.
     Xmllint,
 }
@@ -26,6 +30,7 @@ impl Program {
             Self::Liblinphone => "liblinphone-dev gcc libc6-dev",
             Self::Baresip => "baresip-core",
             Self::Sipp => "sip-tester",
+            Self::WebPhones => "nodejs npm",
             Self::Xmllint => "libxml2-utils",
         }
     }
@@ -37,6 +42,7 @@ impl Program {
             Self::Liblinphone => &["cc"],
             Self::Baresip => &["baresip"],
             Self::Sipp => &["sipp"],
+            Self::WebPhones => &["node"],
             Self::Xmllint => &["xmllint"],
         };
         for name in needed {
@@ -46,6 +52,9 @@ impl Program {
         }
         if self == Self::Liblinphone && !PathBuf::from("/usr/include/linphone/core.h").exists() {
             return Some(format!("linphone/core.h is not installed (Debian: {})", self.packages()));
+        }
+        if self == Self::WebPhones && !workspace().join("tests/real/web/node_modules/sip.js").exists() {
+            return Some("SIP.js and JsSIP are not installed (npm ci in tests/real/web)".to_owned());
         }
         if self == Self::Linphonec && !has_route() {
             return Some("linphonec takes this machine for offline: it needs a default route".to_owned());
