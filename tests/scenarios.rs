@@ -77,6 +77,7 @@ scenarios! {
     flow_contact_asks_for_tcp
     flow_contact_without_place
     flow_half_open
+    flow_local_target
     flow_no_timer_e
     flow_nothing_remembered
     flow_outbound_proxy
@@ -139,19 +140,25 @@ scenarios! {
     quirk_message_of_4000_bytes
     quirk_single_dialog
     register_all_or_nothing
+    register_all_or_nothing_when_full
     register_an_hour_is_never_too_brief
     register_canonical_aor
     register_expires
+    register_gruu
     register_in_order
     register_instance
     register_interval_too_brief
     register_no_record_route
     register_other_call_id
+    register_outbound
+    register_outbound_alone
+    register_outbound_first_hop
     register_path
     register_query
     register_runs_out
     register_says_nothing_of_presence
     register_sent_again_after_a_crash
+    register_service_route
     register_several_bindings
     register_star
     register_star_in_order

@@ -41,6 +41,8 @@ pub struct NotifyHead<'a> {
     pub route_set: &'a [u8],
     /// Our address as it stands in Via and Contact: `host[:port]`.
     pub sent_by: &'a [u8],
+    /// Parameters of our Contact URI: the transport by which we are reached, and that it is a GRUU of ours.
+    pub contact_params: &'a [u8],
     /// Transport token of the Via.
     pub transport: &'a str,
     /// Branch of this transaction, with the magic cookie.
@@ -132,7 +134,7 @@ impl NotifyHead<'_> {
         }
         put(out, &[b"\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
         push_number(out, u64::from(self.cseq));
-        put(out, &[b" NOTIFY\r\nContact: <sip:", self.sent_by, b">\r\n"]);
+        put(out, &[b" NOTIFY\r\nContact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
         self.write_event(self.capitals, out);
         self.write_status(out);
         put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
@@ -152,7 +154,7 @@ impl NotifyHead<'_> {
         // As the document has it, however the SUBSCRIBE did.
         self.write_event(Capitals::default(), out);
         self.write_status(out);
-        put(out, &[b"Contact: <sip:", self.sent_by, b">\r\n"]);
+        put(out, &[b"Contact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
     }
 
     /// RFC 3261 §12.2.1.1: with a strict first route, that route is the Request-URI and the target goes last.
@@ -229,6 +231,7 @@ mod tests {
         remote_target: b"sip:51112@10.0.0.141:5062",
         route_set: b"",
         sent_by: b"10.0.0.27",
+        contact_params: b"",
         transport: "UDP",
         branch: b"z9hG4bK-d1e4c983",
         local_uri: b"sip:51234@10.0.0.27",

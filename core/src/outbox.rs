@@ -96,6 +96,12 @@ impl Outbox {
         self.messages.last().map(|message| self.head(message))
     }
 
+    /// Length of the newest message, its body and padding included.
+    #[must_use]
+    pub const fn newest_len(&self) -> usize {
+        self.run.len as usize
+    }
+
     /// How many messages wait.
     #[must_use]
     pub fn len(&self) -> usize {

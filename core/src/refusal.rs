@@ -28,6 +28,8 @@ pub enum Refusal {
         /// Shortest interval granted, in seconds.
         min_secs: u32,
     },
+    /// 439: a phone wants its flow kept, and the first proxy on the way does not do that (RFC 5626 §11.6).
+    FirstHopLacksOutbound,
     /// 481: no such dialog, or no such subscription in it (RFC 6665 §4.4.1).
     NoSuchSubscription,
     /// 482: the same request came by two ways (RFC 3261 §8.2.2.2).
@@ -59,6 +61,7 @@ impl Refusal {
             Self::UnsupportedUriScheme => 416,
             Self::BadExtension => 420,
             Self::IntervalTooBrief { .. } => 423,
+            Self::FirstHopLacksOutbound => 439,
             Self::NoSuchSubscription => 481,
             Self::MergedRequest => 482,
             Self::BadEvent => 489,
@@ -81,6 +84,7 @@ impl Refusal {
             Self::UnsupportedUriScheme => "Unsupported URI Scheme",
             Self::BadExtension => "Bad Extension",
             Self::IntervalTooBrief { .. } => "Interval Too Brief",
+            Self::FirstHopLacksOutbound => "First Hop Lacks Outbound Support",
             Self::NoSuchSubscription => "Subscription Does Not Exist",
             Self::MergedRequest => "Loop Detected",
             Self::BadEvent => "Bad Event",

@@ -22,7 +22,7 @@ mod print;
 mod tls;
 pub use print::to_toml;
 
-use file::{Expiries, File};
+use file::{Expiries, File, Registration};
 
 /// Most listeners of a node: one a protocol and an interface is plenty, and a flow names its listener by 8 bits.
 pub const LISTENERS_MAX: usize = 16;
@@ -158,8 +158,12 @@ impl File {
         if let Some(value) = storage.registered_records_max {
             settings.registered_records_max = records(&value)? as u32;
         }
+        let Registration { min_expires, default_expires, max_expires, service_route } = self.registration;
+        if let Some(routes) = service_route {
+            settings.service_route = check_service_route(&routes)?;
+        }
         for (expiries, policy) in [
-            (self.registration, &mut settings.registration),
+            (Expiries { min_expires, default_expires, max_expires }, &mut settings.registration),
             (self.publication, &mut settings.publication),
             (self.subscription, &mut settings.subscription),
         ] {
@@ -345,6 +349,24 @@ fn check_outbound_proxy(value: &Spanned<String>) -> Result<Option<Listen>, Mista
         ));
     }
     Ok(Some(proxy))
+}
+
+/// `<sip:…;lr>, <sip:…;lr>` (RFC 3608 §6.3: "such route elements MUST include the loose-routing indicator parameter ";lr"").
+fn check_service_route(value: &Spanned<String>) -> Result<String, Mistake> {
+    let text = value.get_ref();
+    let is_route = |route: &str| {
+        let uri = route.trim().strip_prefix('<').and_then(|route| route.strip_suffix('>'));
+        let uri = uri.and_then(|uri| comsipl_core::Uri::parse(uri.as_bytes()).ok());
+        uri.is_some_and(|uri| uri.is_sip() && uri.lr())
+    };
+    if text.is_empty() || text.split(',').all(is_route) {
+        return Ok(text.clone());
+    }
+    Err(mistake(
+        value,
+        format!("routes in angle brackets, each with `lr`, are expected, found \"{text}\""),
+        "write for example `service_route = \"<sip:proxy.example.com;lr>\"`; or \"\" for none",
+    ))
 }
 
 fn check_shards(value: &Spanned<toml::Value>) -> Result<Option<usize>, Mistake> {

@@ -96,6 +96,8 @@ counters! {
     notifies_refused,
     /// NOTIFYs never answered (Timer F).
     notifies_timed_out,
+    /// NOTIFYs longer than the 1300 bytes that UDP is meant for (RFC 3261 §18.1.1), sent by UDP all the same.
+    notifies_over_mtu,
     /// NOTIFYs whose connection was gone or could not be made.
     notifies_unsent,
     /// Answers that meet no NOTIFY in flight.

@@ -49,6 +49,28 @@ impl Listeners {
         Flow { listener: u8::try_from(listener).unwrap_or(0), local_ip: None, ..flow }
     }
 
+    /// What our Contact says behind [`Self::sent_by`]: the transport, unless it is UDP, and that it is a GRUU of our own.
+    ///
+    /// > Notifiers MUST implement the Globally Routable User Agent URI (GRUU) extension […], and MUST use a GRUU as their
+    /// > local target. (RFC 6665 §4.5.1)
+    ///
+    /// A self-made one has the address of its maker and "the "gr" URI parameter, with or without a value" (RFC 5627 §4.3).
+    /// Over WebSockets the parameter is `ws`, encrypted or not (RFC 7118 §5.2.1 has `WSS` for Via alone). Installed ComSIPL
+    /// clients know the bare form by heart.
+    #[must_use]
+    pub const fn contact_params(&self, transport: Transport) -> &'static [u8] {
+        match (self.profile, transport) {
+            (Profile::Rfc, Transport::Udp) => b";gr",
+            (Profile::Rfc, Transport::Tcp) => b";transport=tcp;gr",
+            (Profile::Rfc, Transport::Tls) => b";transport=tls;gr",
+            (Profile::Rfc, Transport::Ws | Transport::Wss) => b";transport=ws;gr",
+            (Profile::Comsipl, Transport::Udp) => b"",
+            (Profile::Comsipl, Transport::Tcp) => b";transport=tcp",
+            (Profile::Comsipl, Transport::Tls) => b";transport=tls",
+            (Profile::Comsipl, Transport::Ws | Transport::Wss) => b";transport=ws",
+        }
+    }
+
     /// The flow by which a dialog's requests go to `hop`, when its SUBSCRIBE came on `source`.
     ///
     /// A transport that we do not listen by is not dialled by either, because its Via could not say where we are; the message

@@ -13,7 +13,9 @@ use crate::shard::Shard;
 /// Methods served.
 pub const ALLOW: &str = "REGISTER, PUBLISH, SUBSCRIBE, OPTIONS";
 /// Extensions served.
-pub const SUPPORTED: &str = "path";
+pub const SUPPORTED: &str = "path, outbound, gruu";
+/// The same one by one.
+const EXTENSIONS: [&[u8]; 3] = [b"path", b"outbound", b"gruu"];
 
 /// A request on its way through SIPL.
 #[derive(Clone, Copy)]
@@ -195,7 +197,7 @@ pub fn answer_flow(via: &Via<'_>, flow: Flow) -> Flow {
 
 /// Required extensions that we do not serve (RFC 3261 §8.2.2.3).
 pub fn unsupported<'a>(message: &'a Message<'a>) -> impl Iterator<Item = &'a [u8]> {
-    message.require().filter(|tag| !tag.eq_ignore_ascii_case(SUPPORTED.as_bytes()))
+    message.require().filter(|tag| !EXTENSIONS.iter().any(|served| tag.eq_ignore_ascii_case(served)))
 }
 
 /// The Contact URI of a message that must have exactly one (RFC 3261 §8.1.1.8).

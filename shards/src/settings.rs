@@ -70,6 +70,8 @@ pub struct Settings {
     pub web_socket: WebSocketSettings,
     /// Registrations (RFC 3261 §10.3).
     pub registration: ExpiryPolicy,
+    /// Value of Service-Route in answers to REGISTER (RFC 3608 §6.3); empty: none.
+    pub service_route: String,
     /// Publications (RFC 3903 §6).
     pub publication: ExpiryPolicy,
     /// Subscriptions (RFC 6665 §4.2.1.1).
@@ -144,6 +146,7 @@ impl Default for Settings {
             tls: TlsSettings::default(),
             web_socket: WebSocketSettings::default(),
             registration: expiry,
+            service_route: String::new(),
             publication: expiry,
             subscription: expiry,
             sync_interval: Duration::from_secs(1),

@@ -486,6 +486,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("registered_state", "closed") => settings.registered_state = RegisteredState::Closed,
         ("domains", domains) => settings.domains = domains.split(',').map(str::to_owned).collect(),
         ("advertise", host) => settings.advertise = Some(host.to_owned()),
+        ("service_route", route) => settings.service_route = route.to_owned(),
         ("outbound_proxy", proxy) => {
             let proxy = comsipl_shards::config::parse_listen(proxy).map_err(|error| error.to_string())?;
             settings.outbound_proxy = Some(proxy);

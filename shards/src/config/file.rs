@@ -12,7 +12,7 @@ use super::tls::{Tls, WebSocket};
 pub struct File {
     pub server: Server,
     pub storage: Storage,
-    pub registration: Expiries,
+    pub registration: Registration,
     pub publication: Expiries,
     pub subscription: Expiries,
     pub presence: Presence,
@@ -44,6 +44,16 @@ pub struct Storage {
     pub sync_interval_ms: Option<Spanned<i64>>,
     pub presence_records_max: Option<Spanned<i64>>,
     pub registered_records_max: Option<Spanned<i64>>,
+}
+
+/// How long registrations last, and what phones are told with them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registration {
+    pub min_expires: Option<Spanned<i64>>,
+    pub default_expires: Option<Spanned<i64>>,
+    pub max_expires: Option<Spanned<i64>>,
+    pub service_route: Option<Spanned<String>>,
 }
 
 /// How long something lasts.

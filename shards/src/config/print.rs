@@ -28,6 +28,7 @@ pub fn to_toml(settings: &Settings) -> String {
         tls,
         web_socket,
         registration,
+        service_route,
         publication,
         subscription,
         sync_interval,
@@ -41,6 +42,8 @@ pub fn to_toml(settings: &Settings) -> String {
     } = settings;
     let StreamLimits { connections_max, connections_per_source_max, out_buffer, idle, message, handshake } =
         streams;
+    let mut registration_options = expiries(registration);
+    registration_options.push(("service_route", Value::String(service_route.clone())));
     let sections = [
         (
             "server",
@@ -67,7 +70,7 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("registered_records_max", number(*registered_records_max as usize)),
             ],
         ),
-        ("registration", expiries(registration)),
+        ("registration", registration_options),
         ("publication", expiries(publication)),
         ("subscription", expiries(subscription)),
         (

@@ -3,7 +3,9 @@
 mod authenticate;
 mod compose;
 mod date;
+mod gruu;
 mod options;
+mod outbound;
 mod publish;
 mod register;
 mod subscribe;

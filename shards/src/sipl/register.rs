@@ -9,10 +9,11 @@ use comsipl_core::msg::{Contact, Message};
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
 use comsipl_core::token::push_number;
 use comsipl_core::{AorKey, Refusal};
+use comsipl_fdb::RecordBuf;
 use smallvec::SmallVec;
 
-use super::full;
 use super::publish::expires_at_mono;
+use super::{full, gruu, outbound};
 use crate::note::{DeviceKey, Note};
 use crate::presentities::Binding;
 use crate::records::{self, StoredBindingRecord};
@@ -97,17 +98,24 @@ impl Shard {
                 Contact::Star => star = true,
                 Contact::Addr { name_addr, params: parameters } => {
                     let [expires, instance, reg_id, q] = named;
+                    let instance = instance.flatten().unwrap_or_default();
+                    let reg_id = reg_id.flatten().and_then(number).unwrap_or(0);
                     wishes.push(ContactWish {
                         contact: name_addr.uri(),
                         // A malformed value counts as 3600 (RFC 3261 §20.10).
                         expires_secs: expires.map(|secs| secs.and_then(seconds).unwrap_or(3600)),
-                        instance: instance.flatten().unwrap_or_default(),
-                        reg_id: reg_id.flatten().and_then(number).unwrap_or(0),
+                        instance,
+                        // RFC 5626 §6: "a reg-id but no instance-id […] simply ignores the reg-id parameter."
+                        reg_id: if instance.is_empty() { 0 } else { reg_id },
                     });
                     let q = q.flatten().and_then(preference).unwrap_or(1000);
                     asides.push(Aside { params: parameters.raw(), q });
                 }
             }
+        }
+        let mut outbound = false;
+        if wishes.iter().any(|wish| wish.reg_id != 0) {
+            outbound = outbound::check(message, &mut wishes)?;
         }
         let contacts = match (star, wishes.is_empty()) {
             (true, true) => Contacts::Star,
@@ -130,8 +138,12 @@ impl Shard {
         let renewed = result?;
         // A refresh leaves the user where he was.
         let user = if refreshed { user } else { self.presentities.find(key) };
-        let only = if refreshed && same_texts { Some((wishes[0].contact, asides[0].params)) } else { None };
-        self.answer_register(request, key, user, only);
+        let only = if refreshed && same_texts {
+            Some((wishes[0].contact, asides[0].params, wishes[0].instance))
+        } else {
+            None
+        };
+        self.answer_register(request, key, user, only, outbound);
         for device in renewed {
             for shard in 0..self.shards {
                 let note = Note::FlowRenewed { watcher: key, device, flow: request.flow };
@@ -263,11 +275,19 @@ impl Shard {
                 }
             }
         }
+        // What an update that fails later takes back: the records as they were. A single one either is stored or is not.
+        let mut replaced: SmallVec<[(u32, RecordBuf); 1]> = SmallVec::new();
         if failed.is_none() {
             for change in changes {
                 if let BindingChange::Update { stored, contact, expires_secs } = *change {
                     let slot = self.presentities.bindings[numbers[stored]].slot;
                     let partition = self.files.registered_partition_mut(key.partition());
+                    if changes.len() > 1 {
+                        let mut before = RecordBuf::default();
+                        if partition.read(slot, &mut before).is_ok() {
+                            replaced.push((slot, before));
+                        }
+                    }
                     let next = record(contact, expires_secs, &self.scratch.aor, &path);
                     if same_texts {
                         // A phone that says the same again: nothing but numbers is written.
@@ -281,8 +301,15 @@ impl Shard {
         }
         self.scratch.routes = path;
         if let Some(what) = failed {
+            let partition = self.files.registered_partition_mut(key.partition());
             for (slot, _) in added {
-                self.files.registered_partition_mut(key.partition()).remove(slot);
+                partition.remove(slot);
+            }
+            // Each needs no more room than what has taken its place; the last one in the list was not replaced at all.
+            for (slot, before) in replaced.iter().rev() {
+                let restored = records::binding(before)
+                    .is_some_and(|before| records::update_binding(partition, *slot, &before).is_ok());
+                debug_assert!(restored, "its room is free again");
             }
             return Err(full(self, what));
         }
@@ -381,15 +408,18 @@ impl Shard {
         found
     }
 
-    /// 200 with all bindings (RFC 3261 §10.3 step 8) and the Path that was kept (RFC 3327 §5.3). `only` are URI and parameters
-    /// where there is one binding and they are known.
+    /// 200 with all bindings (RFC 3261 §10.3 step 8) and the Path that was kept (RFC 3327 §5.3). `only` are URI, parameters
+    /// and instance where there is one binding and they are known.
     fn answer_register(
         &mut self,
         request: &Request<'_>,
         key: AorKey,
         user: Option<u32>,
-        only: Option<(&[u8], &[u8])>,
+        only: Option<(&[u8], &[u8], &[u8])>,
+        outbound: bool,
     ) {
+        let message = request.message;
+        let gruu = message.supported("gruu");
         let mut lines = std::mem::take(&mut self.scratch.texts);
         let mut date = std::mem::take(&mut self.scratch.date);
         lines.clear();
@@ -399,17 +429,34 @@ impl Shard {
             for number in self.presentities.bindings_of(user) {
                 let binding = &self.presentities.bindings[number];
                 let left_secs = binding.expires_at.secs_after(request.now.wall);
-                if let Some((contact, params)) = only {
-                    push_contact(contact, params, left_secs, &mut lines);
-                } else if let Some(stored) = records::view_binding(files, binding.slot, record) {
-                    push_contact(stored.contact, stored.params, left_secs, &mut lines);
+                let told = match only {
+                    Some(told) => Some(told),
+                    None => records::view_binding(files, binding.slot, record)
+                        .map(|stored| (stored.contact, stored.params, stored.instance)),
+                };
+                let Some((contact, params, instance)) = told else { continue };
+                if gruu {
+                    push_contact(contact, params, left_secs, gruu::OF_THE_PHONE, &mut lines);
+                    gruu::push_public(&self.scratch.aor, instance, &mut lines);
+                } else {
+                    push_contact(contact, params, left_secs, &[], &mut lines);
                 }
+                lines.extend_from_slice(b"\r\n");
             }
         }
+        let settings = std::sync::Arc::clone(&self.settings);
+        let service_route = &settings.service_route;
         self.answer(request, 200, "OK", None, |writer| {
             writer.buffer().extend_from_slice(&lines);
             for path in request.message.lines(HeaderName::Path) {
                 writer.header("Path", path);
+            }
+            if outbound {
+                // RFC 5626 §6: "the registrar MUST include the outbound option-tag in a Require header field value".
+                writer.header("Require", b"outbound");
+            }
+            if !service_route.is_empty() {
+                writer.header("Service-Route", service_route.as_bytes());
             }
             writer.buffer().extend_from_slice(date.line(request.now.wall.0 / 1000));
             writer.content_length(0).end();
@@ -436,26 +483,29 @@ fn says_the_same(
         && !message.has(HeaderName::Path)
 }
 
-/// One Contact line: URI, seconds left, and every parameter the phone sent, but its wish.
-fn push_contact(contact: &[u8], params: &[u8], left_secs: u32, out: &mut Vec<u8>) {
+/// One Contact line without its end: URI, seconds left, and every parameter the phone sent, but its wish and those named in
+/// `without`.
+fn push_contact(contact: &[u8], params: &[u8], left_secs: u32, without: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Contact: <");
     out.extend_from_slice(contact);
     out.extend_from_slice(b">;expires=");
     push_number(out, u64::from(left_secs));
     let params = Params::parsed_before(params);
-    if params.are_tight_without(b'x') {
+    // Every name that may be left out has a `g`, and most lists have none.
+    let named = !without.is_empty() && params.raw().contains(&b'g');
+    if params.are_tight_without(b'x') && !named {
         // Without an `x` there is no `expires` among them.
         out.extend_from_slice(params.raw());
     } else {
-        push_params(params, out);
+        push_params(params, without, out);
     }
-    out.extend_from_slice(b"\r\n");
 }
 
-/// Every parameter but `expires`, without white space between them.
-fn push_params(params: Params<'_>, out: &mut Vec<u8>) {
+/// Every parameter but `expires` and those named in `without`, without white space between them.
+fn push_params(params: Params<'_>, without: &[&[u8]], out: &mut Vec<u8>) {
     for param in params {
-        if param.name.eq_ignore_ascii_case(b"expires") {
+        let is_named = |name: &&[u8]| param.name.eq_ignore_ascii_case(name);
+        if is_named(&&b"expires"[..]) || without.iter().any(is_named) {
             continue;
         }
         out.push(b';');
@@ -480,7 +530,7 @@ mod tests {
 
     fn contact_line(params: &[u8]) -> String {
         let mut out = Vec::new();
-        push_contact(b"sip:a@192.0.2.1", params, 60, &mut out);
+        push_contact(b"sip:a@192.0.2.1", params, 60, gruu::OF_THE_PHONE, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -490,14 +540,12 @@ mod tests {
             let line = contact_line(params);
             line.strip_prefix("Contact: <sip:a@192.0.2.1>;expires=60").unwrap().to_owned()
         };
-        assert_eq!(told(b""), "\r\n");
-        assert_eq!(
-            told(b";q=0.5;+sip.instance=\"<urn:uuid:1>\""),
-            ";q=0.5;+sip.instance=\"<urn:uuid:1>\"\r\n"
-        );
-        assert_eq!(told(b";q=0.5;Expires=7;text"), ";q=0.5;text\r\n");
-        assert_eq!(told(b";eXpires;q=1"), ";q=1\r\n");
-        assert_eq!(told(b" ; q = 0.5\r\n ;methods=\"A, B\""), ";q=0.5;methods=\"A, B\"\r\n");
+        assert_eq!(told(b""), "");
+        assert_eq!(told(b";q=0.5;+sip.instance=\"<urn:uuid:1>\""), ";q=0.5;+sip.instance=\"<urn:uuid:1>\"");
+        assert_eq!(told(b";q=0.5;Expires=7;text"), ";q=0.5;text");
+        assert_eq!(told(b";eXpires;q=1"), ";q=1");
+        assert_eq!(told(b" ; q = 0.5\r\n ;methods=\"A, B\""), ";q=0.5;methods=\"A, B\"");
+        assert_eq!(told(b";q=1;pub-gruu=\"sip:x;gr=y\";temp-gruu=\"sip:z;gr\""), ";q=1");
     }
 
     #[test]

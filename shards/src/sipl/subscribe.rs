@@ -379,13 +379,14 @@ impl Shard {
         let listeners = std::sync::Arc::clone(&self.listeners);
         let mut sent_by = SentBy::new();
         let sent_by = listeners.sent_by(&request.flow, &mut sent_by);
+        let params = listeners.contact_params(request.flow.transport);
         self.answer(request, 200, "OK", Some(&tag), |writer| {
             // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
                 writer.header("Record-Route", route);
             }
             writer
-                .header_parts("Contact", &[b"<sip:", sent_by, b">"])
+                .header_parts("Contact", &[b"<sip:", sent_by, params, b">"])
                 .number("Expires", u64::from(expires_secs))
                 .content_length(0)
                 .end();

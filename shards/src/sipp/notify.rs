@@ -13,6 +13,10 @@ use crate::sipp::branch::{BRANCH_LEN, branch_of};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::{BodyKind, NONE};
 
+/// Longest request that goes by UDP where the path's MTU is not known (RFC 3261 §18.1.1). A watcher whose Contact or route asks
+/// for a connection is told over one in any case; others get longer ones by UDP, in fragments, and they are counted.
+const UDP_LEN_MAX: usize = 1300;
+
 /// Timers of NOTIFYs fired in one turn; the rest waits for the next.
 const TIMERS_PER_TURN: usize = 512;
 
@@ -71,6 +75,9 @@ impl Shard {
             bodies: &mut self.bodies,
         };
         attempt.padding = writer.write(entry, &stored, &attempt, None);
+        if self.outbox.newest_len() > UDP_LEN_MAX && !stored.flow.transport.is_stream() {
+            self.counters.notifies_over_mtu.up();
+        }
         entry.version += 1;
         let attempt = self.attempts.insert(attempt);
         entry.attempt = attempt;
@@ -282,6 +289,7 @@ impl NotifyWriter<'_> {
             remote_target: stored.remote_target,
             route_set: stored.route_set,
             sent_by: self.listeners.sent_by(&flow, &mut sent_by),
+            contact_params: self.listeners.contact_params(flow.transport),
             transport: flow.transport.via_token(),
             branch,
             local_uri: stored.local_uri,
