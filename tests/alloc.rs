@@ -151,6 +151,49 @@ fn a_changed_document_and_its_fan_out_allocate_nothing() {
 }
 
 #[test]
+fn changed_dialogs_and_their_fan_out_allocate_nothing() {
+    let mut world = OneShard::new(4096);
+    for n in 0..WATCHERS {
+        world.deliver(phone(n), &about_dialogs(&subscribe(n, 0, 1, None)));
+        world.settle();
+    }
+    world.deliver(phone(0), &about_dialogs(&publish(0, 1, None, Some("state 0"))));
+    let mut tag = world.newest_entity_tag().expect("accepted");
+    world.settle();
+    let mut counted = 0;
+    for cseq in 2..2 + ROUNDS {
+        let message = about_dialogs(&publish(0, cseq, Some(&tag), Some("another state")));
+        world.pass(2_000);
+        let published = allocations(|| world.deliver(phone(0), &message));
+        tag = world.newest_entity_tag().expect("accepted");
+        let fanned_out = allocations(|| world.settle());
+        counted += if cseq > 2 + ROUNDS / 2 { published + fanned_out } else { 0 };
+    }
+    assert_eq!(world.notifies, (WATCHERS as u64) * u64::from(ROUNDS + 2), "every watcher has every state");
+    assert_eq!(counted, 0);
+}
+
+/// A message about presence made one about dialogs, the document too: its dialog is named by the CSeq.
+fn about_dialogs(message: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(message).expect("a text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let cseq = head.lines().find_map(|line| line.strip_prefix("CSeq: ")).expect("a CSeq");
+    let body = if body.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "<dialog-info xmlns=\"urn:ietf:params:xml:ns:dialog-info\" version=\"0\" state=\"full\" entity=\"sip:a@b\">\
+             <dialog id=\"{cseq}\"><state>early</state></dialog></dialog-info>"
+        )
+    };
+    let lines = head.lines().filter(|line| !line.starts_with("Content-Length"));
+    let head: Vec<String> = lines
+        .map(|line| line.replace("Event: presence", "Event: dialog").replace("pidf+xml", "dialog-info+xml"))
+        .collect();
+    format!("{}\r\nContent-Length: {}\r\n\r\n{body}", head.join("\r\n"), body.len()).into_bytes()
+}
+
+#[test]
 fn a_refresh_of_a_publication_allocates_nothing() {
     let mut world = OneShard::new(4096);
     world.deliver(phone(0), &publish(0, 1, None, Some("state")));

@@ -49,9 +49,13 @@ impl<'a> MediaType<'a> {
     /// Whether this is `name` (`"application/pidf+xml"`), compared without case and without parameters.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
-        let (kind, subtype) = name.split_once('/').unwrap_or((name, ""));
-        self.kind.eq_ignore_ascii_case(kind.as_bytes())
-            && self.subtype.eq_ignore_ascii_case(subtype.as_bytes())
+        let same = |ours: &[u8], theirs: &[u8]| ours == theirs || ours.eq_ignore_ascii_case(theirs);
+        let at = self.kind.len();
+        // `kind` is a token, so the first slash of a name that fits stands behind it.
+        match (name.as_bytes().get(..at), name.as_bytes().get(at..)) {
+            (Some(kind), Some([b'/', subtype @ ..])) => same(self.kind, kind) && same(self.subtype, subtype),
+            _ => false,
+        }
     }
 
     /// The value of a parameter, with its quotes if it has any.
