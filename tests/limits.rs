@@ -93,6 +93,33 @@ fn more_publications_than_a_presentity_may_have_are_refused() {
 }
 
 #[test]
+fn more_watchers_than_a_winfo_document_holds_are_counted_and_not_listed() {
+    let mut world = OneShard::new(4096);
+    const WATCHERS: usize = 1500;
+    for n in 0..WATCHERS {
+        assert_eq!(status(&answer(&mut world, n, &subscribe(n, 1, 1, None))), "200");
+    }
+    let unlisted = |world: &OneShard| world.shard.counters().watchers_unlisted.get();
+    assert_eq!(unlisted(&world), 0, "nobody asks, so nobody is looked at");
+    let winfo = String::from_utf8(subscribe(WATCHERS, 1, 1, None)).expect("text");
+    let winfo = winfo.replace("Event: presence\r\n", "Event: presence.winfo\r\n");
+    let winfo = winfo.replace("application/pidf+xml", "application/watcherinfo+xml");
+    world.deliver(phone(WATCHERS), winfo.as_bytes());
+    let messages = world.shard.outbox.messages();
+    let sent: Vec<String> = messages
+        .iter()
+        .map(|message| {
+            let parts = world.shard.outbox.parts(message, &world.shard.bodies).concat();
+            String::from_utf8_lossy(&parts).into_owned()
+        })
+        .collect();
+    let notify = sent.iter().find(|text| text.starts_with("NOTIFY ")).expect("the state is told");
+    let listed = notify.matches("<watcher id=").count();
+    assert!((200..1000).contains(&listed) && notify.len() < 60 * 1024, "{listed} in {} bytes", notify.len());
+    assert_eq!(unlisted(&world), (WATCHERS - listed) as u64);
+}
+
+#[test]
 fn a_request_at_the_wrong_shard_is_refused_and_touches_nothing() {
     // Should the look that finds a datagram's owner and the parser ever disagree, this is what happens.
     let mut world = OneShard::one_of(2, 4096);

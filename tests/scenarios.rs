@@ -35,6 +35,8 @@ scenarios! {
     auth_nonce_of_another_source
     auth_one_algorithm
     auth_other_realm_first
+    auth_own_registration
+    auth_own_watchers
     auth_publish_for_another
     auth_qop_is_needed
     auth_register_of_another
@@ -48,6 +50,7 @@ scenarios! {
     compose_keeps_what_it_does_not_know
     compose_nothing_published
     compose_registered_is_open
+    compose_registered_note
     compose_same_tuple_id
     compose_two_devices
     compose_unregistered_is_closed
@@ -56,14 +59,19 @@ scenarios! {
     crash_first_notify
     crash_held_change
     crash_is_no_news
+    crash_offline_hold
+    crash_offline_hold_over
+    crash_offline_ran_out_meanwhile
     crash_other_number_of_shards
     crash_owed_notify
     crash_owed_notify_of_a_removal
     crash_owed_notify_of_an_expiry
     crash_ran_out_meanwhile
+    crash_reg_expired_meanwhile
     crash_subscriptions_go_on
     crash_twice
     crash_unanswered_notify
+    crash_winfo_watcher_ran_out_meanwhile
     dialog_interval
     dialog_lasts_longer
     dialog_published
@@ -97,6 +105,12 @@ scenarios! {
     notify_timer_f
     notify_timer_f_and_back
     notify_within_a_budget
+    offline_after_the_registration
+    offline_after_the_registration_ran_out
+    offline_ends_with_a_publish
+    offline_not_for_a_new_registration
+    offline_not_wanted
+    offline_not_without_a_registration
     package_interval
     package_interval_state_that_came_back
     package_not_acceptable
@@ -139,6 +153,19 @@ scenarios! {
     quirk_idle_dialog
     quirk_message_of_4000_bytes
     quirk_single_dialog
+    reg_across_shards
+    reg_default_expires
+    reg_expired
+    reg_hostile_contact
+    reg_interval
+    reg_is_not_published
+    reg_not_acceptable
+    reg_of_nobody
+    reg_poll
+    reg_refreshed
+    reg_registered
+    reg_survives_a_crash
+    reg_unregistered
     register_all_or_nothing
     register_all_or_nothing_when_full
     register_an_hour_is_never_too_brief
@@ -222,6 +249,16 @@ scenarios! {
     transaction_unsupported_extension
     transaction_uri_scheme
     transaction_version_not_supported
+    winfo_across_shards
+    winfo_hostile_watcher
+    winfo_interval
+    winfo_of_nobody
+    winfo_of_winfo
+    winfo_poll_is_transient
+    winfo_refresh_is_no_news
+    winfo_survives_a_crash
+    winfo_watcher_comes_and_goes
+    winfo_watcher_runs_out
 }
 
 #[test]

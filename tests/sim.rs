@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use comsipl_core::{Chance, Transport};
-use comsipl_shards::settings::{Auth, ExpiryPolicy, RegisteredState, Settings};
+use comsipl_shards::settings::{Auth, ExpiryPolicy, RegisteredState, Settings, Unregistered};
 use comsipl_tests::scenario::said;
 use comsipl_tests::world::sip_text::SipText;
 use comsipl_tests::world::{Bytes, Happening, Network, RecordsInUse, SERVER, Setup, World, listeners_of_all};
@@ -114,6 +114,8 @@ impl Simulation {
                 RegisteredState::Closed
             },
             notify_interval: Duration::from_secs(u64::from(chance.below(4) / 3 * 2)),
+            unregistered: if chance.below(2) == 0 { Unregistered::Keep } else { Unregistered::Offline },
+            offline_hold: Duration::from_secs([0, 5, 30][chance.below(3) as usize]),
             notifies_per_turn: 1 + chance.below(16) as usize,
             ..Settings::default()
         };
@@ -244,6 +246,9 @@ impl Simulation {
                 }
                 let (required, allowed) = self.tokens(watch.whom, now, early);
                 let there: BTreeSet<String> = watch.tokens.iter().cloned().collect();
+                if self.may_be_offline(watch.whom, now) && there.is_empty() && watch.basics == ["closed"] {
+                    continue;
+                }
                 if !required.is_subset(&there) || !there.is_subset(&allowed) {
                     return Err(format!(
                         "{name}, sees {there:?}; must see {required:?}, may see {allowed:?}"
@@ -257,7 +262,12 @@ impl Simulation {
                         Some(true) if self.world.settings().registered_state == RegisteredState::Open => {
                             "open"
                         }
-                        None if self.world.settings().registered_state == RegisteredState::Open => continue,
+                        _ if self.world.settings().registered_state == RegisteredState::Open
+                            && (self.registered(watch.whom, now).is_none()
+                                || self.may_be_offline(watch.whom, now)) =>
+                        {
+                            continue;
+                        }
                         _ => "closed",
                     };
                     if watch.basics != [expected] {
@@ -289,6 +299,13 @@ impl Simulation {
             }
         }
         (required, allowed)
+    }
+
+    /// Whether a user may be shown as closed although something is published of him, or as open although his registration has
+    /// just ended.
+    fn may_be_offline(&self, user: usize, now: Duration) -> bool {
+        self.world.settings().unregistered == Unregistered::Offline
+            && self.registered(user, now) != Some(true)
     }
 
     /// Whether a user has a live binding; `None`: nobody can tell.

@@ -41,3 +41,11 @@ pub const SUBSCRIPTIONS_PER_DIALOG_MAX: usize = 8;
 
 /// Longest address-of-record in canonical form, in bytes; beyond it 414 (Request-URI Too Long).
 pub const AOR_LEN_MAX: usize = 512;
+
+/// Most watchers of a presentity that one shard reports to its owner while somebody watches its winfo; beyond it those who came
+/// first are not named, and counted.
+pub const WATCHERS_REPORTED_MAX: usize = 1000;
+
+/// Most watchers listed in one winfo document, whose bytes are bounded too ([`PRESENTITY_LEN_MAX`]: some 400 watchers with
+/// short names); beyond it they are not listed, and counted.
+pub const WATCHERS_LISTED_MAX: usize = 1000;

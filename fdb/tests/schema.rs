@@ -61,7 +61,7 @@ proptest! {
             event_id: h, user_agent: &i[..i.len().min(37)],
         };
         let presentity = Presentity {
-            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, event: small.1 as u8, first_end: small.3, changed_at: times.0, aor: a, note: b,
+            key, version: numbers[0], fingerprint: numbers[1], basic: small.0, event: small.1 as u8, first_end: small.3, changed_at: times.0, unregistered_at: times.1, aor: a, note: b,
             body: &body,
         };
         let publication = Publication {
@@ -69,7 +69,7 @@ proptest! {
             expires_at: times.0, published_at: times.1, number: small.3, event: small.0, aor: a, content_type: b, body: &body,
         };
         let binding = Binding {
-            aor_key: key, reg_id: small.4, request: numbers[1], expires_at: times.0, registered_at: times.1, cseq: small.3,
+            aor_key: key, reg_id: small.4, first_registered_at: small.3, request: numbers[1], expires_at: times.0, registered_at: times.1, cseq: small.3,
             q: small.1, flow, aor: a, contact: b, params: c, call_id: d, path: e, instance: f, user_agent: g,
         };
         let user = User { aor_key: key, flags: numbers[0], aor: a, ha1_md5: b, ha1_sha256: c };

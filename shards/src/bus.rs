@@ -21,6 +21,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::ahead::Ahead;
 use crate::note::{DeviceKey, Note};
+use crate::sipl::Report;
 use crate::sleep::SleepFlag;
 
 /// What a shard takes from the bus.
@@ -42,6 +43,15 @@ pub enum Delivery<'a> {
         /// Names the connection.
         flow: Flow,
         /// The whole message.
+        bytes: &'a [u8],
+    },
+    /// Another shard's watchers of a presentity of ours.
+    Report {
+        /// The presentity.
+        key: AorKey,
+        /// The shard that reports.
+        shard: u8,
+        /// The report.
         bytes: &'a [u8],
     },
 }
@@ -78,6 +88,8 @@ enum Item {
     Packet { flow: Flow, ahead: Option<Ahead>, end: usize },
     /// A message to send, with its bytes as those of a packet.
     Send { flow: Flow, end: usize },
+    /// A report, whose bytes lie like a datagram's.
+    Report { key: AorKey, shard: u8, end: usize },
 }
 
 /// What lies between the two shards of a pair.
@@ -205,6 +217,21 @@ impl BusEnd {
             batch.bytes.extend_from_slice(part);
         }
         batch.items.push(Item::Send { flow, end: batch.bytes.len() });
+        lane.publish_if_full();
+        true
+    }
+
+    /// Gives a report to shard `to`, which sees it after [`Self::flush`] at the latest; `false`: too much waits there, and it is
+    /// to be given again later.
+    #[must_use]
+    pub fn report(&mut self, to: usize, report: &Report) -> bool {
+        let lane = &mut self.to[to];
+        let Some(batch) = lane.open_batch() else { return false };
+        if !batch.items.is_empty() && batch.bytes.len() + report.bytes.len() > BATCH_BYTES_MAX {
+            return false;
+        }
+        batch.bytes.extend_from_slice(&report.bytes);
+        batch.items.push(Item::Report { key: report.key, shard: report.shard, end: batch.bytes.len() });
         lane.publish_if_full();
         true
     }
@@ -366,6 +393,10 @@ impl LaneFrom {
                 let start = std::mem::replace(&mut self.at, end);
                 Delivery::Send { flow, bytes: &batch.bytes[start..end] }
             }
+            Item::Report { key, shard, end } => {
+                let start = std::mem::replace(&mut self.at, end);
+                Delivery::Report { key, shard, bytes: &batch.bytes[start..end] }
+            }
         })
     }
 
@@ -401,6 +432,8 @@ enum Subject {
     Watched(AorKey, u8),
     /// The version of a presentity's document.
     Version(AorKey),
+    /// Whether the owner of a presentity wants its watchers reported.
+    WinfoWanted(AorKey),
     /// A NOTIFY of a subscription (partition and number); an older one was given up.
     Unsent(u8, u32),
     /// The flow of a device.
@@ -412,6 +445,7 @@ impl Backlog {
         let subject = match note {
             Note::Watch { key, shard, .. } | Note::Unwatch { key, shard } => Subject::Watched(key, shard),
             Note::Changed { key, .. } => Subject::Version(key),
+            Note::WinfoWanted { key, .. } => Subject::WinfoWanted(key),
             Note::Unsent { partition, id, .. } => Subject::Unsent(partition, id),
             Note::FlowRenewed { watcher, device, .. } => Subject::Flow(watcher, device),
         };
@@ -467,14 +501,15 @@ mod tests {
         let (mut ends, _) = bus(3, 16);
         ends[0].tell(2, changed(1, 1));
         assert!(ends[0].hand_over(2, flow(7), b"REGISTER"));
+        assert!(ends[0].report(2, &Report { key: AorKey(5), shard: 0, bytes: b"bob".to_vec() }));
         ends[0].tell(2, changed(2, 1));
         ends[1].tell(2, changed(3, 1));
         assert!(ends[2].is_empty(), "nothing is published yet");
         flush(&mut ends);
         let taken = take_all(&mut ends[2], 100);
-        assert_eq!(taken.len(), 4);
+        assert_eq!(taken.len(), 5);
         let of_first: Vec<_> = taken.iter().filter(|it| **it != "changed 3 v1").collect();
-        assert_eq!(of_first, ["changed 1 v1", "7 REGISTER", "changed 2 v1"]);
+        assert_eq!(of_first, ["changed 1 v1", "7 REGISTER", "report 5 of 0 bob", "changed 2 v1"]);
         assert!(take_all(&mut ends[1], 100).is_empty());
     }
 
@@ -742,8 +777,11 @@ mod tests {
                 Delivery::Note(Note::Watch { key, .. }) => format!("watch {}", key.0),
                 Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
                 Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
-                Delivery::Note(note @ (Note::Unsent { .. } | Note::FlowRenewed { .. })) => {
-                    format!("{note:?}")
+                Delivery::Note(
+                    note @ (Note::Unsent { .. } | Note::FlowRenewed { .. } | Note::WinfoWanted { .. }),
+                ) => format!("{note:?}"),
+                Delivery::Report { key, shard, bytes } => {
+                    format!("report {} of {shard} {}", key.0, String::from_utf8_lossy(bytes))
                 }
                 Delivery::Send { flow, bytes } => {
                     format!("send {} {}", flow.peer.port(), String::from_utf8_lossy(bytes))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
-use crate::settings::{Auth, ExpiryPolicy, Listen, Profile, RegisteredState, Settings};
+use crate::settings::{Auth, ExpiryPolicy, Listen, Profile, RegisteredState, Settings, Unregistered};
 
 mod auth;
 pub use auth::{is_realm, parse_user};
@@ -171,6 +171,15 @@ impl File {
         }
         if let Some(state) = self.presence.registered_state {
             settings.registered_state = check_word(&state, &REGISTERED_STATES)?;
+        }
+        if let Some(note) = self.presence.registered_note {
+            settings.registered_note = check_note(&note)?;
+        }
+        if let Some(what) = self.presence.unregistered {
+            settings.unregistered = check_word(&what, &UNREGISTERED)?;
+        }
+        if let Some(secs) = self.presence.offline_hold_s {
+            settings.offline_hold = Duration::from_secs(check_range(&secs, 0, 3600, "seconds")?);
         }
         if let Some(millis) = self.presence.notify_interval_ms {
             let millis = check_range(&millis, 0, NOTIFY_INTERVAL_MS_MAX, "milliseconds")?;
@@ -394,6 +403,19 @@ fn check_word<T: Copy>(value: &Spanned<String>, words: &[(&str, T)]) -> Result<T
     })
 }
 
+/// A note for people.
+fn check_note(value: &Spanned<String>) -> Result<String, Mistake> {
+    let text = value.get_ref();
+    if text.len() <= NOTE_LEN_MAX {
+        return Ok(text.clone());
+    }
+    Err(mistake(
+        value,
+        format!("a note of at most {NOTE_LEN_MAX} bytes is expected, this one has {}", text.len()),
+        "it goes out with every document about a registered user, so a few words are best",
+    ))
+}
+
 /// A whole number within bounds.
 fn check_range(value: &Spanned<i64>, min: i64, max: i64, unit: &str) -> Result<u64, Mistake> {
     let number = *value.get_ref();
@@ -445,6 +467,11 @@ const AUTHS: [(&str, Auth); 3] = [("unset", Auth::Unset), ("none", Auth::None), 
 /// How the states of a registered user are written.
 const REGISTERED_STATES: [(&str, RegisteredState); 2] =
     [("closed", RegisteredState::Closed), ("open", RegisteredState::Open)];
+/// How the meanings of a registration's end are written.
+const UNREGISTERED: [(&str, Unregistered); 2] =
+    [("offline", Unregistered::Offline), ("keep", Unregistered::Keep)];
+/// Longest note in bytes: it is in every document about a registered user.
+const NOTE_LEN_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -479,6 +506,9 @@ mod tests {
             max_expires = 900
             [presence]
             registered_state = "open"
+            registered_note = "On the phone"
+            unregistered = "keep"
+            offline_hold_s = 7
             [limits]
             transaction_memory_mib = 2
             notifies_per_turn = 10
@@ -497,6 +527,9 @@ mod tests {
             auth: Auth::None,
             profile: Profile::Comsipl,
             registered_state: RegisteredState::Open,
+            registered_note: "On the phone".to_owned(),
+            unregistered: Unregistered::Keep,
+            offline_hold: Duration::from_secs(7),
             registration: ExpiryPolicy { min_secs: 1, default_secs: 3600, max_secs: 7200 },
             subscription: ExpiryPolicy { min_secs: 60, default_secs: 600, max_secs: 900 },
             sync_interval: Duration::from_millis(250),

@@ -108,6 +108,10 @@ counters! {
     changes_suppressed,
     /// Changes that are told together with a later one, because watchers were told a moment before.
     changes_held,
+    /// Users who were taken offline because their registration had ended.
+    taken_offline,
+    /// Watchers whom a winfo document could not list, because there were too many, each time it was made.
+    watchers_unlisted,
     /// Subscriptions removed because their watcher is gone.
     watchers_lost,
     /// Subscriptions, publications and bindings that ran out.

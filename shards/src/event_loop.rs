@@ -27,6 +27,7 @@ use crossbeam::utils::CachePadded;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::Report;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
 use crate::mailbox::Mailbox;
@@ -307,6 +308,9 @@ impl EventLoop {
             Delivery::Note(note) => shard.on_note(now, note),
             Delivery::Packet { flow, bytes } => shard.on_datagram(now, flow, bytes),
             Delivery::Send { flow, bytes } => streams.send(now.mono, &flow, &[bytes]),
+            Delivery::Report { key, shard: from, bytes } => {
+                shard.on_report(now, Report { key, shard: from, bytes: bytes.to_vec() });
+            }
         });
         taken == BUS_ITEMS_PER_TURN
     }
@@ -477,6 +481,9 @@ impl EventLoop {
                 self.bus.tell(to, note);
             }
         }
+        // One that finds no room is given again with the next turn, which comes soon then.
+        let bus = &mut self.bus;
+        self.shard.reports.retain(|(to, report)| !bus.report(*to, report));
     }
 
     /// Asks to be told of room in a socket exactly while something waits for it. Asking always would wake us for each

@@ -29,6 +29,7 @@ pub mod settings;
 pub mod shard;
 pub mod shard_files;
 mod sipl;
+pub use sipl::Report;
 mod sipp;
 pub mod sleep;
 pub mod spans;

@@ -24,6 +24,14 @@ pub enum Note {
         /// The shard that had watchers.
         shard: u8,
     },
+    /// The owner of the presentity wants to know its watchers on the receiving shard, or does not any more. Wanted, it is
+    /// answered by a report in any case.
+    WinfoWanted {
+        /// The presentity.
+        key: AorKey,
+        /// Whether somebody watches the watchers.
+        wanted: bool,
+    },
     /// The presentity's document has this version now; read it from `presence_w.fdb`.
     Changed {
         /// The presentity.

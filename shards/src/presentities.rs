@@ -32,6 +32,8 @@ pub struct Presentity {
     pub behind: bool,
     /// Number of the event package.
     pub package: u8,
+    /// [`HELD`], [`OFFLINE`], [`REGISTRATION_WATCHED`], [`WATCHERS_WATCHED`]; of a user's presence only.
+    pub marks: u8,
     /// Slot of the document's record, or [`NONE`] while nothing is known of the user.
     pub document: u32,
     /// First publication, or [`NONE`].
@@ -39,6 +41,15 @@ pub struct Presentity {
     /// First binding, or [`NONE`].
     pub first_binding: u32,
 }
+
+/// The user's last binding has ended, and what that means is not told yet.
+pub const HELD: u8 = 1;
+/// The user's last binding has ended, and watchers see him offline for it.
+pub const OFFLINE: u8 = 2;
+/// Somebody watches the user's registration.
+pub const REGISTRATION_WATCHED: u8 = 4;
+/// Somebody watches the user's watchers.
+pub const WATCHERS_WATCHED: u8 = 8;
 
 const _: () = assert!(size_of::<Presentity>() <= 64, "a million users leave no room for more");
 
@@ -52,6 +63,7 @@ impl Default for Presentity {
             quiet_until: Mono(0),
             behind: false,
             package: EventPackage::PRESENCE,
+            marks: 0,
             document: NONE,
             first_publication: NONE,
             first_binding: NONE,
@@ -142,6 +154,8 @@ pub struct Presentities {
     pub binding_expiry: Wheel,
     /// Resources whose documents may not be composed yet, because watchers were told a moment ago; when they may.
     pub held: Wheel,
+    /// Users whose last binding has ended, and when that is told.
+    pub hold_down: Wheel,
 }
 
 impl Presentities {
@@ -156,6 +170,7 @@ impl Presentities {
             bindings: Slab::default(),
             binding_expiry: Wheel::new(now),
             held: Wheel::new(now),
+            hold_down: Wheel::new(now),
         }
     }
 
@@ -194,11 +209,13 @@ impl Presentities {
     pub fn forget_if_empty(&mut self, id: u32) {
         let user = &self.users[id];
         let empty = user.watching_shards == 0
+            && user.marks & (REGISTRATION_WATCHED | WATCHERS_WATCHED) == 0
             && user.document == NONE
             && user.first_publication == NONE
             && user.first_binding == NONE;
         if empty {
             self.held.cancel(id);
+            self.hold_down.cancel(id);
             self.index.remove(user.key.partition(), hash_of(user.key), id);
             self.users.remove(id);
         }

@@ -16,7 +16,7 @@ use comsipl_core::{AorKey, Now, UnixMillis};
 use comsipl_fdb::{Kind, RecordBuf};
 
 use crate::note::Note;
-use crate::presentities::{Binding, Publication};
+use crate::presentities::{Binding, OFFLINE, Publication};
 use crate::records;
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
@@ -50,7 +50,7 @@ impl Shard {
                     continue;
                 }
                 let taken = match kind {
-                    Kind::Presentity => self.take_document(slot, &record, since, &mut recent),
+                    Kind::Presentity => self.take_document(now, slot, &record, since, &mut recent),
                     Kind::Publication => self.take_publication(now, slot, &record, since, &mut recent),
                     Kind::Subscription => self.take_subscription(now, number, slot, &record, since),
                     _ => Some(()),
@@ -89,6 +89,7 @@ impl Shard {
 
     fn take_document(
         &mut self,
+        now: Now,
         slot: u32,
         record: &RecordBuf,
         since: u64,
@@ -102,7 +103,10 @@ impl Shard {
         entry.fingerprint = document.fingerprint;
         self.last_version = self.last_version.max(document.version);
         entry.behind = document.fingerprint == records::BEHIND;
-        if document.changed_at.0 >= since || entry.behind {
+        let is_behind = entry.behind;
+        self.take_hold_down(now, user, document.unregistered_at);
+        let is_offline = self.presentities[user].marks & OFFLINE != 0;
+        if document.changed_at.0 >= since || is_behind || is_offline {
             recent.push(document.key);
         } else if let Some(settling) = &mut self.settling {
             // Whether it is bare shows when all publications are read.
@@ -154,6 +158,10 @@ impl Shard {
         let binding = Binding { presentity, next: NONE, slot, expires_at: stored.expires_at };
         let number = self.presentities.insert_binding(binding);
         self.presentities.binding_expiry.arm(number, mono_of(now, stored.expires_at));
+        // A crash came between this binding and the word that the one before was the last.
+        if self.is_back(presentity) {
+            recent.push(stored.key);
+        }
         // The operator may have changed what a registration alone says.
         let entry = &self.presentities[presentity];
         let is_open = self.settings.registered_state == RegisteredState::Open;

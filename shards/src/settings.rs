@@ -21,6 +21,16 @@ pub enum RegisteredState {
     Open,
 }
 
+/// What watchers are told of a user whose registration has ended and whose publications have not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unregistered {
+    /// `closed`: his phone is gone and did not take its publication back.
+    #[default]
+    Offline,
+    /// What is published: registrations mean nothing for presence.
+    Keep,
+}
+
 /// Whether requests must be authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
@@ -62,6 +72,12 @@ pub struct Settings {
     pub profile: Profile,
     /// What a registration alone says of its user.
     pub registered_state: RegisteredState,
+    /// A note for people to that state, if it is open; empty: none.
+    pub registered_note: String,
+    /// What the end of a user's registration says of him.
+    pub unregistered: Unregistered,
+    /// How long the end of a registration is not told, so that a phone that registers anew is not seen to go.
+    pub offline_hold: Duration,
     /// Least time between two documents of a user's presence (RFC 3856 §6.10); zero: none.
     pub notify_interval: Duration,
     /// TLS.
@@ -142,6 +158,9 @@ impl Default for Settings {
             requests_per_source: 0,
             profile: Profile::Rfc,
             registered_state: RegisteredState::Closed,
+            registered_note: String::new(),
+            unregistered: Unregistered::Offline,
+            offline_hold: Duration::from_secs(30),
             notify_interval: Duration::ZERO,
             tls: TlsSettings::default(),
             web_socket: WebSocketSettings::default(),

@@ -12,7 +12,7 @@
 //! deadline()             when on_turn_end must be called next
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
 use crate::note::Note;
-use crate::presentities::Presentities;
+use crate::presentities::{Presentities, WATCHERS_WATCHED};
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
-use crate::sipl::{Guard, Settling};
+use crate::sipl::{Guard, Report, ReportedWatchers, Reports, Settling, WatchedRegistration};
 use crate::sipp::{Attempt, CACHED_MAX, Mark};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
@@ -103,6 +103,9 @@ pub struct Shard {
     pub bodies: Bodies,
     /// Notes to other shards as (shard, note), emptied by the caller at the end of the turn.
     pub notes: Vec<(usize, Note)>,
+    /// Reports to other shards as (shard, report), taken by the caller at the end of the turn; what it cannot deliver yet it
+    /// leaves.
+    pub reports: Vec<(usize, Report)>,
     /// Set by the caller before `on_turn_end`: more input waits than the turn could take. Then the fan-out steps back, so that
     /// the answers to one celebrity's NOTIFYs do not pile up in front of everybody else's requests.
     pub input_waits: bool,
@@ -128,6 +131,14 @@ pub struct Shard {
     pub(crate) due: VecDeque<u32>,
     /// Watched presentities whose bodies are cached, oldest first.
     pub(crate) cached: VecDeque<(u32, AorKey)>,
+    /// Watched resources whose cached bodies tell what time it is, so that they are not kept beyond the turn.
+    pub(crate) timed: Vec<(u32, AorKey)>,
+    /// The registrations of our users that somebody watches, by user.
+    pub(crate) watched_registrations: BTreeMap<AorKey, WatchedRegistration>,
+    /// Our users whose watchers somebody watches.
+    pub(crate) reported_watchers: BTreeMap<AorKey, ReportedWatchers>,
+    /// Presentities whose watchers we report to their owners.
+    pub(crate) reports_due: Reports,
     pub(crate) scratch: Scratch,
     /// What the request will look at whose owner was asked for last.
     pub(crate) ahead: Option<Ahead>,
@@ -158,6 +169,7 @@ impl Shard {
             outbox: Outbox::default(),
             bodies: Bodies::default(),
             notes: Vec::new(),
+            reports: Vec::new(),
             input_waits: false,
             index: start.index,
             shards: start.shards,
@@ -177,6 +189,10 @@ impl Shard {
             attempt_timers: Wheel::new(now.mono),
             due: VecDeque::new(),
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
+            timed: Vec::new(),
+            watched_registrations: BTreeMap::new(),
+            reported_watchers: BTreeMap::new(),
+            reports_due: Reports::default(),
             scratch: Scratch::default(),
             ahead: None,
             // Over new files there is nobody who could have watched before.
@@ -200,18 +216,33 @@ impl Shard {
             Note::Watch { key, shard, package } => {
                 let user = self.presentities.find_or_insert(key, package);
                 let entry = &mut self.presentities[user];
+                let is_first = entry.watching_shards == 0;
                 entry.watching_shards |= 1 << shard;
-                let version = entry.version;
-                self.post_to(now, usize::from(shard), Note::Changed { key, version });
+                if entry.marks & WATCHERS_WATCHED != 0 {
+                    self.post_to(now, usize::from(shard), Note::WinfoWanted { key, wanted: true });
+                }
+                if !self.presentities.package(user).has_moments() {
+                    let version = self.presentities[user].version;
+                    self.post_to(now, usize::from(shard), Note::Changed { key, version });
+                } else if is_first {
+                    self.begin_telling(now, user);
+                } else {
+                    self.tell_if_complete(now, user);
+                }
             }
             Note::Unwatch { key, shard } => {
                 if let Some(user) = self.presentities.find(key) {
-                    self.presentities[user].watching_shards &= !(1 << shard);
+                    let entry = &mut self.presentities[user];
+                    entry.watching_shards &= !(1 << shard);
+                    if entry.watching_shards == 0 && self.presentities.package(user).has_moments() {
+                        self.end_telling(now, user);
+                    }
                     self.forget_bare_document(now, user);
                 }
             }
             Note::Changed { key, version } => self.on_changed(now, key, version),
             Note::FlowRenewed { watcher, device, flow } => self.on_flow_renewed(now, watcher, device, flow),
+            Note::WinfoWanted { key, wanted } => self.on_winfo_wanted(now, key, wanted),
             Note::Unsent { partition, id, check } => self.on_unsent(now, Mark { partition, id, check }),
         }
     }
@@ -221,11 +252,14 @@ impl Shard {
         self.now = now.mono;
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);
+        let hold_downs = self.end_hold_downs(now);
         let held = self.compose_held(now);
         self.compose_again(now);
         let settling = self.settle(now);
-        self.more_due = expiries || attempts || held || settling;
+        self.more_due = expiries || attempts || hold_downs || held || settling;
+        self.more_due |= self.write_reports(now);
         self.fan_out(now);
+        self.release_timed_bodies();
         self.transactions.expire(now.mono);
         self.note_undelivered(now);
         self.set_gauges();
@@ -243,6 +277,8 @@ impl Shard {
             self.presentities.publication_expiry.deadline(),
             self.presentities.binding_expiry.deadline(),
             self.presentities.held.deadline(),
+            self.presentities.hold_down.deadline(),
+            self.reports_due.deadline(),
             self.settling
                 .as_ref()
                 .filter(|settling| !settling.bare.is_empty())

@@ -34,6 +34,10 @@ pub struct Watched {
     pub cursor: u32,
     /// Whether it stands in the fan-out's queue.
     pub queued: bool,
+    /// Whether the owner has not yet said what there is to tell, of a package whose state the server makes by itself.
+    pub awaited: bool,
+    /// Whether its watchers are reported to its owner.
+    pub is_reported: bool,
     /// Whether it changed while its watchers were walked through, so that they are once more.
     pub again: bool,
     /// When its watchers became due, while `queued`.
@@ -53,6 +57,8 @@ impl Default for Watched {
             epoch: 0,
             cursor: NONE,
             queued: false,
+            awaited: false,
+            is_reported: false,
             again: false,
             due_since: UnixMillis(0),
             bodies: [None; BodyKind::COUNT],
@@ -119,7 +125,8 @@ impl WatchedTable {
     /// Begins to watch the resource `key` of the package numbered `package`, which is not watched yet.
     pub fn insert(&mut self, key: AorKey, package: u8) -> u32 {
         debug_assert!(self.find(key).is_none());
-        let id = self.slab.insert(Watched { key, package, ..Watched::default() });
+        let awaited = EventPackage::by_number(package).is_some_and(EventPackage::has_moments);
+        let id = self.slab.insert(Watched { key, package, awaited, ..Watched::default() });
         let slab = &self.slab;
         self.index.insert(key.partition(), hash_of(key), id, |id| hash_of(slab[id].key));
         id

@@ -18,7 +18,7 @@ use std::time::Duration;
 use comsipl_core::auth::Algorithm;
 use comsipl_core::{ConnectionId, Transport};
 use comsipl_shards::access::{Access, Grant, PublishFor};
-use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings};
+use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Settings, Unregistered};
 
 use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE, Versions};
 use crate::world::sip_text::SipText;
@@ -484,6 +484,10 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("profile", "rfc") => settings.profile = Profile::Rfc,
         ("registered_state", "open") => settings.registered_state = RegisteredState::Open,
         ("registered_state", "closed") => settings.registered_state = RegisteredState::Closed,
+        ("registered_note", note) => settings.registered_note = note.replace('_', " "),
+        ("unregistered", "offline") => settings.unregistered = Unregistered::Offline,
+        ("unregistered", "keep") => settings.unregistered = Unregistered::Keep,
+        ("offline_hold_s", _) => settings.offline_hold = Duration::from_secs(number()?.into()),
         ("domains", domains) => settings.domains = domains.split(',').map(str::to_owned).collect(),
         ("advertise", host) => settings.advertise = Some(host.to_owned()),
         ("service_route", route) => settings.service_route = route.to_owned(),

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comsipl_core::{Aor, Chance, ConnectionId, Flow, Listen, Mono, Now, Transport, UnixMillis};
+use comsipl_shards::Report;
 use comsipl_shards::note::Note;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::Owner;
@@ -158,6 +159,7 @@ enum Input {
     HandedOver(Flow, Bytes),
     /// From another shard.
     Note(Note),
+    Report(Report),
 }
 
 /// Something that is due at a moment.
@@ -515,6 +517,10 @@ impl World {
                     engine.on_note(now, note);
                     continue;
                 }
+                Input::Report(report) => {
+                    engine.on_report(now, report);
+                    continue;
+                }
                 Input::Datagram(flow, bytes) => match engine.owner_of(&bytes) {
                     Owner::Shard(owner) if owner != shard => {
                         self.post(shard, owner, Input::HandedOver(flow, bytes));
@@ -543,6 +549,7 @@ impl World {
             .collect();
         engine.outbox.clear(&mut engine.bodies);
         let notes = std::mem::take(&mut engine.notes);
+        let reports = std::mem::take(&mut engine.reports);
         let deadline = engine.deadline();
         let born_at = node.born_at;
 
@@ -552,9 +559,12 @@ impl World {
             return;
         }
         self.node = Some(node);
-        let was_idle = was_idle && sent.is_empty() && notes.is_empty();
+        let was_idle = was_idle && sent.is_empty() && notes.is_empty() && reports.is_empty();
         for (to, note) in notes {
             self.post(shard, to, Input::Note(note));
+        }
+        for (to, report) in reports {
+            self.post(shard, to, Input::Report(report));
         }
         for (flow, bytes) in sent {
             if flow.transport.is_stream() {

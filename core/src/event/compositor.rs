@@ -1,9 +1,10 @@
 //! Composition, whatever the package: one document of all that is published of a resource.
 
 use super::newest::Choice;
-use super::{Compose, EventPackage};
+use super::{Compose, EventPackage, moments, reg, winfo};
 use crate::HashKey;
 use crate::dialog_info;
+use crate::limits::PRESENTITY_LEN_MAX;
 use crate::pidf::{self, Basic, Composer, Published};
 
 /// What a composed document says, in short.
@@ -58,6 +59,7 @@ impl Compositor {
                 let told = self.newest.read(how, body)?;
                 Ok(nonzero(self.key.of(&[b"published", told])))
             }
+            Compose::Registration | Compose::Watchers => Err("Nothing Is Published in This Package"),
         }
     }
 
@@ -67,6 +69,7 @@ impl Compositor {
             Compose::Pidf => self.pidf.begin(),
             Compose::DialogInfo => self.dialogs.begin(),
             Compose::Newest(_) => self.newest.begin(),
+            Compose::Registration | Compose::Watchers => {}
         }
     }
 
@@ -76,6 +79,7 @@ impl Compositor {
             Compose::Pidf => self.pidf.keep(number, published_at_ms),
             Compose::DialogInfo => self.dialogs.keep(number),
             Compose::Newest(_) => self.newest.keep(number, published_at_ms),
+            Compose::Registration | Compose::Watchers => {}
         }
     }
 
@@ -92,6 +96,7 @@ impl Compositor {
                 self.newest.keep(published.number, published.published_at_ms);
                 Ok(())
             }
+            Compose::Registration | Compose::Watchers => Err("Nothing Is Published in This Package"),
         }
     }
 
@@ -121,6 +126,10 @@ impl Compositor {
                 out.extend_from_slice(self.newest.chosen().unwrap_or_default());
                 Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])), first_end: 0 }
             }
+            Compose::Registration | Compose::Watchers => {
+                note.clear();
+                self.without_publication(package, aor, Basic::Unknown, out)
+            }
         }
     }
 
@@ -148,7 +157,30 @@ impl Compositor {
                 (how.without_publication)(out);
                 Composed { basic: Basic::Unknown, fingerprint: nonzero(self.key.of(&[out])), first_end: 0 }
             }
+            Compose::Registration => {
+                out.clear();
+                reg::write(aor, self.registration_id(aor), [].into_iter(), [].into_iter(), out);
+                self.with_moments(out)
+            }
+            Compose::Watchers => {
+                out.clear();
+                winfo::write(aor, EventPackage::presence().name, [].into_iter(), PRESENTITY_LEN_MAX, out);
+                self.with_moments(out)
+            }
         }
+    }
+
+    /// Names the registration of `aor` in documents (RFC 3680 §5.1).
+    #[must_use]
+    pub fn registration_id(&self, aor: &[u8]) -> u64 {
+        self.key.of(&[b"registration", aor])
+    }
+
+    /// What a document with [`moments`] says.
+    #[must_use]
+    pub fn with_moments(&self, kept: &[u8]) -> Composed {
+        let meaning = moments::meaning(kept, &self.key, &mut Vec::new());
+        Composed { basic: Basic::Unknown, fingerprint: nonzero(meaning), first_end: 0 }
     }
 }
 

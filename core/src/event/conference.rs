@@ -14,6 +14,7 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
     number: 4,
     content_type: "application/conference-info+xml",
     template: false,
+    own_only: false,
     compose: Compose::Newest(&Newest { rewrite: as_published, without_publication: nothing }),
     opening: None,
     default_expires_secs: Some(3600),

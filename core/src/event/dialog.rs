@@ -14,6 +14,7 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
     number: 2,
     content_type: dialog_info::CONTENT_TYPE,
     template: false,
+    own_only: false,
     compose: Compose::DialogInfo,
     opening: Some(dialog_info::OPENING),
     default_expires_secs: Some(3600),

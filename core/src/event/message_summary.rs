@@ -22,6 +22,7 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
     number: 3,
     content_type: "application/simple-message-summary",
     template: false,
+    own_only: false,
     compose: Compose::Newest(&Newest { rewrite, without_publication }),
     opening: None,
     default_expires_secs: Some(3600),

@@ -9,8 +9,11 @@ mod compositor;
 mod conference;
 mod dialog;
 mod message_summary;
+pub mod moments;
 mod newest;
 mod presence;
+pub mod reg;
+pub mod winfo;
 
 use std::time::Duration;
 
@@ -28,7 +31,11 @@ pub enum RequestedInfo {
     Basic,
 }
 
-/// How the document of a resource is made of what is published.
+/// How long a contact or a watcher that is no more is told as `terminated`: as long as a NOTIFY may be on its way, because one
+/// that is in flight keeps the next from leaving.
+pub const TOLD_FOR: Duration = crate::transaction::TIMER_F;
+
+/// How the document of a resource is made, and of what.
 #[derive(Clone, Copy, Debug)]
 pub enum Compose {
     /// All publications become one PIDF document.
@@ -37,6 +44,10 @@ pub enum Compose {
     DialogInfo,
     /// The newest publication is told.
     Newest(&'static Newest),
+    /// Of the user's bindings ([`reg::write`]).
+    Registration,
+    /// Of those who watch the user's presence ([`winfo::write`]).
+    Watchers,
 }
 
 /// A package's constant facts.
@@ -50,6 +61,8 @@ pub struct EventPackage {
     pub content_type: &'static str,
     /// A template applied to another package (RFC 6665 §7.2); such are not listed in `Allow-Events`.
     pub template: bool,
+    /// With authentication on, nobody but the user himself may subscribe to it.
+    pub own_only: bool,
     /// How documents are made.
     pub compose: Compose,
     /// The beginning of each document, up to the number of its version: `0` in the first NOTIFY of a subscription, and one
@@ -71,13 +84,15 @@ pub static PACKAGES: &[EventPackage] = &[
     message_summary::PACKAGE,
     conference::PACKAGE,
     as_feature_event::PACKAGE,
+    reg::PACKAGE,
+    winfo::PACKAGE,
 ];
 
 /// `Allow-Events` of our answers: the names of [`PACKAGES`], all of them.
 ///
 /// > The "Allow-Events" header field does not include a list of the event template-packages supported by an
 /// > implementation. (RFC 6665 §4.4.4)
-pub const ALLOW_EVENTS: &str = "presence, dialog, message-summary, conference, as-feature-event";
+pub const ALLOW_EVENTS: &str = "presence, dialog, message-summary, conference, as-feature-event, reg";
 
 /// `Accept` of our answers: the body types of [`PACKAGES`].
 pub const ACCEPT: &str = "application/pidf+xml, application/dialog-info+xml, application/simple-message-summary, \
@@ -88,6 +103,18 @@ impl EventPackage {
     #[must_use]
     pub fn presence() -> &'static Self {
         &PACKAGES[0]
+    }
+
+    /// The package of RFC 3680.
+    #[must_use]
+    pub fn registration() -> &'static Self {
+        &reg::PACKAGE
+    }
+
+    /// The package of RFC 3857 for watchers of presence.
+    #[must_use]
+    pub fn presence_winfo() -> &'static Self {
+        &winfo::PACKAGE
     }
 
     /// The package of that name.
@@ -108,6 +135,12 @@ impl EventPackage {
         matches!(self.compose, Compose::Pidf | Compose::DialogInfo | Compose::Newest(_))
     }
 
+    /// Whether its stored documents hold [`moments`] and become what they say when they are read.
+    #[must_use]
+    pub const fn has_moments(&self) -> bool {
+        matches!(self.compose, Compose::Registration | Compose::Watchers)
+    }
+
     /// Whether its documents are XML, behind which white space may follow.
     #[must_use]
     pub fn is_xml(&self) -> bool {
@@ -124,11 +157,27 @@ fn everything(_value: &[u8]) -> RequestedInfo {
 mod tests {
     use super::*;
 
+    /// The names of a document's elements, in order; the document is well-formed.
+    pub(super) fn elements(document: &str) -> Vec<String> {
+        let document = roxmltree::Document::parse(document).unwrap();
+        let elements = document.descendants().filter(roxmltree::Node::is_element);
+        elements.map(|element| element.tag_name().name().to_owned()).collect()
+    }
+
     #[test]
     fn names_are_found_without_case() {
         assert_eq!(EventPackage::by_name(b"Presence").map(|p| p.name), Some("presence"));
         assert!(EventPackage::by_name(b"ua-profile").is_none());
         assert_eq!(EventPackage::presence().number, EventPackage::PRESENCE);
+        assert_eq!(
+            EventPackage::by_name(b"reg").map(|p| p.number),
+            Some(EventPackage::registration().number)
+        );
+        let winfo = EventPackage::by_name(b"presence.winfo").map(|p| p.number);
+        assert_eq!(winfo, Some(EventPackage::presence_winfo().number));
+        // RFC 3857 §4.6: "by default, a server does not authorize any subscriptions to foo.winfo.winfo.winfo"; nobody uses
+        // what is one level higher either.
+        assert!(EventPackage::by_name(b"presence.winfo.winfo").is_none());
     }
 
     #[test]

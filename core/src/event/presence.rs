@@ -14,6 +14,7 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
     number: EventPackage::PRESENCE,
     content_type: pidf::CONTENT_TYPE,
     template: false,
+    own_only: false,
     compose: Compose::Pidf,
     opening: None,
     default_expires_secs: None,

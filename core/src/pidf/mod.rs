@@ -15,7 +15,7 @@ mod tests;
 
 pub use crate::xml::malformed::Malformed;
 pub use compose::{Composer, EntityScheme, Published, Summary};
-pub use write::{write_bare, write_basic, write_comsipl};
+pub use write::{write_bare, write_basic, write_comsipl, write_registered};
 
 /// Media type of the documents (RFC 3863 §5.1).
 pub const CONTENT_TYPE: &str = "application/pidf+xml";

@@ -20,9 +20,34 @@ use crate::xml::text::{escape, escape_uri};
 pub fn write_bare(aor: &[u8], basic: Basic, out: &mut Vec<u8>) -> Summary {
     write_presence(aor, basic, true, out);
     let key = Key::default();
+    let fingerprint = bare_hash(aor, basic, key).finish(key);
+    Summary { basic, fingerprint, tuples: usize::from(basic != Basic::Unknown) }
+}
+
+/// The document of a user who has published nothing and is open because he is registered, into `out`, which is emptied
+/// first: that of [`write_bare`] with `note`, plain text for people, unless it is empty.
+pub fn write_registered(aor: &[u8], note: &[u8], out: &mut Vec<u8>) -> Summary {
+    let bare = write_bare(aor, Basic::Open, out);
+    if note.is_empty() {
+        return bare;
+    }
+    // RFC 3863 §4.1.1: notes follow the tuples.
+    out.truncate(out.len() - PRESENCE_END.len());
+    out.extend_from_slice(b"<note>");
+    escape(note, out);
+    out.extend_from_slice(b"</note>\n");
+    out.extend_from_slice(PRESENCE_END);
+    let key = Key::default();
+    let mut hash = bare_hash(aor, Basic::Open, key);
+    hash.child(key, key.of(b"note"), key.of(note));
+    Summary { fingerprint: hash.finish(key), ..bare }
+}
+
+/// What a bare document says, to which more may be added.
+fn bare_hash(aor: &[u8], basic: Basic, key: Key) -> Document {
     let mut hash = Document::new(key, EntityScheme::Sip.as_str().as_bytes(), aor);
     hash.child(key, key.of(&tuple_id(aor)), key.of(basic.as_str().as_bytes()));
-    Summary { basic, fingerprint: hash.finish(key), tuples: usize::from(basic != Basic::Unknown) }
+    hash
 }
 
 /// The document that tells the basic state only, into `out`, which is emptied first: one tuple, nothing that tells
@@ -109,8 +134,11 @@ fn write_presence(aor: &[u8], basic: Basic, contact: bool, out: &mut Vec<u8>) {
         }
         out.extend_from_slice(b"</tuple>\n");
     }
-    out.extend_from_slice(b"</presence>\n");
+    out.extend_from_slice(PRESENCE_END);
 }
+
+/// The end of a document with at most one tuple.
+const PRESENCE_END: &[u8] = b"</presence>\n";
 
 /// An identifier for the tuple of `aor`: a letter and six letters or digits.
 fn tuple_id(aor: &[u8]) -> [u8; 7] {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word 0, 1  AoR key                        word 6       flow 0..40
-//! word 2     reg-id                         word 7, 8    peer address
+//! word 2     reg-id | first registered      word 7, 8    peer address
 //! word 3     expires at 0..48 | q           word 9, 10   our address
 //! word 4     registered at                               (or connection and our address)
 //! word 5     CSeq                           word 11      request
@@ -16,6 +16,7 @@ use crate::buf::Record;
 use crate::error::Full;
 use crate::kind::Kind;
 use crate::layout::FIXED_WORDS;
+use crate::record::{pair, unpair};
 
 /// A binding of an address-of-record to a contact (RFC 3261 §10.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Binding<'a> {
     pub request: u64,
     /// When it ends, Unix milliseconds (48 bits are kept).
     pub expires_at: u64,
+    /// When it was first registered, Unix seconds; 0: not known.
+    pub first_registered_at: u32,
     /// When it was last registered, Unix milliseconds (48 bits are kept).
     pub registered_at: u64,
     /// CSeq of the last REGISTER.
@@ -71,7 +74,7 @@ impl<'a> Schema<'a> for Binding<'a> {
     fn fixed_words(&self) -> [u64; FIXED_WORDS] {
         let mut fixed = [0; FIXED_WORDS];
         fixed[..2].copy_from_slice(&pack_key(self.aor_key));
-        fixed[2] = self.reg_id.into();
+        fixed[2] = pair(self.reg_id, self.first_registered_at);
         fixed[3] = pack_time(self.expires_at, self.q);
         fixed[4] = pack_time(self.registered_at, 0);
         fixed[5] = self.cseq.into();
@@ -101,9 +104,11 @@ impl<'a> Schema<'a> for Binding<'a> {
     #[inline]
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
         let (expires_at, q) = unpack_time(fixed[3]);
+        let (reg_id, first_registered_at) = unpair(fixed[2]);
         Ok(Self {
             aor_key: unpack_key(fixed),
-            reg_id: fixed[2] as u32,
+            reg_id,
+            first_registered_at,
             request: fixed[11],
             expires_at,
             registered_at: unpack_time(fixed[4]).0,

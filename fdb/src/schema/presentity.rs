@@ -3,7 +3,8 @@
 //! ```text
 //! word 0, 1  key, by which it is indexed    word 4       changed at 0..48 | basic 48..56 | event 56..64
 //! word 2     version                        word 5       first end 0..32 | 0
-//! word 3     fingerprint                    word 6..12   0
+//! word 3     fingerprint                    word 6       unregistered at 0..48
+//!                                           word 7..12   0
 //!                                           payload: aor, note, document
 //! ```
 //!
@@ -33,6 +34,8 @@ pub struct Presentity<'a> {
     pub first_end: u32,
     /// When the version was made, Unix milliseconds (48 bits are kept).
     pub changed_at: u64,
+    /// When the user's last binding ended, Unix milliseconds (48 bits are kept); 0: that is of no interest.
+    pub unregistered_at: u64,
     /// Its address-of-record in canonical form.
     pub aor: &'a [u8],
     /// Its note.
@@ -55,6 +58,7 @@ impl<'a> Schema<'a> for Presentity<'a> {
         fixed[3] = self.fingerprint;
         fixed[5] = self.first_end.into();
         fixed[4] = pack_time(self.changed_at, u16::from(self.event) << 8 | u16::from(self.basic));
+        fixed[6] = pack_time(self.unregistered_at, 0);
         fixed
     }
 
@@ -77,6 +81,7 @@ impl<'a> Schema<'a> for Presentity<'a> {
             event,
             first_end: fixed[5] as u32,
             changed_at,
+            unregistered_at: unpack_time(fixed[6]).0,
             ..Self::default()
         })
     }

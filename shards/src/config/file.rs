@@ -70,6 +70,9 @@ pub struct Expiries {
 #[serde(deny_unknown_fields, default)]
 pub struct Presence {
     pub registered_state: Option<Spanned<String>>,
+    pub registered_note: Option<Spanned<String>>,
+    pub unregistered: Option<Spanned<String>>,
+    pub offline_hold_s: Option<Spanned<i64>>,
     pub notify_interval_ms: Option<Spanned<i64>>,
 }
 

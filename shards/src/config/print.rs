@@ -3,7 +3,7 @@
 use toml::Value;
 
 use super::tls::{tls_options, web_socket_options};
-use super::{AUTHS, PROFILES, REGISTERED_STATES};
+use super::{AUTHS, PROFILES, REGISTERED_STATES, UNREGISTERED};
 use crate::settings::{ExpiryPolicy, Listen, Settings, StreamLimits};
 
 /// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
@@ -24,6 +24,9 @@ pub fn to_toml(settings: &Settings) -> String {
         requests_per_source,
         profile,
         registered_state,
+        registered_note,
+        unregistered,
+        offline_hold,
         notify_interval,
         tls,
         web_socket,
@@ -77,6 +80,9 @@ pub fn to_toml(settings: &Settings) -> String {
             "presence",
             vec![
                 ("registered_state", word(registered_state, &REGISTERED_STATES)),
+                ("registered_note", Value::String(registered_note.clone())),
+                ("unregistered", word(unregistered, &UNREGISTERED)),
+                ("offline_hold_s", number(offline_hold.as_secs() as usize)),
                 ("notify_interval_ms", number(notify_interval.as_millis() as usize)),
             ],
         ),

@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use comsipl_core::event::{Composed, EventPackage};
-use comsipl_core::pidf::{Basic, Published};
-use comsipl_core::{AorKey, Mono, Now};
+use comsipl_core::event::{Compose, Composed, EventPackage};
+use comsipl_core::pidf::{self, Basic, Published};
+use comsipl_core::{AorKey, Mono, Now, UnixMillis};
 
 use crate::note::Note;
-use crate::presentities::Publication;
+use crate::presentities::{HELD, OFFLINE, Publication};
 use crate::records::{self, StoredDocument};
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
@@ -96,7 +96,8 @@ impl Shard {
         if self.presentities.held.armed() != 0 {
             self.presentities.held.cancel(user);
         }
-        let summary = self.compose(user, fresh);
+        let summary = self.compose(now, user, fresh);
+        let unregistered_at = self.unregistered_at(user);
         let entry = &self.presentities[user];
         let (key, document, event) = (entry.key, entry.document, entry.package);
         let unchanged = match &summary {
@@ -105,6 +106,9 @@ impl Shard {
         };
         if unchanged {
             self.counters.changes_suppressed.up();
+            if summary.is_some() && self.presentities.package(user).has_moments() {
+                self.renew_moments(user);
+            }
             self.not_behind(user);
         } else {
             // The version grows with the wall clock, so that it also grows across a restart without being stored apart; and
@@ -122,6 +126,7 @@ impl Shard {
                         basic: summary.basic,
                         first_end: summary.first_end,
                         changed_at: now.wall,
+                        unregistered_at,
                         aor: &self.scratch.user,
                         note: &self.scratch.note,
                         body: &self.scratch.composed,
@@ -165,6 +170,79 @@ impl Shard {
         self.presentities.forget_if_empty(user);
     }
 
+    /// The document in the scratch buffer means the same as the stored one: it takes its place, if its moments are others,
+    /// and nobody is told.
+    fn renew_moments(&mut self, user: u32) {
+        let entry = &self.presentities[user];
+        let (key, slot, event, version, fingerprint) =
+            (entry.key, entry.document, entry.package, entry.version, entry.fingerprint);
+        let scratch = &mut self.scratch;
+        let files = self.files.presence_partition(key.partition());
+        let Some(stored) = records::view_document(files, slot, &mut scratch.document) else { return };
+        if stored.body == scratch.composed {
+            return;
+        }
+        let record = StoredDocument {
+            key,
+            version,
+            fingerprint,
+            event,
+            first_end: 0,
+            basic: stored.basic,
+            changed_at: stored.changed_at,
+            unregistered_at: UnixMillis(0),
+            aor: &scratch.user,
+            note: b"",
+            body: &scratch.composed,
+        };
+        let files = self.files.presence_partition_mut(key.partition());
+        if let Err(what) = records::update_document(files, slot, &record) {
+            self.note_full(what);
+        }
+    }
+
+    /// Somebody watches a resource whose document the server makes by itself, and nobody did before. Nobody is told of it
+    /// before it is complete.
+    pub(crate) fn begin_telling(&mut self, now: Now, number: u32) {
+        let (key, package) = (self.presentities[number].key, self.presentities.package(number));
+        let user = self.keys.user_of(key, package);
+        match package.compose {
+            Compose::Registration => {
+                self.watch_registration(user, true);
+                self.compose_first(now, number);
+            }
+            Compose::Watchers => {
+                self.watch_watchers(now, user, true);
+                self.report_complete(now, user);
+            }
+            Compose::Pidf | Compose::DialogInfo | Compose::Newest(_) => {}
+        }
+    }
+
+    /// Nobody watches such a resource any more.
+    pub(crate) fn end_telling(&mut self, now: Now, number: u32) {
+        let (key, package) = (self.presentities[number].key, self.presentities.package(number));
+        let user = self.keys.user_of(key, package);
+        match package.compose {
+            Compose::Registration => self.watch_registration(user, false),
+            Compose::Watchers => self.watch_watchers(now, user, false),
+            Compose::Pidf | Compose::DialogInfo | Compose::Newest(_) => {}
+        }
+    }
+
+    /// Composes the first document of such a resource, and tells all who wait for it.
+    pub(super) fn compose_first(&mut self, now: Now, number: u32) {
+        self.compose_now(now, number, None);
+        self.tell_watching_shards(now, number);
+    }
+
+    /// One more shard watches such a resource: it is told what the others know, and with them if that is not complete.
+    pub(crate) fn tell_if_complete(&mut self, now: Now, number: u32) {
+        if !self.awaits_reports(self.presentities[number].key) {
+            self.tell_watching_shards(now, number);
+        }
+    }
+
     /// A resource's document says what is published, without having been written anew.
     fn not_behind(&mut self, user: u32) {
         let entry = &mut self.presentities[user];
@@ -198,11 +276,20 @@ impl Shard {
 
     /// Writes the user's document of all that is published and registered into the scratch buffers, with his AoR and the
     /// note; `None` if there is nothing to keep.
-    fn compose(&mut self, user: u32, fresh: Option<u32>) -> Option<Composed> {
+    fn compose(&mut self, now: Now, user: u32, fresh: Option<u32>) -> Option<Composed> {
         let package = self.presentities.package(user);
+        self.scratch.note.clear();
+        match package.compose {
+            Compose::Registration => return self.compose_registration(now, self.presentities[user].key),
+            Compose::Watchers => return self.compose_watchers(now, self.presentities[user].key),
+            Compose::Pidf | Compose::DialogInfo | Compose::Newest(_) => {}
+        }
+        let entry = &self.presentities[user];
+        if entry.marks & OFFLINE != 0 && entry.document != NONE && entry.first_publication != NONE {
+            return self.compose_offline(user, package);
+        }
         let scratch = &mut self.scratch;
         scratch.user.clear();
-        scratch.note.clear();
         if let Some(fresh) = fresh {
             let Publication { number, published_at, .. } = self.presentities.publications[fresh];
             self.compositor.keep(package, number.into(), published_at.0);
@@ -243,14 +330,20 @@ impl Shard {
     fn compose_without_publications(&mut self, user: u32, package: &EventPackage) -> Option<Composed> {
         let entry = &self.presentities[user];
         let (key, document, first_binding) = (entry.key, entry.document, entry.first_binding);
-        if first_binding != NONE && self.settings.registered_state == RegisteredState::Open {
+        let is_held = entry.marks & HELD != 0 && document != NONE;
+        if (first_binding != NONE || is_held) && self.settings.registered_state == RegisteredState::Open {
             let mut aor = std::mem::take(&mut self.scratch.user);
-            let found = self.aor_of_binding(first_binding, &mut aor);
+            let found = if first_binding == NONE {
+                self.aor_of_document(user, &mut aor)
+            } else {
+                self.aor_of_binding(first_binding, &mut aor)
+            };
             self.scratch.user = aor;
             found?;
             let scratch = &mut self.scratch;
-            let (aor, out) = (&scratch.user, &mut scratch.composed);
-            return Some(self.compositor.without_publication(package, aor, Basic::Open, out));
+            scratch.note.extend_from_slice(self.settings.registered_note.as_bytes());
+            let summary = pidf::write_registered(&scratch.user, &scratch.note, &mut scratch.composed);
+            return Some(Composed { basic: summary.basic, fingerprint: summary.fingerprint, first_end: 0 });
         }
         if document == NONE || (entry.watching_shards == 0 && self.settling.is_none()) {
             return None;
@@ -264,6 +357,27 @@ impl Shard {
         scratch.user.extend_from_slice(stored.aor);
         let (aor, out) = (stored.aor, &mut scratch.composed);
         Some(self.compositor.without_publication(package, aor, Basic::Closed, out))
+    }
+
+    /// A user whose registration has ended, whatever is published of him.
+    fn compose_offline(&mut self, user: u32, package: &EventPackage) -> Option<Composed> {
+        let mut aor = std::mem::take(&mut self.scratch.user);
+        let found = self.aor_of_document(user, &mut aor);
+        self.scratch.user = aor;
+        found?;
+        let scratch = &mut self.scratch;
+        let (aor, out) = (&scratch.user, &mut scratch.composed);
+        Some(self.compositor.without_publication(package, aor, Basic::Closed, out))
+    }
+
+    /// Reads the AoR of a user's document.
+    fn aor_of_document(&mut self, user: u32, aor: &mut Vec<u8>) -> Option<()> {
+        let entry = &self.presentities[user];
+        let files = self.files.presence_partition(entry.key.partition());
+        let stored = records::view_document(files, entry.document, &mut self.scratch.document)?;
+        aor.clear();
+        aor.extend_from_slice(stored.aor);
+        Some(())
     }
 
     /// The last watcher of a user is gone: a document that says only that he is closed need not be kept.

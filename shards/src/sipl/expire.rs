@@ -1,6 +1,8 @@
 //! What runs out by itself: publications, bindings and subscriptions. Only their owner ends them.
 
 use comsipl_core::Now;
+use comsipl_core::event::reg::ContactEvent;
+use comsipl_core::event::winfo::WatcherEvent;
 
 use crate::shard::Shard;
 use crate::sipp::Phase;
@@ -47,7 +49,7 @@ impl Shard {
             }
             let key = self.presentities[binding.presentity].key;
             self.counters.expired.up();
-            self.remove_binding(number);
+            self.remove_binding(now, number, ContactEvent::Expired);
             self.registration_changed(now, key, true);
         }
         true
@@ -63,9 +65,13 @@ impl Shard {
                 // A poll, or the end that the watcher asked for: its last NOTIFY is under way.
                 continue;
             }
-            entry.ending = true;
             entry.owed = true;
-            if entry.unreachable {
+            let was_ending = std::mem::replace(&mut entry.ending, true);
+            let unreachable = entry.unreachable;
+            if !was_ending {
+                self.watcher_ended(now, id, WatcherEvent::Timeout);
+            }
+            if unreachable {
                 // Nobody can be told.
                 self.drop_subscription(now, id);
                 continue;

@@ -7,14 +7,20 @@ mod gruu;
 mod options;
 mod outbound;
 mod publish;
+mod reg;
 mod register;
+mod registered_state;
 mod subscribe;
+mod winfo;
 
 pub(crate) mod expire;
 
 pub(crate) use authenticate::Guard;
 pub(crate) use compose::Settling;
 pub(crate) use date::DateLine;
+pub(crate) use reg::WatchedRegistration;
+pub use winfo::Report;
+pub(crate) use winfo::{ReportedWatchers, Reports};
 
 use comsipl_core::aor::{BadAor, canonical_into};
 use comsipl_core::msg::{self, Message, Method};

@@ -62,6 +62,9 @@ impl Shard {
                 return Err(Refusal::EntityTooLarge);
             }
         }
+        let shows_presence =
+            carries_state || matches!(decision, Publish::Refresh { .. } | Publish::Repeat { .. });
+        let was_offline = shows_presence && user.is_some_and(|user| self.is_back(user));
         match decision {
             Publish::Create { expires_secs } => {
                 if numbers.len() >= PUBLICATIONS_PER_PRESENTITY_MAX {
@@ -99,6 +102,9 @@ impl Shard {
                 self.state_changed(request.now, key);
                 self.answer_publish(request, tag, left);
             }
+        }
+        if was_offline {
+            self.state_changed(request.now, key);
         }
         Ok(())
     }

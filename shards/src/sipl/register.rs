@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use comsipl_core::event::EventPackage;
+use comsipl_core::event::reg::ContactEvent;
 use comsipl_core::header::{HeaderName, Params, preference, seconds};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::msg::{Contact, Message};
@@ -18,7 +19,6 @@ use crate::note::{DeviceKey, Note};
 use crate::presentities::Binding;
 use crate::records::{self, StoredBindingRecord};
 use crate::reply::Request;
-use crate::settings::RegisteredState;
 use crate::shard::Shard;
 use crate::sipp::device_of;
 use crate::watched::NONE;
@@ -243,6 +243,7 @@ impl Shard {
         let record = |contact: usize, expires_secs: u32, aor, path| StoredBindingRecord {
             key,
             expires_at: now.wall.plus_secs(expires_secs),
+            first_registered_at: now.wall,
             registered_at: now.wall,
             cseq: message.cseq().number,
             q: asides[contact].q,
@@ -321,6 +322,9 @@ impl Shard {
             }
         }
         if changes.iter().all(|change| matches!(change, BindingChange::Update { .. })) {
+            if let [number, ..] = *numbers {
+                self.registration_told(now, self.presentities.bindings[number].presentity);
+            }
             return Ok(renewed);
         }
         let user = self.presentities.find_or_insert(key, EventPackage::PRESENCE);
@@ -333,7 +337,7 @@ impl Shard {
         }
         for change in changes {
             if let BindingChange::Remove { stored } = *change {
-                self.remove_binding(numbers[stored]);
+                self.remove_binding(now, numbers[stored], ContactEvent::Unregistered);
             }
         }
         self.registration_changed(now, key, was_registered);
@@ -374,24 +378,6 @@ impl Shard {
         devices.sort_unstable();
         devices.dedup();
         devices
-    }
-
-    /// Ends a binding: record and memory.
-    pub(crate) fn remove_binding(&mut self, number: u32) {
-        let binding = self.presentities.remove_binding(number);
-        let partition = self.presentities[binding.presentity].key.partition();
-        self.files.registered_partition_mut(partition).remove(binding.slot);
-    }
-
-    /// A registration may say something of its user; and a user may be gone with it.
-    pub(crate) fn registration_changed(&mut self, now: comsipl_core::Now, key: AorKey, was_registered: bool) {
-        let Some(user) = self.presentities.find(key) else { return };
-        let is_registered = self.presentities[user].first_binding != NONE;
-        if was_registered != is_registered && self.settings.registered_state == RegisteredState::Open {
-            self.state_changed(now, key);
-        } else {
-            self.presentities.forget_if_empty(user);
-        }
     }
 
     /// Reads the AoR of a binding.
@@ -563,6 +549,7 @@ mod tests {
         let stored = StoredBindingRecord {
             key: AorKey(1),
             expires_at: comsipl_core::UnixMillis(1),
+            first_registered_at: comsipl_core::UnixMillis(0),
             registered_at: comsipl_core::UnixMillis(0),
             cseq: 1,
             q: 500,

@@ -1,6 +1,8 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
+use comsipl_core::aor::canonical_into;
 use comsipl_core::dialog::{Target, next_hop, push_route_set};
+use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
 use comsipl_core::quirks::Quirks;
@@ -13,6 +15,7 @@ use crate::listeners::SentBy;
 use crate::note::Note;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, usable};
+use crate::settings::Auth;
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
@@ -93,6 +96,7 @@ impl Shard {
             Found::Repeated(id) => self.repeat_subscription(request, id),
             Found::Dialog { any } => {
                 let (user, tag) = self.user_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
+                self.check_own(request, user, package)?;
                 let key = self.keys.resource(user, package);
                 let (dialog, cseq) = (self.subscriptions[any].dialog, self.subscriptions[any].cseq);
                 let id = self.create_subscription(request, place, key, tag, cseq, &wish)?;
@@ -105,13 +109,26 @@ impl Shard {
             }
             Found::Nothing => {
                 let user = self.aor_of(message.request_uri())?;
+                self.check_own(request, user, package)?;
                 let key = self.keys.resource(user, package);
-                let tag = self.chance.next_u64();
+                let tag = records::dated_tag(request.now.wall, self.chance.next_u64());
                 let id = self.create_subscription(request, place, key, tag, 0, &wish)?;
                 self.send_notify(request.now, id);
                 Ok(())
             }
         }
+    }
+
+    /// Refuses what only the user himself may watch to anybody else. Only who proved to be the one in From comes here while
+    /// requests are challenged.
+    fn check_own(&self, request: &Request<'_>, user: AorKey, package: &EventPackage) -> Result<(), Refusal> {
+        if !package.own_only || self.settings.auth != Auth::Digest {
+            return Ok(());
+        }
+        let mut from = Vec::new();
+        let is_own = Uri::parse(request.message.from().uri())
+            .is_ok_and(|uri| canonical_into(&uri, &mut from).is_ok() && self.keys.aor(&from) == user);
+        if is_own { Ok(()) } else { Err(Refusal::Forbidden("Not Your Own")) }
     }
 
     /// Finds what a SUBSCRIBE refers to.
@@ -259,6 +276,9 @@ impl Shard {
         );
         self.follow_connection(id, &flow, message.from().uri());
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
+        if wish.expires_secs > 0 {
+            self.watcher_came(now, id);
+        }
         self.answer_subscribe(request, partition, tag, wish.expires_secs);
         Ok(id)
     }
@@ -342,6 +362,11 @@ impl Shard {
         self.subscriptions.set_unreachable(id, false);
         self.follow_connection(id, &flow, message.from().uri());
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
+        if wish.expires_secs > 0 {
+            self.watcher_refreshed(now, id);
+        } else {
+            self.watcher_ended(now, id, WatcherEvent::Timeout);
+        }
         self.answer_subscribe(request, partition, tag, wish.expires_secs);
         if moved || !self.is_in_flight(id) {
             // A NOTIFY under way to the old address may never be answered; the watcher is somewhere else now.
@@ -411,6 +436,11 @@ impl Shard {
     pub(crate) fn drop_subscription(&mut self, now: Now, id: u32) {
         self.end_attempt(id);
         self.forget_connection(id);
+        if self.subscriptions[id].ending {
+            self.watcher_came(now, id);
+        } else {
+            self.watcher_ended(now, id, WatcherEvent::Deactivated);
+        }
         let subscription = self.subscriptions.remove(id, &mut self.watched);
         self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);
         self.forget_if_unwatched(now, subscription.watched);

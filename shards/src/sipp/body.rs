@@ -1,7 +1,7 @@
 //! A presentity's document, read lock-free from `presence_w.fdb` and encoded once for all its watchers on this shard.
 
 use comsipl_core::dialog_info;
-use comsipl_core::event::{Compose, EventPackage};
+use comsipl_core::event::{Compose, EventPackage, moments};
 use comsipl_core::pidf::{self, Basic};
 use comsipl_core::{AorKey, BodyId, Now, Profile};
 use comsipl_fdb::{ReadError, RecordBuf};
@@ -35,6 +35,9 @@ impl Shard {
             self.remember_cached(id);
             return Some(body);
         }
+        if self.watched[id].awaited {
+            return None;
+        }
         let mut record = std::mem::take(&mut self.scratch.document);
         let found = match self.read_document(self.watched[id].key, &mut record) {
             Some(found) => found,
@@ -65,6 +68,16 @@ impl Shard {
                 Some(document) => out.extend_from_slice(document.body),
                 None => (how.without_publication)(out),
             }),
+            Compose::Registration | Compose::Watchers => {
+                self.timed.push((id, self.watched[id].key));
+                let compositor = &mut self.compositor;
+                self.bodies.insert(|out| match document {
+                    Some(document) => moments::render(document.body, now.wall, out),
+                    None => {
+                        compositor.without_publication(package, aor, Basic::Unknown, out);
+                    }
+                })
+            }
         };
         self.scratch.document = record;
         self.watched[id].bodies[kind as usize] = Some(body);
@@ -93,6 +106,23 @@ impl Shard {
                 self.bodies.release(body);
             }
         }
+    }
+
+    /// Lets go of the bodies that tell what time it is, unless their fan-out goes on in the next turn.
+    pub(crate) fn release_timed_bodies(&mut self) {
+        let mut timed = std::mem::take(&mut self.timed);
+        timed.retain(|&(id, key)| {
+            // Its number may belong to another one by now.
+            if self.watched.find(key) != Some(id) {
+                return false;
+            }
+            let goes_on = self.watched[id].queued;
+            if !goes_on {
+                self.release_bodies(id);
+            }
+            goes_on
+        });
+        self.timed = timed;
     }
 
     /// Bounds the cache: the presentity cached longest ago lets go. One that is in the fan-out's queue keeps its bodies until

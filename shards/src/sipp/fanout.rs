@@ -25,16 +25,20 @@ const STEPS_MAX: usize = 1024;
 impl Shard {
     /// The owner of a presentity says that it has a new document.
     pub(crate) fn on_changed(&mut self, now: Now, key: AorKey, version: u64) {
-        if let Some(id) = self.watched.find(key)
-            && version > self.watched[id].version
-        {
-            self.watched[id].version = version;
+        let Some(id) = self.watched.find(key) else { return };
+        let watched = &mut self.watched[id];
+        let was_awaited = std::mem::take(&mut watched.awaited);
+        if version > watched.version {
+            watched.version = version;
             if self.watched[id].count > 0 {
                 self.mark_due(now, id);
             } else {
                 // Nobody is left to tell, but whoever comes next must not get the old document.
                 self.release_bodies(id);
             }
+        } else if was_awaited && self.watched[id].count > 0 {
+            // Nothing is new, but whoever has just come was not told yet.
+            self.queue(now, id);
         }
     }
 
@@ -139,9 +143,12 @@ impl Shard {
         if watched.count > 0 || watched.queued {
             return;
         }
-        let key = watched.key;
+        let (key, is_reported) = (watched.key, watched.is_reported);
         self.release_bodies(id);
         self.watched.remove(id);
+        if is_reported {
+            self.end_reporting(now, key);
+        }
         self.post_to(now, self.shard_of(key.partition()), Note::Unwatch { key, shard: self.number() });
     }
 }

@@ -38,9 +38,13 @@ impl Shard {
     /// Whether a NOTIFY left; `None` if the subscription's record cannot be read.
     fn start_notify(&mut self, now: Now, id: u32) -> Option<bool> {
         let Some(body) = self.body_for(now, id)? else {
-            // The document is being written at this very moment, by a writer that has lost its core: with the next turn.
+            // The document is being written at this very moment, by a writer that has lost its core: with the next turn. Or the
+            // owner has not said what there is to tell: when it does.
+            let watched = self.subscriptions[id].watched;
             self.subscriptions[id].owed = true;
-            self.queue(now, self.subscriptions[id].watched);
+            if !self.watched[watched].awaited {
+                self.queue(now, watched);
+            }
             return Some(false);
         };
         let cseq = self.next_cseq(id)?;

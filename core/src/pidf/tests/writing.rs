@@ -1,7 +1,7 @@
 //! The documents that are made without a publication.
 
 use super::oracle;
-use crate::pidf::{Basic, Composer, check, write_bare, write_basic, write_comsipl};
+use crate::pidf::{Basic, Composer, check, write_bare, write_basic, write_comsipl, write_registered};
 
 #[test]
 fn the_example_of_the_profile_is_reproduced() {
@@ -75,6 +75,20 @@ fn identifiers_are_stable_and_names() {
         assert!(id.starts_with(|first: char| first.is_ascii_lowercase()), "{id}");
         assert!(id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{id}");
     }
+}
+
+#[test]
+fn a_registered_user_may_have_a_note() {
+    let (mut out, mut bare) = (Vec::new(), Vec::new());
+    let plain = write_registered(b"a@b", b"", &mut out);
+    assert_eq!((plain, &out), (write_bare(b"a@b", Basic::Open, &mut bare), &bare));
+    let noted = write_registered(b"a@b", b"On the <phone>", &mut out);
+    let text = String::from_utf8(out).unwrap();
+    oracle::check_schema(&text);
+    assert!(text.ends_with("</tuple>\n<note>On the &lt;phone&gt;</note>\n</presence>\n"), "{text}");
+    assert_eq!(Composer::default().read(text.as_bytes()).unwrap().basic, Basic::Open);
+    let other = write_registered(b"a@b", b"At the desk", &mut bare);
+    assert!(plain.fingerprint != noted.fingerprint && noted.fingerprint != other.fingerprint);
 }
 
 #[test]
