@@ -144,6 +144,14 @@ pub static TABLE: &[Row] = &[
         needs: Quirks::NONE,
         test: "publish_linphone_refresh",
     },
+    Row {
+        phones: "Linphone",
+        user_agents: &[],
+        behaviour: "takes the GRUU that it is given as its Contact from then on",
+        answer: "a request for a GRUU is served as one for its address-of-record",
+        needs: Quirks::NONE,
+        test: "register_gruu",
+    },
 ];
 
 #[cfg(test)]
