@@ -151,6 +151,7 @@ scenarios! {
     publish_wrong_type
     quirk_baresip_watches
     quirk_idle_dialog
+    quirk_md5_alone
     quirk_message_of_4000_bytes
     quirk_single_dialog
     reg_across_shards

@@ -7,7 +7,7 @@
 /// Longest beginning of a User-Agent that a row may name: so many bytes are kept with a subscription.
 pub const USER_AGENT_SEEN: usize = 40;
 
-/// What a watcher needs to be different in its NOTIFYs.
+/// What a phone needs to be different in what it is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quirks {
     /// A `dialog` must be there even while there is none.
@@ -16,11 +16,14 @@ pub struct Quirks {
     pub single_dialog: bool,
     /// Longest message that it takes, in bytes.
     pub message_len_max: Option<u16>,
+    /// The challenge to answer by MD5 and no other.
+    pub md5_alone: bool,
 }
 
 impl Quirks {
     /// Nothing special.
-    const NONE: Self = Self { never_without_dialog: false, single_dialog: false, message_len_max: None };
+    const NONE: Self =
+        Self { never_without_dialog: false, single_dialog: false, message_len_max: None, md5_alone: false };
 
     /// What the watcher of that User-Agent needs.
     #[must_use]
@@ -34,7 +37,7 @@ impl Quirks {
 }
 
 /// The letters with which the User-Agents of [`TABLE`] begin.
-const FIRST_LETTERS: &[u8] = b"ybalcspm";
+const FIRST_LETTERS: &[u8] = b"ybalcspmj";
 
 /// One row.
 #[derive(Debug)]
@@ -87,6 +90,14 @@ pub static TABLE: &[Row] = &[
         answer: "get the basic state where the whole would be longer, and no body where that would be, too",
         needs: Quirks { message_len_max: Some(4000), ..Quirks::NONE },
         test: "quirk_message_of_4000_bytes",
+    },
+    Row {
+        phones: "SIP.js, JsSIP, baresip before 3.11",
+        user_agents: &["SIP.js/", "JsSIP ", "baresip v0", "baresip v1", "baresip v2"],
+        behaviour: "give up when there is a challenge that is not MD5, or when the first is not",
+        answer: "get the challenge by MD5 alone, where it is offered",
+        needs: Quirks { md5_alone: true, ..Quirks::NONE },
+        test: "quirk_md5_alone",
     },
     Row {
         phones: "Samsung",

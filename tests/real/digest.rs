@@ -6,6 +6,7 @@ use comsipl_tests::client::baresip::{self, Baresip};
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
+use comsipl_tests::client::web::{Library, WebPhone};
 use comsipl_tests::server::{Server, Start};
 
 use super::{BARESIP_PUBLISH_EXPIRES, CONFIG, quote};
@@ -25,7 +26,7 @@ fn baresips_prove_themselves_by_udp() -> Result<()> {
     if !available(&[Program::Baresip]) {
         return Ok(());
     }
-    let server = start(MD5, &[Transport::Udp])?;
+    let server = start(&[Transport::Udp])?;
     let road = Road { password: Some(PASSWORD), ..Road::plain(server.address()) };
     for user in ["carol", "dave"] {
         server.add_user(&format!("{user}@127.0.0.1"), PASSWORD)?;
@@ -42,11 +43,37 @@ fn baresips_prove_themselves_by_udp() -> Result<()> {
 }
 
 #[test]
+fn web_phones_prove_themselves() -> Result<()> {
+    if !available(&[Program::WebPhones]) {
+        return Ok(());
+    }
+    let server = start(&[Transport::Udp, Transport::Ws])?;
+    let at = server.address_of(Transport::Ws);
+    let road = Road { transport: Transport::Ws, password: Some(PASSWORD), ..Road::plain(at) };
+    for user in ["dora", "eve"] {
+        server.add_user(&format!("{user}@localhost"), PASSWORD)?;
+    }
+    let mut doras = WebPhone::start(Library::SipJs, "dora", "localhost", &road)?;
+    let mut eves = WebPhone::start(Library::JsSip, "eve", "localhost", &road)?;
+    eves.watch("presence", "sip:dora@localhost", PIDF)?;
+    eves.expect("presence", "<basic>closed</basic>")?;
+    let document = "<?xml version=\"1.0\"?><presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:dora@localhost\">\
+                    <tuple id=\"web\"><status><basic>open</basic></status></tuple></presence>";
+    doras.publish("presence", PIDF, document)?;
+    quote(&[eves.expect("presence", "<basic>open</basic>")?]);
+    for (phone, method) in [(&doras, "PUBLISH "), (&eves, "SUBSCRIBE ")] {
+        let proves = |text: &String| text.starts_with(method) && text.contains("\r\nAuthorization: Digest ");
+        ensure!(phone.messages("sent").iter().any(proves), "nobody asked who sent the {method}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_linphone_with_the_wrong_password_is_not_let_in() -> Result<()> {
     if !available(&[Program::Liblinphone]) {
         return Ok(());
     }
-    let server = start("", &[Transport::Udp])?;
+    let server = start(&[Transport::Udp])?;
     server.add_user("alice@127.0.0.1", PASSWORD)?;
     let road = Road { password: Some("another"), ..Road::plain(server.address()) };
     let refused = Linphone::start_refused(&Account::over("alice", road))?;
@@ -58,7 +85,7 @@ fn linphones(transport: Transport) -> Result<()> {
     if !available(&[Program::Linphonec, Program::Liblinphone]) {
         return Ok(());
     }
-    let server = start("", &[Transport::Udp, Transport::Tcp])?;
+    let server = start(&[Transport::Udp, Transport::Tcp])?;
     let road = Road { transport, password: Some(PASSWORD), ..Road::plain(server.address_of(transport)) };
     let host = if transport == Transport::Udp { "127.0.0.1" } else { "localhost" };
     for user in ["alice", "bob", "wanda"] {
@@ -87,14 +114,10 @@ fn linphones(transport: Transport) -> Result<()> {
     bobs.quit()
 }
 
-fn start(auth: &str, transports: &[Transport]) -> Result<Server> {
-    Server::start_with(
-        &format!("{CONFIG}{auth}"),
-        Start { transports: transports.to_vec(), auth: "digest", ..Start::default() },
-    )
+fn start(transports: &[Transport]) -> Result<Server> {
+    Server::start_with(CONFIG, Start { transports: transports.to_vec(), auth: "digest", ..Start::default() })
 }
 
-/// baresip 1.0 looks at the first challenge alone and gives up when that is not MD5.
-const MD5: &str = "[auth]\nalgorithms = [\"MD5\"]\n";
+const PIDF: &str = "application/pidf+xml";
 
 const PASSWORD: &str = "fish-and-chips";

@@ -22,7 +22,7 @@ pub use compose::{Composer, Summary};
 use crate::xml::namespace::DIALOG_INFO;
 use crate::xml::text::escape_uri;
 
-/// Media type of the documents (RFC 4235 §9.2).
+/// Media type of the documents (RFC 4235 §8.1).
 pub const CONTENT_TYPE: &str = "application/dialog-info+xml";
 
 /// What each document begins with, up to the number of its version (RFC 4235 §4.1).

@@ -14,6 +14,7 @@ use comsipl_core::auth::{
 };
 use comsipl_core::header::HeaderName;
 use comsipl_core::msg::{Message, Method};
+use comsipl_core::quirks::Quirks;
 use comsipl_core::uri::Uri;
 use comsipl_core::{AorKey, Flow, HashKey, Mono, Now, Refusal};
 use comsipl_fdb::RecordBuf;
@@ -331,8 +332,14 @@ impl Shard {
         let source = settings.access.nonce_bound.then(|| Source::of(request.flow.peer.ip()));
         let nonce = nonces.issue(request.now.mono, self.chance.next_u64() as u32, realm, source);
         self.counters.challenged.up();
+        // The User-Agent proves nothing, but whoever could change it on its way could as well take a challenge out.
+        let md5_alone = Quirks::of(request.message.user_agent().unwrap_or_default()).md5_alone;
+        let algorithms = match &settings.access.algorithms[..] {
+            offered if md5_alone && offered.contains(&Algorithm::Md5) => &[Algorithm::Md5],
+            offered => offered,
+        };
         self.answer_unremembered(request, 401, "Unauthorized", |writer| {
-            Challenge { realm, nonce: &nonce, stale }.write(writer, &settings.access.algorithms);
+            Challenge { realm, nonce: &nonce, stale }.write(writer, algorithms);
             writer.content_length(0).end();
         });
         self.guard.host = host;
