@@ -193,6 +193,9 @@ scenarios! {
     register_star_wrongly
     register_survives_a_crash
     register_uri_comparison
+    sips_binding
+    sips_dialog
+    sips_needs_tls
     subscribe_an_hour_is_never_too_brief
     subscribe_bad_event
     subscribe_behind_nat

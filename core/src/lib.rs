@@ -38,6 +38,7 @@ pub mod quirks;
 mod refusal;
 pub use refusal::Refusal;
 pub mod registrar;
+pub mod sips;
 pub mod subscription;
 mod time;
 pub use time::{Mono, Now, UnixMillis};

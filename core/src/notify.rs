@@ -6,6 +6,7 @@
 
 use crate::event::Capitals;
 use crate::padding::Padding;
+use crate::sips::{is_sips, sips_params};
 use crate::token::push_number;
 
 /// How NOTIFYs look.
@@ -134,14 +135,16 @@ impl NotifyHead<'_> {
         }
         put(out, &[b"\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
         push_number(out, u64::from(self.cseq));
-        put(out, &[b" NOTIFY\r\nContact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
+        put(out, &[b" NOTIFY\r\n"]);
+        self.write_contact(out);
         self.write_event(self.capitals, out);
         self.write_status(out);
         put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
     }
 
     fn write_comsipl(&self, out: &mut Vec<u8>) {
-        put(out, &[b"NOTIFY sip:", self.aor, b" SIP/2.0\r\nVia: SIP/2.0/", self.transport.as_bytes(), b" "]);
+        put(out, &[b"NOTIFY sip:", self.aor, b" SIP/2.0\r\nVia: SIP/2.0/"]);
+        put(out, &[self.transport.as_bytes(), b" "]);
         put(out, &[self.sent_by, b";branch=", self.branch, b"\r\n"]);
         self.write_routes(false, out);
         put(out, &[b"To: <", self.remote_uri, b">"]);
@@ -154,7 +157,17 @@ impl NotifyHead<'_> {
         // As the document has it, however the SUBSCRIBE did.
         self.write_event(Capitals::default(), out);
         self.write_status(out);
-        put(out, &[b"Contact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
+        self.write_contact(out);
+    }
+
+    /// Where the watcher's next SUBSCRIBE goes. RFC 3261 §8.1.1.8: with a `sips` URI as Request-URI or first route "the Contact
+    /// header field MUST contain a SIPS URI as well".
+    fn write_contact(&self, out: &mut Vec<u8>) {
+        if is_sips(self.remote_target) || self.route_set.get(1..).is_some_and(is_sips) {
+            put(out, &[b"Contact: <sips:", self.sent_by, sips_params(self.contact_params), b">\r\n"]);
+        } else {
+            put(out, &[b"Contact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
+        }
     }
 
     /// RFC 3261 §12.2.1.1: with a strict first route, that route is the Request-URI and the target goes last.

@@ -30,6 +30,8 @@ pub enum Refusal {
     },
     /// 439: a phone wants its flow kept, and the first proxy on the way does not do that (RFC 5626 §11.6).
     FirstHopLacksOutbound,
+    /// 480, with Warning 380: a `sips` URI was reached without TLS (RFC 5630 §4.1).
+    SipsNotAllowed,
     /// 481: no such dialog, or no such subscription in it (RFC 6665 §4.4.1).
     NoSuchSubscription,
     /// 482: the same request came by two ways (RFC 3261 §8.2.2.2).
@@ -62,6 +64,7 @@ impl Refusal {
             Self::BadExtension => 420,
             Self::IntervalTooBrief { .. } => 423,
             Self::FirstHopLacksOutbound => 439,
+            Self::SipsNotAllowed => 480,
             Self::NoSuchSubscription => 481,
             Self::MergedRequest => 482,
             Self::BadEvent => 489,
@@ -85,6 +88,7 @@ impl Refusal {
             Self::BadExtension => "Bad Extension",
             Self::IntervalTooBrief { .. } => "Interval Too Brief",
             Self::FirstHopLacksOutbound => "First Hop Lacks Outbound Support",
+            Self::SipsNotAllowed => "Temporarily Unavailable",
             Self::NoSuchSubscription => "Subscription Does Not Exist",
             Self::MergedRequest => "Loop Detected",
             Self::BadEvent => "Bad Event",

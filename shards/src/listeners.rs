@@ -20,14 +20,21 @@ pub struct Listeners {
 pub type SentBy = SmallVec<[u8; 64]>;
 
 impl Listeners {
-    /// The bound addresses, in the order of `Flow::listener`. `advertise` replaces them all.
+    /// The bound addresses, in the order of `Flow::listener`. `advertise` replaces them all, but for the ports of transports that
+    /// have others than UDP and TCP.
     #[must_use]
     pub fn new(advertise: Option<String>, profile: Profile, each: Vec<Listen>) -> Self {
         let texts = each
             .iter()
             .map(|listen| {
                 let mut text = SentBy::new();
-                push_address(listen.address, profile, &mut text);
+                match advertise.as_deref() {
+                    Some(advertise) if has_own_port(listen.transport) => {
+                        text.extend_from_slice(host_of(advertise).as_bytes());
+                        push_port(listen.address.port(), &mut text);
+                    }
+                    _ => push_address(listen.address, profile, &mut text),
+                }
                 text
             })
             .collect();
@@ -90,7 +97,9 @@ impl Listeners {
                 |listen: &Listen| listen.transport == transport && listen.address.is_ipv4() == peer.is_ipv4();
             self.each.iter().position(fits).map(|found| (transport, found))
         };
-        let Some((transport, listener)) = find(transport).or_else(|| find(Transport::Udp)) else {
+        // What is to be secured goes back by the way it came rather than in the clear by another.
+        let instead = || if transport.is_secure() { None } else { find(Transport::Udp) };
+        let Some((transport, listener)) = find(transport).or_else(instead) else {
             return *source;
         };
         let local_ip = source.local_ip.filter(|ip| ip.is_ipv4() == peer.is_ipv4());
@@ -113,10 +122,11 @@ impl Listeners {
     /// `buffer`.
     #[must_use]
     pub fn sent_by<'a>(&'a self, flow: &Flow, buffer: &'a mut SentBy) -> &'a [u8] {
-        if let Some(advertise) = &self.advertise {
-            return advertise;
-        }
         let listener = usize::from(flow.listener).min(self.each.len().saturating_sub(1));
+        if let Some(advertise) = &self.advertise {
+            let own_port = has_own_port(flow.transport).then(|| self.texts.get(listener)).flatten();
+            return own_port.unwrap_or(advertise);
+        }
         match (flow.local_ip, self.each.get(listener)) {
             (None, Some(_)) => &self.texts[listener],
             (local_ip, address) => {
@@ -135,8 +145,25 @@ fn push_address(address: SocketAddr, profile: Profile, text: &mut SentBy) {
     push_ip(address.ip(), text);
     // The customer's document leaves the default port out; others get it written.
     if profile == Profile::Rfc || address.port() != 5060 {
-        text.push(b':');
-        text.extend_from_slice(itoa::Buffer::new().format(address.port()).as_bytes());
+        push_port(address.port(), text);
+    }
+}
+
+fn push_port(port: u16, text: &mut SentBy) {
+    text.push(b':');
+    text.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+}
+
+/// Whether a transport cannot share its port with UDP and plain TCP.
+const fn has_own_port(transport: Transport) -> bool {
+    !matches!(transport, Transport::Udp | Transport::Tcp)
+}
+
+/// The host of `host[:port]`.
+fn host_of(advertised: &str) -> &str {
+    match advertised.rsplit_once(':') {
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
+        _ => advertised,
     }
 }
 
@@ -172,6 +199,27 @@ mod tests {
         let local_ip = local.map(|ip| ip.parse().unwrap());
         let flow = Flow::udp(0, local_ip, SocketAddr::from(([127, 0, 0, 1], 1)));
         String::from_utf8(listeners.sent_by(&flow, &mut SentBy::new()).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_advertised_host_has_the_ports_of_its_transports() {
+        let each = ["udp:0.0.0.0:5060", "tls:0.0.0.0:5061", "wss:0.0.0.0:8443"];
+        let each: Vec<_> = each.iter().map(|it| crate::config::parse_listen(it).unwrap()).collect();
+        for (advertise, expected) in [
+            ("sip.example", ["sip.example", "sip.example:5061", "sip.example:8443"]),
+            ("sip.example:5070", ["sip.example:5070", "sip.example:5061", "sip.example:8443"]),
+            ("[2001:db8::1]", ["[2001:db8::1]", "[2001:db8::1]:5061", "[2001:db8::1]:8443"]),
+            ("[2001:db8::1]:5070", ["[2001:db8::1]:5070", "[2001:db8::1]:5061", "[2001:db8::1]:8443"]),
+        ] {
+            let listeners = Listeners::new(Some(advertise.to_owned()), Profile::Rfc, each.clone());
+            for (index, listen) in (0..).zip(&each) {
+                let local_ip = Some(IpAddr::from([192, 0, 2, 7]));
+                let flow = Flow { transport: listen.transport, ..Flow::udp(index, local_ip, listen.address) };
+                let mut buffer = SentBy::new();
+                let told = listeners.sent_by(&flow, &mut buffer);
+                assert_eq!(std::str::from_utf8(told).unwrap(), expected[usize::from(index)]);
+            }
+        }
     }
 
     #[test]

@@ -171,6 +171,10 @@ impl Shard {
                         writer.header("Unsupported", tag);
                     }
                 }
+                Refusal::SipsNotAllowed => {
+                    // RFC 5630 §9.1: warn-code, a pseudonym of ours (RFC 3261 §20.43), text.
+                    writer.header("Warning", b"380 comsipl \"SIPS Not Allowed\"");
+                }
                 Refusal::Unavailable { retry_after_secs } => {
                     writer.number("Retry-After", u64::from(retry_after_secs));
                 }

@@ -24,11 +24,13 @@ pub(crate) use winfo::{ReportedWatchers, Reports};
 
 use comsipl_core::aor::{BadAor, canonical_into};
 use comsipl_core::msg::{self, Message, Method};
+use comsipl_core::sips;
 use comsipl_core::uri::Uri;
 use comsipl_core::{AorKey, Flow, Now, Refusal};
 use comsipl_fdb::Full;
 
 use crate::reply::{Request, answer_flow, transaction_key, unsupported};
+use crate::settings::SipsRule;
 use crate::shard::Shard;
 
 impl Shard {
@@ -89,6 +91,8 @@ impl Shard {
         }
         let result = if unsupported(message).next().is_some() && method != Method::Cancel {
             Err(Refusal::BadExtension)
+        } else if let Err(refusal) = self.check_sips(&request, method) {
+            Err(refusal)
         } else {
             match method {
                 Method::Register => {
@@ -149,6 +153,14 @@ impl Shard {
             return Err(Refusal::NotFound);
         }
         Ok(self.keys.aor(aor))
+    }
+
+    /// What `sips` URIs demand, unless an edge proxy has seen to it.
+    fn check_sips(&self, request: &Request<'_>, method: Method) -> Result<(), Refusal> {
+        match self.settings.tls.sips {
+            SipsRule::Strict => sips::check(request.message, method, request.flow.transport.is_secure()),
+            SipsRule::Edge => Ok(()),
+        }
     }
 
     /// A request is brought to its owner by a look at a few of its bytes. Should that look and the parser ever read one

@@ -8,6 +8,7 @@ use comsipl_core::header::{HeaderName, Params, preference, seconds};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::msg::{Contact, Message};
 use comsipl_core::registrar::{self, BindingChange, ContactWish, Contacts, RegisterRequest, StoredBinding};
+use comsipl_core::sips::{check_binding, is_sips};
 use comsipl_core::token::push_number;
 use comsipl_core::{AorKey, Refusal};
 use comsipl_fdb::RecordBuf;
@@ -116,6 +117,9 @@ impl Shard {
         let mut outbound = false;
         if wishes.iter().any(|wish| wish.reg_id != 0) {
             outbound = outbound::check(message, &mut wishes)?;
+        }
+        if wishes.iter().any(|wish| is_sips(wish.contact)) {
+            check_binding(message)?;
         }
         let contacts = match (star, wishes.is_empty()) {
             (true, true) => Contacts::Star,

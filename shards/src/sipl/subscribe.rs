@@ -6,6 +6,7 @@ use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
 use comsipl_core::quirks::Quirks;
+use comsipl_core::sips::{check_target, makes_secure_dialog, sips_params};
 use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal, Uri};
 use smallvec::SmallVec;
 
@@ -15,7 +16,7 @@ use crate::listeners::SentBy;
 use crate::note::Note;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, usable};
-use crate::settings::Auth;
+use crate::settings::{Auth, SipsRule};
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
@@ -218,6 +219,9 @@ impl Shard {
         let now = request.now;
         let contact = contact_uri(message).ok_or(Refusal::BadRequest("One Contact Is Needed"))?;
         let uri = usable(contact).ok_or(Refusal::BadRequest("Bad Contact URI"))?;
+        if self.settings.tls.sips == SipsRule::Strict {
+            check_target(contact, request.flow.transport.is_secure())?;
+        }
         let mut route_set = std::mem::take(&mut self.scratch.routes);
         route_set.clear();
         push_route_set(message, &mut route_set);
@@ -405,13 +409,20 @@ impl Shard {
         let mut sent_by = SentBy::new();
         let sent_by = listeners.sent_by(&request.flow, &mut sent_by);
         let params = listeners.contact_params(request.flow.transport);
+        let is_strict = self.settings.tls.sips == SipsRule::Strict;
+        let may_be_sips = request.flow.transport.is_secure() || !is_strict;
+        let (scheme, params) = if may_be_sips && makes_secure_dialog(request.message) {
+            (&b"<sips:"[..], sips_params(params))
+        } else {
+            (&b"<sip:"[..], params)
+        };
         self.answer(request, 200, "OK", Some(&tag), |writer| {
             // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
                 writer.header("Record-Route", route);
             }
             writer
-                .header_parts("Contact", &[b"<sip:", sent_by, params, b">"])
+                .header_parts("Contact", &[scheme, sent_by, params, b">"])
                 .number("Expires", u64::from(expires_secs))
                 .content_length(0)
                 .end();
