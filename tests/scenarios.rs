@@ -193,6 +193,11 @@ scenarios! {
     register_star_wrongly
     register_survives_a_crash
     register_uri_comparison
+    resolve_contact
+    resolve_in_time
+    resolve_once
+    resolve_route
+    resolve_unknown
     sips_binding
     sips_dialog
     sips_needs_tls

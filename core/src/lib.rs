@@ -25,6 +25,7 @@ pub mod header;
 mod key;
 pub use key::{AorKey, HashKey, PARTITIONS};
 pub mod limits;
+pub mod locate;
 pub mod msg;
 mod notify;
 pub use notify::{Content, NotifyHead, PRODUCT, Profile, SubscriptionStatus};

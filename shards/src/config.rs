@@ -3,6 +3,7 @@
 //! A file names only what differs from the defaults. Whatever is wrong with it — a key nobody knows, a value of the
 //! wrong kind, bounds in the wrong order — is an error with file, line, caret, what was expected and what to do.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -185,6 +186,13 @@ impl File {
             let millis = check_range(&millis, 0, NOTIFY_INTERVAL_MS_MAX, "milliseconds")?;
             settings.notify_interval = Duration::from_millis(millis);
         }
+        if let Some(servers) = &self.resolver.nameservers {
+            settings.resolver.nameservers = servers.iter().map(check_nameserver).collect::<Result<_, _>>()?;
+        }
+        if let Some(millis) = self.resolver.timeout_ms {
+            settings.resolver.timeout =
+                Duration::from_millis(check_range(&millis, 10, 30_000, "milliseconds")?);
+        }
         self.auth.apply(&mut settings.access)?;
         self.tls.apply(&mut settings.tls)?;
         self.websocket.apply(&mut settings.web_socket, &settings.tls)?;
@@ -341,6 +349,18 @@ fn check_advertise(value: &Spanned<String>) -> Result<Option<String>, Mistake> {
              have reached us on",
         ))
     }
+}
+
+fn check_nameserver(value: &Spanned<String>) -> Result<SocketAddr, Mistake> {
+    let text = value.get_ref();
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
+    address.ok().filter(|it| it.port() != 0 && !it.ip().is_unspecified()).ok_or_else(|| {
+        mistake(
+            value,
+            format!("the address of a name server is expected, found \"{text}\""),
+            "write for example `nameservers = [\"127.0.0.1:5353\"]`; or [] for those of the system",
+        )
+    })
 }
 
 fn check_outbound_proxy(value: &Spanned<String>) -> Result<Option<Listen>, Mistake> {

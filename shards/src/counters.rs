@@ -100,6 +100,12 @@ counters! {
     notifies_over_mtu,
     /// NOTIFYs whose connection was gone or could not be made.
     notifies_unsent,
+    /// Names of Contact and Route that the resolver was asked for.
+    names_asked,
+    /// Names that led nowhere, or of which nothing was heard in time; sources of SUBSCRIBEs stood in.
+    names_not_found,
+    /// Names that were not asked for, because too many were being looked up.
+    names_not_asked,
     /// Answers that meet no NOTIFY in flight.
     stray_answers,
     /// Changes of a presentity's document.

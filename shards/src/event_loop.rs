@@ -38,6 +38,7 @@ use crate::net::stream::layer::LayerSettings;
 use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
+use crate::resolve::thread::Lookups;
 use crate::shard::{Owner, Shard};
 use crate::wait::Patience;
 
@@ -89,6 +90,8 @@ pub struct Parts {
     pub bus: BusEnd,
     /// Where other threads put commands for us.
     pub mailbox: Arc<Mailbox>,
+    /// Where names go that are to be looked up; `None`: no thread looks them up.
+    pub lookups: Option<Lookups>,
     /// The clock of the node.
     pub clock: Clock,
     /// Our counters.
@@ -116,6 +119,7 @@ pub struct EventLoop {
     from_streams: FromStreams,
     bus: BusEnd,
     mailbox: Arc<Mailbox>,
+    lookups: Option<Lookups>,
     recv: RecvBatch,
     sender: Sender,
     /// Notes of the engine to itself, not yet delivered.
@@ -166,6 +170,7 @@ impl EventLoop {
             wants_writable: vec![false; sockets.len()],
             bus: parts.bus,
             mailbox: parts.mailbox,
+            lookups: parts.lookups,
             recv: RecvBatch::new(),
             sender: Sender::new(&listeners),
             listeners,
@@ -433,11 +438,25 @@ impl EventLoop {
         self.shard.on_turn_end(now);
         self.post_notes();
         self.send(now);
+        self.post_lookups();
         self.streams.fire_timers(now.mono);
         self.post_unsent();
         self.update_interest()?;
         self.bus.flush()?;
         Ok(())
+    }
+
+    /// Hands the names that the engine wants to know to the resolver.
+    fn post_lookups(&mut self) {
+        while let Some(query) = self.shard.lookups.pop() {
+            let refused = match &self.lookups {
+                Some(lookups) => lookups.ask(self.index, query).err(),
+                None => Some(query),
+            };
+            if let Some(query) = refused {
+                self.shard.lookup_refused(query);
+            }
+        }
     }
 
     /// Brings what the engine wrote to the sockets.

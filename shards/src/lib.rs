@@ -23,6 +23,7 @@ mod presentities;
 pub mod records;
 mod recover;
 mod reply;
+pub mod resolve;
 mod route;
 pub mod security;
 pub mod settings;

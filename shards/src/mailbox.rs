@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use crate::bus::Wake;
+use crate::resolve::Answer;
 use crate::users::UserCommand;
 
 /// Most commands that wait for a shard; beyond it the writer is told that the shard is busy.
@@ -23,6 +24,8 @@ pub const COMMANDS_MAX: usize = 128;
 pub enum Command {
     /// Users to be stored or removed.
     Users(UserCommand),
+    /// What came of a name that the shard asked for.
+    Resolved(Answer),
 }
 
 /// The commands that wait for one shard.

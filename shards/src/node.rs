@@ -1,8 +1,8 @@
 //! A node: the files, the sockets and the threads of one server, from start to stop.
 //!
-//! Threads: one for each shard; one that syncs the files; one that serves the control socket; and the caller's, which waits
+//! Threads: one for each shard; one that syncs the files; one that serves the control socket; one that looks up names; and the caller's, which waits
 //! in [`Running::wait`], sums up the traffic and stops the others. If one of them fails, all stop and the node ends with an
-//! error: a node that is half alive would take in what nobody answers. Only the control socket may be missing.
+//! error: a node that is half alive would take in what nobody answers. Only the control socket and the resolver may be missing.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +29,7 @@ use crate::net::bind::{BoundListener, bind};
 use crate::net::stream::admission::Admission;
 use crate::net::stream::bind::{BoundStreams, bind_streams};
 use crate::net::stream::layer::LayerSettings;
+use crate::resolve::thread::{Lookups, Resolver};
 use crate::settings::{Listen, Settings};
 use crate::shard::{Shard, ShardStart};
 use crate::tls::{Tls, TlsWatch};
@@ -178,6 +179,12 @@ impl Node {
         let admission = Arc::new(Admission::new(self.connections_max, per_source_max));
         let layers =
             LayerSettings { tls: self.tls.clone(), origins: self.settings.web_socket.origins.clone().into() };
+        let ways = addresses.iter().map(|listen| listen.transport).collect();
+        let resolver = Resolver::start(&self.settings.resolver, ways, mailboxes.clone());
+        let resolver = resolver.inspect_err(|error| {
+            tracing::warn!(%error, "names are not looked up: watchers are told where they came from");
+        });
+        let resolver = resolver.ok();
         let mut running = Running {
             addresses: addresses.clone(),
             tls: self.tls.map(TlsWatch::new),
@@ -191,6 +198,7 @@ impl Node {
             threads: Vec::new(),
             syncing: None,
             control: None,
+            resolver: None,
             ended: 0,
             stop_asked: false,
             failure: None,
@@ -221,6 +229,7 @@ impl Node {
                 layers: layers.clone(),
                 bus,
                 mailbox: Arc::clone(&mailboxes[index]),
+                lookups: resolver.as_ref().map(Resolver::lookups),
                 clock: self.clock,
                 counters,
                 stop: Arc::clone(&stop),
@@ -238,6 +247,7 @@ impl Node {
                 .map_err(StartError::Threads)?,
         );
         running.files = Some(files);
+        running.resolver = resolver;
         running.wait_ready()?;
         running.control = open_control(
             &self.settings,
@@ -264,6 +274,8 @@ pub struct Running {
     syncing: Option<Syncing>,
     /// The socket for the operator's tools; the server works without it, too.
     control: Option<Control>,
+    /// The thread that looks up names; the server works without it, too.
+    resolver: Option<Resolver>,
     /// How many shards have ended.
     ended: usize,
     /// Whether somebody wants us to stop.
@@ -401,6 +413,7 @@ impl Running {
     fn shut_down(&mut self) {
         let Some(files) = self.files.take() else { return };
         drop(self.control.take());
+        drop(self.resolver.take());
         self.stop.ask();
         for waker in &self.wakers {
             if let Err(error) = waker.wake() {
@@ -553,6 +566,7 @@ struct ShardThread {
     layers: LayerSettings,
     bus: BusEnd,
     mailbox: Arc<Mailbox>,
+    lookups: Option<Lookups>,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -588,6 +602,7 @@ impl ShardThread {
             layers: self.layers,
             bus: self.bus,
             mailbox: self.mailbox,
+            lookups: self.lookups,
             clock: self.clock,
             counters: self.counters,
             stop: self.stop,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::access::Access;
+pub use crate::resolve::ResolverSettings;
 use comsipl_core::Transport;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub offline_hold: Duration,
     /// Least time between two documents of a user's presence (RFC 3856 §6.10); zero: none.
     pub notify_interval: Duration,
+    /// How names in Contact and Route are looked up.
+    pub resolver: ResolverSettings,
     /// TLS.
     pub tls: TlsSettings,
     /// WebSocket.
@@ -162,6 +165,7 @@ impl Default for Settings {
             unregistered: Unregistered::Offline,
             offline_hold: Duration::from_secs(30),
             notify_interval: Duration::ZERO,
+            resolver: ResolverSettings::default(),
             tls: TlsSettings::default(),
             web_socket: WebSocketSettings::default(),
             registration: expiry,

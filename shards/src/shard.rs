@@ -30,6 +30,8 @@ use crate::counters::Counters;
 use crate::listeners::Listeners;
 use crate::note::Note;
 use crate::presentities::{Presentities, WATCHERS_WATCHED};
+use crate::resolve::Query;
+use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, ReportedWatchers, Reports, Settling, WatchedRegistration};
@@ -106,6 +108,9 @@ pub struct Shard {
     /// Reports to other shards as (shard, report), taken by the caller at the end of the turn; what it cannot deliver yet it
     /// leaves.
     pub reports: Vec<(usize, Report)>,
+    /// Names to be looked up, taken by the caller at the end of the turn: an answer comes by [`Self::on_command`], or the query
+    /// goes back by [`Self::lookup_refused`], or nothing comes.
+    pub lookups: Vec<Query>,
     /// Set by the caller before `on_turn_end`: more input waits than the turn could take. Then the fan-out steps back, so that
     /// the answers to one celebrity's NOTIFYs do not pile up in front of everybody else's requests.
     pub input_waits: bool,
@@ -123,6 +128,7 @@ pub struct Shard {
     pub(crate) presentities: Presentities,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) watched: WatchedTable,
+    pub(crate) names: Names,
     /// NOTIFYs under way.
     pub(crate) attempts: Slab<Attempt>,
     /// Their timers.
@@ -170,6 +176,7 @@ impl Shard {
             bodies: Bodies::default(),
             notes: Vec::new(),
             reports: Vec::new(),
+            lookups: Vec::new(),
             input_waits: false,
             index: start.index,
             shards: start.shards,
@@ -185,6 +192,7 @@ impl Shard {
             presentities: Presentities::new(now.mono),
             subscriptions: Subscriptions::new(now.mono),
             watched: WatchedTable::default(),
+            names: Names::default(),
             attempts: Slab::default(),
             attempt_timers: Wheel::new(now.mono),
             due: VecDeque::new(),
@@ -250,6 +258,7 @@ impl Shard {
     /// Fires due timers and goes on with the fan-out, within the bounds of one turn.
     pub fn on_turn_end(&mut self, now: Now) {
         self.now = now.mono;
+        self.take_names(now);
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);
         let hold_downs = self.end_hold_downs(now);
@@ -279,6 +288,7 @@ impl Shard {
             self.presentities.held.deadline(),
             self.presentities.hold_down.deadline(),
             self.reports_due.deadline(),
+            self.names.deadline(),
             self.settling
                 .as_ref()
                 .filter(|settling| !settling.bare.is_empty())

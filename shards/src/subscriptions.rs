@@ -66,6 +66,8 @@ pub struct Subscription {
     /// It is reached by a connection that its watcher opened, and so stands among those [of its watcher](
     /// Subscriptions::of_watcher).
     pub connected: bool,
+    /// Where its NOTIFYs go is being looked up; they are owed until that is known.
+    pub awaits_name: bool,
 }
 
 impl Default for Subscription {
@@ -92,6 +94,7 @@ impl Default for Subscription {
             message_len_max: 0,
             unreachable: false,
             connected: false,
+            awaits_name: false,
         }
     }
 }

@@ -125,6 +125,7 @@ impl Shard {
     /// Carries out what another thread wants.
     pub fn on_command(&mut self, command: crate::mailbox::Command) {
         match command {
+            crate::mailbox::Command::Resolved(answer) => self.names.answers.push(answer),
             crate::mailbox::Command::Users(UserCommand { changes, answer }) => {
                 for (number, change) in changes {
                     let partition = self.keys.aor(change.aor().as_bytes()).partition();

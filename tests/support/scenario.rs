@@ -148,6 +148,7 @@ impl Stage {
             Verb::User { aor, password } => {
                 self.world().put_user(aor, password).map_err(fault)?;
             }
+            Verb::Name { host, entry } => self.world().put_name(host, *entry),
             Verb::Moves { phone, to } => {
                 let mut moved = self.phones.remove(phone).ok_or_else(|| fault(format!("who is {phone}?")))?;
                 (moved.at, moved.via) = (*to, *to);

@@ -25,7 +25,9 @@ use std::time::Duration;
 
 use comsipl_core::{Aor, Chance, ConnectionId, Flow, Listen, Mono, Now, Transport, UnixMillis};
 use comsipl_shards::Report;
+use comsipl_shards::mailbox::Command;
 use comsipl_shards::note::Note;
+use comsipl_shards::resolve::{Answer, Found, NEGATIVE_TTL, Query};
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::Owner;
 use comsipl_shards::users::Outcome;
@@ -135,10 +137,22 @@ pub struct World {
     lanes: BTreeMap<(usize, usize, bool), u64>,
     happenings: VecDeque<Happening>,
     streams: Streams,
+    names: BTreeMap<String, NameEntry>,
     chance: Chance,
     /// Set: the next turn that wants to send ends the process instead, which comes back after this long.
     doom: Option<Duration>,
     story: VecDeque<String>,
+}
+
+/// What the made-up DNS says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameEntry {
+    /// Where it leads; `None`: nowhere.
+    pub found: Option<Found>,
+    /// How long the answer takes; `None`: there is none.
+    pub after: Option<Duration>,
+    /// For how long it counts.
+    pub ttl: Duration,
 }
 
 /// What waits for one shard, and when it looks.
@@ -160,6 +174,8 @@ enum Input {
     /// From another shard.
     Note(Note),
     Report(Report),
+    /// From the resolver.
+    Answer(Answer),
 }
 
 /// Something that is due at a moment.
@@ -241,6 +257,7 @@ impl World {
             lanes: BTreeMap::new(),
             happenings: VecDeque::new(),
             streams: Streams::default(),
+            names: BTreeMap::new(),
             chance: Chance::from_seed(seed),
             doom: None,
             story: VecDeque::new(),
@@ -517,6 +534,10 @@ impl World {
                     engine.on_note(now, note);
                     continue;
                 }
+                Input::Answer(answer) => {
+                    engine.on_command(Command::Resolved(answer));
+                    continue;
+                }
                 Input::Report(report) => {
                     engine.on_report(now, report);
                     continue;
@@ -550,6 +571,7 @@ impl World {
         engine.outbox.clear(&mut engine.bodies);
         let notes = std::mem::take(&mut engine.notes);
         let reports = std::mem::take(&mut engine.reports);
+        let lookups = std::mem::take(&mut engine.lookups);
         let deadline = engine.deadline();
         let born_at = node.born_at;
 
@@ -565,6 +587,9 @@ impl World {
         }
         for (to, report) in reports {
             self.post(shard, to, Input::Report(report));
+        }
+        for query in lookups {
+            self.look_up(shard, query);
         }
         for (flow, bytes) in sent {
             if flow.transport.is_stream() {
@@ -639,6 +664,23 @@ impl World {
         let at = (now + micros(delay)).max(connection.last_out);
         connection.last_out = at;
         self.schedule(Duration::from_micros(at - now), Event::FromConnection { id, from, bytes });
+    }
+
+    /// Has the made-up DNS answer a shard.
+    fn look_up(&mut self, shard: usize, query: Query) {
+        self.tell(format!("server asks for {}", query.host));
+        let known = self.names.get(&*query.host).copied();
+        let entry =
+            known.unwrap_or(NameEntry { found: None, after: Some(Duration::ZERO), ttl: NEGATIVE_TTL });
+        if let Some(after) = entry.after {
+            let answer = Answer { query, found: entry.found, ttl: entry.ttl };
+            self.schedule(after, Event::OnBus { life: self.life, to: shard, input: Input::Answer(answer) });
+        }
+    }
+
+    /// Puts a name into the made-up DNS; one that is not there is unknown.
+    pub fn put_name(&mut self, host: &str, entry: NameEntry) {
+        self.names.insert(host.to_owned(), entry);
     }
 
     /// Puts something on the bus.

@@ -17,6 +17,7 @@ pub struct File {
     pub subscription: Expiries,
     pub presence: Presence,
     pub auth: Authentication,
+    pub resolver: Resolver,
     pub tls: Tls,
     pub websocket: WebSocket,
     pub limits: Limits,
@@ -104,6 +105,14 @@ pub struct Grant {
 pub enum PublishFor {
     Word(String),
     Users(Vec<String>),
+}
+
+/// How names are looked up.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resolver {
+    pub nameservers: Option<Vec<Spanned<String>>>,
+    pub timeout_ms: Option<Spanned<i64>>,
 }
 
 /// What a shard may use.

@@ -28,6 +28,7 @@ pub fn to_toml(settings: &Settings) -> String {
         unregistered,
         offline_hold,
         notify_interval,
+        resolver,
         tls,
         web_socket,
         registration,
@@ -87,6 +88,13 @@ pub fn to_toml(settings: &Settings) -> String {
             ],
         ),
         ("auth", super::auth::print(access)),
+        (
+            "resolver",
+            vec![
+                ("nameservers", strings(resolver.nameservers.iter().map(ToString::to_string))),
+                ("timeout_ms", number(resolver.timeout.as_millis() as usize)),
+            ],
+        ),
         ("tls", tls_options(tls)),
         ("websocket", web_socket_options(web_socket)),
         (

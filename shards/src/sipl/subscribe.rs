@@ -1,10 +1,11 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
 use comsipl_core::aor::canonical_into;
-use comsipl_core::dialog::{Target, next_hop, push_route_set};
+use comsipl_core::dialog::{NextHop, Target, next_hop, push_route_set};
 use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
+use comsipl_core::locate::HopName;
 use comsipl_core::quirks::Quirks;
 use comsipl_core::sips::{check_target, makes_secure_dialog, sips_params};
 use comsipl_core::{AorKey, ExpiryPolicy, Flow, Now, Profile, Refusal, Uri};
@@ -16,6 +17,7 @@ use crate::listeners::SentBy;
 use crate::note::Note;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, usable};
+use crate::resolve::Query;
 use crate::settings::{Auth, SipsRule};
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
@@ -229,7 +231,7 @@ impl Shard {
             self.scratch.routes = route_set;
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
-        let flow = self.flow_toward(request, &route_set, Some(Target::of(&uri)));
+        let (flow, name) = self.flow_toward(request, &route_set, Some(&uri));
         let from_tag = message.from().tag().unwrap_or_default();
         let secret = self.chance.next_u64() as u32;
         let record = StoredSubscription {
@@ -279,6 +281,9 @@ impl Shard {
             &mut self.watched,
         );
         self.follow_connection(id, &flow, message.from().uri());
+        if let Some(name) = name {
+            self.await_name(now, id, *name);
+        }
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         if wish.expires_secs > 0 {
             self.watcher_came(now, id);
@@ -287,11 +292,23 @@ impl Shard {
         Ok(id)
     }
 
-    /// The flow by which the NOTIFYs of a SUBSCRIBE's dialog go.
-    fn flow_toward(&self, request: &Request<'_>, route_set: &[u8], target: Option<Target>) -> Flow {
+    /// The flow by which the NOTIFYs of a SUBSCRIBE's dialog go, and the name that must be looked up before that is known.
+    fn flow_toward(
+        &self,
+        request: &Request<'_>,
+        route_set: &[u8],
+        contact: Option<&Uri<'_>>,
+    ) -> (Flow, Option<Box<Query>>) {
         let outbound_proxy = self.settings.outbound_proxy.map(|proxy| (proxy.transport, proxy.address));
-        let hop = next_hop(route_set, target, request.message.via(), &request.flow, outbound_proxy);
-        self.listeners.toward(&request.flow, hop)
+        let source = &request.flow;
+        let hop = next_hop(route_set, contact.map(Target::of), request.message.via(), source, outbound_proxy);
+        if hop == NextHop::Back
+            && !source.transport.is_stream()
+            && let Some(name) = HopName::of(route_set, contact)
+        {
+            return self.flow_by_name(request.now, &name, source);
+        }
+        (self.listeners.toward(source, hop), None)
     }
 
     /// Finds or makes the entry of a watched resource; the first watcher on this shard tells the owner.
@@ -332,11 +349,12 @@ impl Shard {
                 let target = match contact_uri(message).and_then(usable) {
                     Some(uri) => {
                         next.remote_target = uri.raw();
-                        Some(Target::of(&uri))
+                        Some(uri)
                     }
-                    None => Uri::parse(stored.remote_target).ok().map(|uri| Target::of(&uri)),
+                    None => Uri::parse(stored.remote_target).ok(),
                 };
-                next.flow = self.flow_toward(request, stored.route_set, target);
+                let name;
+                (next.flow, name) = self.flow_toward(request, stored.route_set, target.as_ref());
                 next.came_by_udp = next.flow.transport.is_stream() && !request.flow.transport.is_stream();
                 let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
                 let files = self.files.presence_partition_mut(partition);
@@ -349,22 +367,26 @@ impl Shard {
                 match written {
                     Ok(()) => {
                         let body = BodyKind::of(wish.package, wish.info, Quirks::of(stored.user_agent));
-                        Ok((moved, next.flow, stored.local_tag, body))
+                        Ok((moved, next.flow, name, stored.local_tag, body))
                     }
                     Err(what) => Err(full(self, what)),
                 }
             }
         };
         self.scratch.subscription = record;
-        let (moved, flow, tag, body) = outcome?;
+        let (moved, flow, name, tag, body) = outcome?;
         let entry = &mut self.subscriptions[id];
         entry.owed = true;
         entry.suspect = false;
         entry.failures = 0;
+        entry.awaits_name &= name.is_some();
         entry.ending = wish.expires_secs == 0;
         entry.body = body;
         self.subscriptions.set_unreachable(id, false);
         self.follow_connection(id, &flow, message.from().uri());
+        if let Some(name) = name {
+            self.await_name(now, id, *name);
+        }
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         if wish.expires_secs > 0 {
             self.watcher_refreshed(now, id);

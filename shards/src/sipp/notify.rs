@@ -27,6 +27,10 @@ impl Shard {
     /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left.
     pub(crate) fn send_notify(&mut self, now: Now, id: u32) -> bool {
         debug_assert_eq!(self.subscriptions[id].attempt, NONE);
+        if self.subscriptions[id].awaits_name {
+            self.subscriptions[id].owed = true;
+            return false;
+        }
         self.start_notify(now, id).unwrap_or_else(|| {
             // Its record cannot be read: it cannot be served, and must not stay for ever.
             self.counters.unreadable_records.up();

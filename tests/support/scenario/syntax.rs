@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use comsipl_core::Transport;
+use comsipl_shards::resolve::Found;
 
+use crate::world::NameEntry;
 use crate::world::sip_text::SipText;
 
 /// A step, where it stands, and the indented lines below it.
@@ -78,6 +80,8 @@ pub(super) enum Verb {
     Listens { phone: String, over: Transport, listens: bool },
     /// `user ADDRESS PASSWORD`
     User { aor: String, password: String },
+    /// `name HOST is ADDRESS|unknown|silent [over TRANSPORT] [for SPAN] [slowly SPAN]`
+    Name { host: String, entry: NameEntry },
     /// `NAME moves to ADDRESS`
     Moves { phone: String, to: SocketAddr },
     /// `NAME answers STATUS` or `NAME answers nothing`
@@ -173,6 +177,7 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         ["user", aor, password] => {
             Ok(Verb::User { aor: (*aor).to_owned(), password: (*password).to_owned() })
         }
+        ["name", host, "is", what, rest @ ..] => parse_name(host, what, rest),
         ["TIME_PASSES", span] => Ok(Verb::TimePasses(parse_span(span)?)),
         ["nothing", "for", span] => Ok(Verb::Nothing(parse_span(span)?)),
         ["crash", rest @ ..] => parse_crash(rest),
@@ -211,6 +216,37 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         [who, "<-", rest @ ..] => parse_expectation(Who::parse(who), rest),
         _ => Err("not a step".to_owned()),
     }
+}
+
+fn parse_name(host: &str, what: &str, mut words: &[&str]) -> Result<Verb, String> {
+    let (mut over, mut ttl, mut after) = (Transport::Udp, Duration::from_secs(60), Some(Duration::ZERO));
+    loop {
+        words = match words {
+            [] => break,
+            ["over", word, rest @ ..] => {
+                over = parse_transport(word)?;
+                rest
+            }
+            ["for", span, rest @ ..] => {
+                ttl = parse_span(span)?;
+                rest
+            }
+            ["slowly", span, rest @ ..] => {
+                after = Some(parse_span(span)?);
+                rest
+            }
+            _ => return Err("name HOST is WHAT [over TRANSPORT] [for SPAN] [slowly SPAN]".to_owned()),
+        };
+    }
+    let found = match what {
+        "unknown" => None,
+        "silent" => {
+            after = None;
+            None
+        }
+        address => Some(Found { transport: over, address: parse_as(address)? }),
+    };
+    Ok(Verb::Name { host: host.to_owned(), entry: NameEntry { found, after, ttl } })
 }
 
 fn parse_transport(word: &str) -> Result<Transport, String> {

@@ -1,0 +1,93 @@
+//! Names in place of addresses: what DNS must be asked to find a next hop (RFC 3263 §4).
+
+use crate::dialog::{Target, first_route};
+use crate::flow::Transport;
+use crate::uri::{Host, Scheme, Uri};
+
+/// The name that must be looked up to know where the NOTIFYs of a dialog go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopName<'a> {
+    /// The TARGET (RFC 3263 §4), as it is written.
+    pub host: &'a [u8],
+    /// The port, if one is written.
+    pub port: Option<u16>,
+    /// The transport, if one is written; of `sips` always TLS then.
+    pub transport: Option<Transport>,
+    /// The URI is `sips`.
+    pub secure: bool,
+}
+
+impl<'a> HopName<'a> {
+    /// The name of the first route or, without a route set, of the remote target; `None`: it names no place that could be
+    /// looked up. Only of use where [`next_hop`](crate::dialog::next_hop) knows no address.
+    #[must_use]
+    pub fn of(route_set: &'a [u8], remote_target: Option<&Uri<'a>>) -> Option<Self> {
+        match first_route(route_set) {
+            Some(route) => Self::of_uri(&Uri::parse(route).ok()?),
+            None => Self::of_uri(remote_target?),
+        }
+    }
+
+    fn of_uri(uri: &Uri<'a>) -> Option<Self> {
+        let target = Target::of(uri);
+        // Nothing can be dialled by WebSocket, and what names a flow is reached by that alone.
+        if target.names_flow
+            || target.transport.is_some_and(Transport::is_web_socket)
+            || uri.maddr().is_some()
+        {
+            return None;
+        }
+        let Some(Host::Name(host)) = uri.host else { return None };
+        let secure = uri.scheme == Scheme::Sips;
+        let transport = target.transport.filter(|_| !secure || uri.transport().is_some());
+        Some(Self { host: host.strip_suffix(b".").unwrap_or(host), port: uri.port, transport, secure })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<'a>(
+        route_set: &'a str,
+        contact: &'a str,
+    ) -> Option<(&'a str, Option<u16>, Option<Transport>, bool)> {
+        let contact = Uri::parse(contact.as_bytes()).unwrap();
+        let name = HopName::of(route_set.as_bytes(), Some(&contact))?;
+        Some((std::str::from_utf8(name.host).unwrap(), name.port, name.transport, name.secure))
+    }
+
+    #[test]
+    fn the_uri_says_what_to_ask_for() {
+        let name = "phone.example.com";
+        assert_eq!(of("", "sip:b@phone.example.com"), Some((name, None, None, false)));
+        assert_eq!(of("", "sip:b@phone.example.com.:5070"), Some((name, Some(5070), None, false)));
+        let by_tcp = Some((name, None, Some(Transport::Tcp), false));
+        assert_eq!(of("", "sip:b@phone.example.com;transport=tcp"), by_tcp);
+        assert_eq!(of("", "sips:b@phone.example.com"), Some((name, None, None, true)));
+        let by_tls = Some((name, None, Some(Transport::Tls), true));
+        assert_eq!(of("", "sips:b@phone.example.com;transport=tcp"), by_tls);
+    }
+
+    #[test]
+    fn the_first_route_comes_before_the_contact() {
+        let routes = "<sip:p1.example.com;lr>,<sip:p2.example.com;lr>";
+        assert_eq!(of(routes, "sip:b@phone.example.com"), Some(("p1.example.com", None, None, false)));
+        assert_eq!(of("<sip:192.0.2.200;lr>", "sip:b@phone.example.com"), None);
+    }
+
+    #[test]
+    fn what_names_no_place_is_not_looked_up() {
+        for contact in [
+            "sip:b@192.0.2.1",
+            "sip:b@x.invalid",
+            "sip:b@phone.example.com;ob",
+            "sip:bob@example.com;gr=urn:uuid:f81d4fae",
+            "sip:b@phone.example.com;transport=ws",
+            "sip:b@phone.example.com;maddr=192.0.2.1",
+            "tel:+12015550123",
+        ] {
+            assert_eq!(of("", contact), None, "{contact}");
+        }
+    }
+}
