@@ -469,7 +469,8 @@ impl EventLoop {
             match flow.connection.map(ConnectionId::shard) {
                 Some(holder) if holder != self.index && holder < self.shards => {
                     if !self.bus.send(holder, *flow, &parts) {
-                        self.streams.note_unsent(&parts);
+                        // The lane is full, which says nothing of the connection.
+                        self.streams.note_unsent(&parts, true);
                     }
                 }
                 _ => self.streams.send(now.mono, flow, &parts),
@@ -477,7 +478,7 @@ impl EventLoop {
         }
         outbox.clear(bodies);
         count_sent(&self.counters, figures);
-        self.streams.flush();
+        self.streams.flush(now.mono);
     }
 
     /// Tells the owners of NOTIFYs that could not be sent.
@@ -542,7 +543,7 @@ impl EventLoop {
                 && (0..self.sockets.len()).all(|place| !self.sender.is_waiting(place))
                 && !self.streams.waits_for_sockets();
             if (all_quiet && idle) || now.mono >= give_up {
-                self.streams.close_all();
+                self.streams.close_all(now.mono);
                 return Ok(());
             }
             if work_left || !self.bus.prepare_sleep() {

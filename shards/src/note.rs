@@ -39,8 +39,8 @@ pub enum Note {
         /// The newest version; grows with every change.
         version: u64,
     },
-    /// A NOTIFY of the receiving shard could not be sent: its connection is gone or was never made. Whoever holds the
-    /// connections says so, for each NOTIFY; see [`Note::unsent`].
+    /// A NOTIFY of the receiving shard could not be sent: there was no room for it, or its connection is gone or was never
+    /// made. Whoever holds the connections says so, for each NOTIFY; see [`Note::unsent`].
     Unsent {
         /// Partition of its subscription.
         partition: u8,
@@ -48,6 +48,8 @@ pub enum Note {
         id: u32,
         /// The check of its branch, which tells this NOTIFY from earlier and later ones.
         check: u32,
+        /// Whether its connection may live yet, so that the same way may do later.
+        lives: bool,
     },
     /// A device has registered on a new connection (RFC 5626 §6); every shard is told, because its subscriptions may be
     /// anywhere.
@@ -67,12 +69,12 @@ pub struct DeviceKey(pub u64);
 
 impl Note {
     /// What the owner of the partition named must be told if `message` could not be sent; `None` unless it is a NOTIFY
-    /// of ours.
+    /// of ours. `lives`: whether its connection may live yet.
     #[must_use]
-    pub fn unsent(message: &[u8]) -> Option<Self> {
+    pub fn unsent(message: &[u8], lives: bool) -> Option<Self> {
         let (Method::Notify, _) = peek::peek_request(message)? else { return None };
         let mark = marked(peek::peek_request_branch(message)?)?;
-        Some(Self::Unsent { partition: mark.partition, id: mark.id, check: mark.check })
+        Some(Self::Unsent { partition: mark.partition, id: mark.id, check: mark.check, lives })
     }
 }
 
@@ -89,11 +91,11 @@ mod tests {
             )
         };
         let ours = "z9hG4bK~3f0000002a89abcdef";
-        let note = Note::Unsent { partition: 0x3f, id: 42, check: 0x89ab_cdef };
-        assert_eq!(Note::unsent(notify("NOTIFY", ours).as_bytes()), Some(note));
-        assert_eq!(Note::unsent(notify("OPTIONS", ours).as_bytes()), None);
-        assert_eq!(Note::unsent(notify("NOTIFY", "z9hG4bK-other").as_bytes()), None);
-        assert_eq!(Note::unsent(b"SIP/2.0 200 OK\r\n\r\n"), None);
-        assert_eq!(Note::unsent(b""), None);
+        let note = Note::Unsent { partition: 0x3f, id: 42, check: 0x89ab_cdef, lives: true };
+        assert_eq!(Note::unsent(notify("NOTIFY", ours).as_bytes(), true), Some(note));
+        assert_eq!(Note::unsent(notify("OPTIONS", ours).as_bytes(), true), None);
+        assert_eq!(Note::unsent(notify("NOTIFY", "z9hG4bK-other").as_bytes(), true), None);
+        assert_eq!(Note::unsent(b"SIP/2.0 200 OK\r\n\r\n", true), None);
+        assert_eq!(Note::unsent(b"", true), None);
     }
 }

@@ -120,11 +120,11 @@ pub struct StreamLimits {
     pub connections_max: usize,
     /// Most of them from one source: an IPv4 address, or a network of 64 bits of IPv6.
     pub connections_per_source_max: usize,
-    /// Bytes that may wait for a peer that does not read; beyond them its connection is closed.
+    /// Bytes that may wait for a peer that does not read; what comes beyond them is refused.
     pub out_buffer: usize,
     /// How long nothing may come before a connection is closed.
     pub idle: Duration,
-    /// How long a message that has begun may take to be complete.
+    /// How long a message that has begun may take to be complete, and a peer for which messages are refused to read anything.
     pub message: Duration,
     /// How long a handshake of TLS and WebSocket may take.
     pub handshake: Duration,

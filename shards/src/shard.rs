@@ -251,7 +251,9 @@ impl Shard {
             Note::Changed { key, version } => self.on_changed(now, key, version),
             Note::FlowRenewed { watcher, device, flow } => self.on_flow_renewed(now, watcher, device, flow),
             Note::WinfoWanted { key, wanted } => self.on_winfo_wanted(now, key, wanted),
-            Note::Unsent { partition, id, check } => self.on_unsent(now, Mark { partition, id, check }),
+            Note::Unsent { partition, id, check, lives } => {
+                self.on_unsent(now, Mark { partition, id, check }, lives);
+            }
         }
     }
 

@@ -165,7 +165,8 @@ fn a_silent_connection_is_closed() {
 #[test]
 fn a_slow_reader_is_closed_and_delays_nobody() {
     const DIALOGS: usize = 600;
-    let limits = StreamLimits { out_buffer: 128 << 10, ..StreamLimits::default() };
+    let limits =
+        StreamLimits { out_buffer: 128 << 10, message: Duration::from_secs(1), ..StreamLimits::default() };
     let server = Server::start(2, limits);
     let mut other = server.phone();
     other.write(&subscribe(&other, 9_999, 1, ""));

@@ -652,7 +652,7 @@ impl World {
         let whole = id.filter(|&id| self.streams.get(id).is_some_and(|connection| connection.server_end));
         let Some(id) = whole else {
             self.tell(format!("unsent to {}  {}", flow.peer, first_line(&bytes)));
-            if let Some(note @ Note::Unsent { partition, .. }) = Note::unsent(&bytes) {
+            if let Some(note @ Note::Unsent { partition, .. }) = Note::unsent(&bytes, false) {
                 self.post(holder, usize::from(partition) % self.benches.len(), Input::Note(note));
             }
             return;

@@ -2,7 +2,8 @@
 //!
 //! A phone that came in over a connection is reached by that connection alone: nothing listens at the other end's port. When
 //! the connection breaks, the subscription stays as it was granted (RFC 6665 §4.2.2 removes it for a NOTIFY that is refused
-//! or times out; this one was not sent), and the newest state is owed until the phone comes back:
+//! or times out; this one was not sent), and the newest state is owed until the phone comes back
+//! (a connection that lives and only has no room is tried again after a pause instead):
 //!   * by a SUBSCRIBE in the dialog, over whatever flow;
 //!   * by a REGISTER over a new connection: the subscriptions of the same device go on over that (RFC 5626 §6 has it so for
 //!     the binding, whose newest flow counts). The device is known by its Contact, or by its instance where the Contact is a
@@ -30,15 +31,15 @@ const RENEWED_MAX: usize = 4096;
 enum Way {
     /// Another flow leads to the watcher, and is stored.
     Other,
-    /// The address is dialled again later.
+    /// The same way is tried again later: the address is dialled, or the connection has room then.
     Again,
     /// The watcher must come back.
     None,
 }
 
 impl Shard {
-    /// A NOTIFY could not be sent.
-    pub(crate) fn on_unsent(&mut self, now: Now, mark: Mark) {
+    /// A NOTIFY could not be sent. `lives`: its connection may live yet and only had no room.
+    pub(crate) fn on_unsent(&mut self, now: Now, mark: Mark, lives: bool) {
         let id = mark.id;
         if !self.subscriptions.knows(id) {
             return;
@@ -53,7 +54,9 @@ impl Shard {
         }
         self.counters.notifies_unsent.up();
         let is_last = entry.ending && !entry.owed;
-        match self.way_left(id) {
+        // A peer that is slow, or a lane to the holder of its connection that is full: the same way does later.
+        let way = if lives { Way::Again } else { self.way_left(id) };
+        match way {
             Way::Other => {
                 self.end_attempt(id);
                 self.subscriptions[id].owed = true;

@@ -6,7 +6,7 @@
 //! | connecting | an error, or its time is over | closed |
 //! | open | a stream that cannot be framed | draining, behind an answer |
 //! | open | the peer sends nothing more, soon after a message | answering |
-//! | open | the peer sends nothing more, an error, too much waits, its time is over | closed |
+//! | open | the peer sends nothing more, an error, its time is over | closed |
 //! | answering | an error, its time is over | closed |
 //! | draining | the peer has closed, an error, its time is over | closed |
 
@@ -57,8 +57,12 @@ pub(super) struct Connection {
     pub(super) full: bool,
     /// Whether the poll said that the peer sends nothing more.
     pub(super) peer_closed: bool,
-    /// What to tell if it closes before all that was pushed is written.
-    pub(super) unwritten: Vec<Note>,
+    /// What to tell if it closes before all that was pushed is written, each with where it ends in that.
+    pub(super) unwritten: VecDeque<(u64, Note)>,
+    /// When a full socket last took anything.
+    stalled: Option<Mono>,
+    /// Whether a message found no room since then.
+    refused: bool,
     framer: Framer,
     held: Held,
     opened: Mono,
@@ -99,7 +103,9 @@ impl Connection {
             dirty: false,
             full: false,
             peer_closed: false,
-            unwritten: Vec::new(),
+            unwritten: VecDeque::new(),
+            stalled: None,
+            refused: false,
             framer: Framer::default(),
             held: Held::default(),
             opened: now,
@@ -172,14 +178,24 @@ impl Connection {
     }
 
     /// Writes what waits. When all is written and the connection is to be closed, the peer is told that nothing follows.
-    pub(super) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
+    pub(super) fn flush(&mut self, now: Mono, buffers: &mut Buffers) -> io::Result<()> {
         if self.phase == Phase::Connecting {
             return Ok(());
         }
+        let written = self.layer.written_in_all();
         self.full = self.layer.flush(&mut self.socket, buffers)?;
+        if !self.full || self.layer.written_in_all() != written {
+            (self.stalled, self.refused) = (None, false);
+        }
+        if self.full {
+            self.stalled.get_or_insert(now);
+        }
+        let left = self.layer.left_in_all();
+        while self.unwritten.front().is_some_and(|(end, _)| *end <= left) {
+            self.unwritten.pop_front();
+        }
         // During a handshake messages wait although the socket is not full.
         if !self.full && !self.layer.is_handshaking() {
-            self.unwritten.clear();
             self.unwritten.shrink_to(UNWRITTEN_KEPT_MAX);
             if let Phase::Draining { .. } = self.phase {
                 // It fails if the peer is gone, which reading or the timer finds out.
@@ -187,6 +203,31 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Takes a message to be written, whole or not at all; says whether it did. What waits is written first if there is no
+    /// room otherwise, so that what one turn brings fills no buffer of a peer that reads. A message that finds no room even
+    /// so is not taken, and the connection goes on: only its time may end it.
+    pub(super) fn push(&mut self, now: Mono, parts: &[&[u8]], buffers: &mut Buffers) -> io::Result<bool> {
+        if self.layer.push(parts, buffers).is_err() {
+            if self.phase == Phase::Connecting || self.layer.is_handshaking() {
+                // Nothing can be written yet, and how long that may last is bounded.
+                return Ok(false);
+            }
+            self.flush(now, buffers)?;
+            if self.layer.push(parts, buffers).is_err() {
+                self.refused = self.full;
+                return Ok(false);
+            }
+        }
+        let note = parts.first().and_then(|head| Note::unsent(head, false));
+        self.unwritten.extend(note.map(|note| (self.layer.pushed_in_all(), note)));
+        Ok(true)
+    }
+
+    /// Whether what is refused now may be taken later.
+    pub(super) fn may_take_later(&self) -> bool {
+        matches!(self.phase, Phase::Connecting | Phase::Open)
     }
 
     /// When something has to happen, and what is wrong if it does not.
@@ -201,7 +242,12 @@ impl Connection {
         let handshake =
             self.layer.is_handshaking().then(|| (self.opened + limits.handshake, Overdue::Handshake));
         let message = self.message_began.map(|began| (began + limits.message, Overdue::Message));
-        [Some(idle), handshake, message].into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(idle)
+        let reader = self.stalled.filter(|_| self.refused).map(|at| (at + limits.message, Overdue::Reader));
+        [Some(idle), handshake, message, reader]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+            .unwrap_or(idle)
     }
 }
 
@@ -211,6 +257,7 @@ pub(super) enum Overdue {
     Connecting,
     Handshake,
     Message,
+    Reader,
     Idle,
     Answering,
     Draining,

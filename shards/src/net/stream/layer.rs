@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::bounded::Bounded;
 use super::out_buffer::{Buffers, OutBuffer, OutFull};
-use super::tls::TlsSession;
+use super::tls::{RECORDS_LEN_MAX, TlsSession};
 use super::websocket::WebSocket;
 use crate::tls::Tls;
 
@@ -127,7 +127,7 @@ impl Layer {
     /// Takes one whole SIP message, or a keep-alive, in parts, to be written by [`Self::flush`].
     ///
     /// # Errors
-    /// [`OutFull`]: too much waits already, or a WebSocket is not open yet; the connection is to be closed.
+    /// [`OutFull`]: too much waits already, or a WebSocket is not open yet; then nothing of it was taken.
     pub fn push(&mut self, parts: &[&[u8]], buffers: &mut Buffers) -> Result<(), OutFull> {
         let Some(web) = &self.web else { return self.out.push(parts, buffers) };
         let head = web.frame_head(parts).ok_or(OutFull)?;
@@ -135,6 +135,28 @@ impl Layer {
         framed.push(head.as_bytes());
         framed.extend_from_slice(parts);
         self.out.push(&framed, buffers)
+    }
+
+    /// Where the last message that was pushed ends, counted in bytes from the beginning.
+    #[must_use]
+    pub const fn pushed_in_all(&self) -> u64 {
+        self.out.pushed_in_all()
+    }
+
+    /// Up to where, counted likewise, what was pushed was given on.
+    #[must_use]
+    pub const fn written_in_all(&self) -> u64 {
+        self.out.written_in_all()
+    }
+
+    /// Up to where what was pushed has certainly reached the socket: TLS holds some of what it was given.
+    #[must_use]
+    pub fn left_in_all(&self) -> u64 {
+        let written = self.out.written_in_all();
+        match &self.tls {
+            Some(tls) if tls.is_waiting() => written.saturating_sub(RECORDS_LEN_MAX as u64),
+            _ => written,
+        }
     }
 
     /// Writes what waits until the socket is full; says whether something is left.

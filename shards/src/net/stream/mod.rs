@@ -234,7 +234,10 @@ impl Streams {
         }
         self.counters.stream_keep_alives.add(pings as u64);
         for _ in 0..pings {
-            self.push(now, slot, &[PONG]);
+            // Where one finds no room, the others do not.
+            if !self.push(now, slot, &[PONG]) {
+                break;
+            }
         }
         // Whatever else the read said, the next one will say again.
         if blocked && end.is_ok() && broken.is_none() {
@@ -284,17 +287,20 @@ impl Streams {
             None => self.by_peer.get(&(flow.transport, flow.peer)).copied().or_else(|| self.dial(now, flow)),
         };
         let sent = slot.is_some_and(|slot| self.push(now, slot, parts));
+        let lives =
+            slot.is_some_and(|slot| self.table[slot].as_deref().is_some_and(Connection::may_take_later));
         if sent {
             self.counters.stream_messages_out(flow.transport).up();
         } else {
-            self.note_unsent(parts);
+            self.note_unsent(parts, lives);
         }
     }
 
-    /// Counts a message that cannot be sent, and notes it for its owner if it is a NOTIFY of ours.
-    pub fn note_unsent(&mut self, parts: &[&[u8]]) {
+    /// Counts a message that cannot be sent, and notes it for its owner if it is a NOTIFY of ours; `lives`: its connection may
+    /// live yet.
+    pub fn note_unsent(&mut self, parts: &[&[u8]], lives: bool) {
         self.counters.stream_unsent.up();
-        self.unsent.extend(parts.first().and_then(|head| Note::unsent(head)));
+        self.unsent.extend(parts.first().and_then(|head| Note::unsent(head, lives)));
     }
 
     /// What could not be sent, for the owners of the subscriptions.
@@ -303,12 +309,12 @@ impl Streams {
     }
 
     /// Writes what was pushed since the last call.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, now: Mono) {
         while let Some(slot) = self.dirty.pop() {
             let Some(connection) = self.table[slot].as_deref_mut().filter(|it| it.dirty) else { continue };
             connection.dirty = false;
             let was_full = connection.full;
-            let result = connection.flush(&mut self.buffers);
+            let result = connection.flush(now, &mut self.buffers);
             self.full = self.full + usize::from(connection.full) - usize::from(was_full);
             if let Err(error) = result {
                 tracing::debug!(%error, peer = %connection.flow.peer, "a connection broke");
@@ -330,6 +336,7 @@ impl Streams {
             match overdue {
                 Overdue::Connecting => self.close(slot, Why::NotOpened),
                 Overdue::Handshake => self.close(slot, Why::SlowHandshake),
+                Overdue::Reader => self.close(slot, Why::SlowReader),
                 Overdue::Message => self.close(slot, Why::SlowMessage),
                 Overdue::Idle => self.close(slot, Why::Idle),
                 Overdue::Answering => self.close(slot, Why::Peer),
@@ -376,13 +383,13 @@ impl Streams {
     }
 
     /// Says good-bye on all connections and closes them.
-    pub fn close_all(&mut self) {
+    pub fn close_all(&mut self, now: Mono) {
         for slot in 0..self.table.high_water() as u32 {
             let Some(connection) = self.table[slot].as_deref_mut() else { continue };
             if connection.phase != Phase::Connecting {
                 connection.layer.say_goodbye(&mut self.buffers);
                 // Unread bytes would turn the end of our side into a reset, which may destroy what the peer has not read.
-                if connection.flush(&mut self.buffers).is_ok()
+                if connection.flush(now, &mut self.buffers).is_ok()
                     && connection.socket.shutdown(Shutdown::Write).is_ok()
                 {
                     for _ in 0..DISCARDS_AT_STOP {
@@ -443,7 +450,7 @@ impl Streams {
             self.connecting -= 1;
         }
         self.counters.stream_unsent.add(connection.unwritten.len() as u64);
-        self.unsent.append(&mut connection.unwritten);
+        self.unsent.extend(connection.unwritten.drain(..).map(|(_, note)| note));
         self.full -= usize::from(connection.full);
         self.admission.leave(connection.flow.peer.ip());
         if let Err(error) = self.registry.deregister(&mut connection.socket) {
@@ -470,13 +477,22 @@ impl Streams {
         if !connection.takes(parts.first().copied().unwrap_or_default()) {
             return false;
         }
-        if connection.layer.push(parts, &mut self.buffers).is_err() {
-            tracing::debug!(peer = %connection.flow.peer, ?now, "a peer does not read");
-            self.close(slot, Why::SlowReader);
-            return false;
+        let was_full = connection.full;
+        let result = connection.push(now, parts, &mut self.buffers);
+        self.full = self.full + usize::from(connection.full) - usize::from(was_full);
+        match result {
+            Ok(true) => {}
+            Ok(false) => {
+                self.arm(slot);
+                return false;
+            }
+            Err(error) => {
+                tracing::debug!(%error, peer = %connection.flow.peer, "a connection broke");
+                self.close(slot, Why::Error);
+                return false;
+            }
         }
         self.counters.stream_bytes_out.add(parts.iter().map(|part| part.len() as u64).sum());
-        connection.unwritten.extend(parts.first().and_then(|head| Note::unsent(head)));
         if connection.phase != Phase::Connecting && !connection.full {
             self.mark_dirty(slot);
         }

@@ -12,10 +12,12 @@ pub struct OutBuffer {
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
+    /// How many were ever pushed.
+    pushed: u64,
     max: usize,
 }
 
-/// Too much waits for a peer that does not read.
+/// Too much waits already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutFull;
 
@@ -23,7 +25,7 @@ impl OutBuffer {
     /// A buffer for at most `max` bytes.
     #[must_use]
     pub const fn new(max: usize) -> Self {
-        Self { bytes: Vec::new(), written: 0, max }
+        Self { bytes: Vec::new(), written: 0, pushed: 0, max }
     }
 
     /// Puts a message behind what waits.
@@ -46,6 +48,7 @@ impl OutBuffer {
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
+        self.pushed += len as u64;
         Ok(())
     }
 
@@ -66,6 +69,18 @@ impl OutBuffer {
         self.written = 0;
         buffers.give_back(std::mem::take(&mut self.bytes));
         Ok(false)
+    }
+
+    /// How many bytes were ever pushed: where the last message ends in all that is written.
+    #[must_use]
+    pub const fn pushed_in_all(&self) -> u64 {
+        self.pushed
+    }
+
+    /// How many bytes were ever written.
+    #[must_use]
+    pub const fn written_in_all(&self) -> u64 {
+        self.pushed - self.len() as u64
     }
 
     /// How many bytes wait.
@@ -126,12 +141,13 @@ mod tests {
         assert!(out.write_to(&mut socket, &mut buffers).unwrap());
         socket.room = 7;
         assert!(out.write_to(&mut socket, &mut buffers).unwrap());
-        assert_eq!(out.len(), 3);
+        assert_eq!((out.len(), out.pushed_in_all(), out.written_in_all()), (3, 10, 7));
         assert_eq!(out.push(&[b"klmnopq"], &mut buffers), Ok(()));
         socket.room = 100;
         assert!(!out.write_to(&mut socket, &mut buffers).unwrap());
         assert_eq!(socket.took, b"abcdefghijklmnopq");
         assert!(out.is_empty());
+        assert_eq!((out.pushed_in_all(), out.written_in_all()), (17, 17));
         assert_eq!(out.bytes.capacity(), 0, "an idle connection holds no memory");
     }
 

@@ -89,24 +89,110 @@ fn a_half_closed_connection_takes_answers_and_no_requests() {
 
 #[test]
 fn what_a_slow_reader_did_not_get_is_told() {
-    let limits = StreamLimits { out_buffer: 100_000, ..StreamLimits::default() };
+    let message = Duration::from_millis(200);
+    let limits = StreamLimits { out_buffer: 100_000, message, ..StreamLimits::default() };
     let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
-    let mut peer = TcpStream::connect(shard.address).unwrap();
-    peer.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
-    let (flow, _) = shard.next_message();
+    let (_peer, flow) = shard.reach();
     let body = vec![b'x'; 60_000];
     let mut sent = 0;
-    while !shard.streams.is_empty() {
-        shard.streams.send(shard.clock.mono(), &flow, &[notify(sent).as_bytes(), &body]);
-        shard.streams.flush();
+    while shard.counters.stream_unsent.get() == 0 {
+        shard.send(&flow, &[notify(sent).as_bytes(), &body]);
         sent += 1;
         assert!(sent < 10_000, "somebody takes it all");
     }
+    assert_eq!(shard.unsent(), [Note::Unsent { partition: 7, id: sent - 1, check: 0xabcd, lives: true }]);
+    assert_eq!(shard.streams.len(), 1, "the connection goes on");
+    let began = Instant::now();
+    shard.turn_until("the end of patience", |it| it.streams.is_empty());
+    assert!(began.elapsed() > message / 2);
+    assert_eq!(shard.counters.closed_slow_reader.get(), 1);
     let unsent = shard.unsent();
-    assert!(unsent.contains(&note(sent - 1)), "the one that found no room");
     assert!(unsent.contains(&note(sent - 2)), "the one that waited");
     assert!(unsent.len() < 100 && (unsent.len() as u32) < sent, "not those that are on their way");
-    assert_eq!(shard.counters.closed_slow_reader.get(), 1);
+}
+
+#[test]
+fn a_reader_that_was_refused_something_and_reads_again_stays() {
+    let message = Duration::from_millis(200);
+    let limits = StreamLimits { out_buffer: 100_000, message, ..StreamLimits::default() };
+    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let (mut peer, flow) = shard.reach();
+    let body = vec![b'x'; 60_000];
+    let mut sent: usize = 0;
+    while shard.counters.stream_unsent.get() == 0 {
+        shard.send(&flow, &[notify(1).as_bytes(), &body]);
+        sent += 1;
+    }
+    let len = (sent - 1) * (notify(1).len() + body.len());
+    let reader = std::thread::spawn(move || {
+        peer.read_exact(&mut vec![0; len]).unwrap();
+        peer
+    });
+    shard.turn_until("all is read", |_| reader.is_finished());
+    let mut peer = reader.join().unwrap();
+    let began = Instant::now();
+    shard.turn_until("its time", |_| began.elapsed() > 2 * message);
+    assert_eq!((shard.streams.len(), shard.counters.closed_slow_reader.get()), (1, 0));
+    shard.send(&flow, &[b"again"]);
+    assert_eq!(shard.read_from(&mut peer, 5), "again");
+}
+
+/// More than the buffer of a connection, all in one turn.
+#[test]
+fn large_notifies_of_one_turn_reach_a_willing_reader() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let (mut peer, flow) = shard.reach();
+    std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
+    let body = vec![b'x'; 20_000];
+    for number in 0..64 {
+        shard.streams.send(shard.clock.mono(), &flow, &[notify(number).as_bytes(), &body]);
+    }
+    shard.turn();
+    assert_eq!((shard.streams.len(), shard.counters.closed_slow_reader.get()), (1, 0));
+    assert_eq!(shard.unsent(), []);
+}
+
+#[test]
+fn what_finds_no_room_while_connecting_is_refused_and_dials_no_other() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut shard = OneShard::new(&[], StreamLimits::default());
+    let flow = to(peer.local_addr().unwrap());
+    let body = vec![b'x'; 900];
+    for number in 0..3000 {
+        shard.streams.send(shard.clock.mono(), &flow, &[notify(number).as_bytes(), &body]);
+    }
+    let figures = &shard.counters;
+    assert_eq!((figures.connections_dialled.get(), figures.closed_slow_reader.get()), (1, 0));
+    let unsent = shard.unsent();
+    assert!(unsent.len() > 1000 && unsent.iter().all(|it| matches!(it, Note::Unsent { lives: true, .. })));
+    let (mut accepted, _) = peer.accept().unwrap();
+    assert_eq!(shard.read_from(&mut accepted, notify(0).len()), notify(0), "what was taken comes");
+}
+
+/// A peer for which something always waits, because it reads no faster than we write.
+#[test]
+fn what_is_noted_of_a_backlog_is_bounded_by_it() {
+    let limits = StreamLimits { out_buffer: 64 << 20, ..StreamLimits::default() };
+    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let (mut peer, flow) = shard.reach();
+    let slot = flow.connection.unwrap().slot();
+    let head = notify(1);
+    let body = vec![b'x'; 1000 - head.len()];
+    let send = |shard: &mut OneShard, count: usize| {
+        for _ in 0..count {
+            shard.streams.send(shard.clock.mono(), &flow, &[head.as_bytes(), &body]);
+        }
+    };
+    send(&mut shard, 20_000);
+    shard.turn();
+    let mut room = vec![0; 1_000_000];
+    for _ in 0..40 {
+        peer.read_exact(&mut room).unwrap();
+        send(&mut shard, 1000);
+        shard.turn();
+    }
+    let noted = shard.streams.table[slot].as_deref().unwrap().unwritten.len();
+    assert!((1..=20_000).contains(&noted), "{noted} of 60000");
 }
 
 #[test]
@@ -182,6 +268,20 @@ impl OneShard {
         }
     }
 
+    /// A peer with its connection.
+    fn reach(&mut self) -> (TcpStream, Flow) {
+        let mut peer = TcpStream::connect(self.address).unwrap();
+        peer.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
+        (peer, self.next_message().0)
+    }
+
+    /// Sends and flushes, as a turn does.
+    fn send(&mut self, flow: &Flow, parts: &[&[u8]]) {
+        let now = self.clock.mono();
+        self.streams.send(now, flow, parts);
+        self.streams.flush(now);
+    }
+
     fn poll(&mut self) {
         self.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
         for event in &self.events {
@@ -197,7 +297,8 @@ impl OneShard {
             messages.push_back((*flow, String::from_utf8(bytes.to_vec()).unwrap()));
             true
         });
-        self.streams.flush();
+        let now = self.clock.mono();
+        self.streams.flush(now);
         self.streams.fire_timers(now);
     }
 
@@ -241,7 +342,7 @@ fn notify(id: u32) -> String {
 }
 
 fn note(id: u32) -> Note {
-    Note::Unsent { partition: 7, id, check: 0xabcd }
+    Note::Unsent { partition: 7, id, check: 0xabcd, lives: false }
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -145,7 +145,7 @@ impl<S: Write> Write for TlsStream<'_, S> {
 
 /// Most bytes of records that wait for a socket; more stays unencrypted in the out-buffer, which has its own bound. One
 /// record of full length fits.
-const RECORDS_LEN_MAX: usize = 32 * 1024;
+pub const RECORDS_LEN_MAX: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests;
