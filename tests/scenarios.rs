@@ -26,6 +26,7 @@ scenarios! {
     auth_challenges_strongest_first
     auth_configured_realm
     auth_denied_sources
+    auth_dialog_of_another
     auth_digest_uri
     auth_flood
     auth_in_dialog
@@ -84,6 +85,7 @@ scenarios! {
     flow_connection_gone_for_good
     flow_contact_asks_for_tcp
     flow_contact_without_place
+    flow_ended_by_another
     flow_half_open
     flow_local_target
     flow_no_timer_e

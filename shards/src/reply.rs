@@ -91,7 +91,12 @@ impl Shard {
         let flow = self.write_answer(request, status, reason, to_tag, more);
         // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly. RFC 3261 §17.2.2: Timer J is "zero seconds for
         // reliable transports".
-        if request.message.method() != Some(Method::Invite)
+        // While requests are challenged, other methods come from people who have not proven anything, and nothing that would be
+        // forgotten for theirs is remembered for them.
+        let method = request.message.method();
+        let is_challenged = matches!(method, Some(Method::Register | Method::Publish | Method::Subscribe));
+        if method != Some(Method::Invite)
+            && (is_challenged || !self.guard.challenges)
             && !flow.transport.is_stream()
             && let Some(answer) = self.outbox.newest_head()
         {

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(banned(event("auth_failed", b"eve@example.com", "unknown_user")), source);
         assert_eq!(banned(event("auth_failed", b"eve@example.com", "too_many")), source);
         assert_eq!(banned(event("auth_failed", b"eve@example.com", "replayed")), None);
-        assert_eq!(banned(event("flood", b"", "rate")), source);
+        assert_eq!(banned(event("flood", b"", "rate")), None, "anybody can send in the name of another");
         assert_eq!(banned(event("acl_denied", b"", "denied")), None);
         assert_eq!(banned(event("publish_denied", b"event=flood source=203.0.113.1", "not_granted")), None);
         let six =

@@ -17,6 +17,12 @@ pub fn asserted_identity<'a>(message: &Message<'a>) -> Option<Uri<'a>> {
         .find(Uri::is_sip)
 }
 
+/// Whether a proxy says at all who sent a request, in whatever form.
+#[must_use]
+pub fn asserts_identity(message: &Message<'_>) -> bool {
+    message.headers().any(|(name, _)| name.eq_ignore_ascii_case(b"P-Asserted-Identity"))
+}
+
 /// The URIs of one line; it ends where it stops being a list of them.
 fn identities(line: &[u8]) -> impl Iterator<Item = Uri<'_>> {
     let mut at = 0;
@@ -36,11 +42,15 @@ const IDENTITIES_MAX: usize = 4;
 mod tests {
     use super::*;
 
-    fn asserted(lines: &str) -> Option<String> {
-        let message = format!(
+    fn message(lines: &str) -> String {
+        format!(
             "SUBSCRIBE sip:a@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:b@h>;tag=1\r\nTo: <sip:a@h>\r\n\
              Call-ID: 1\r\nCSeq: 1 SUBSCRIBE\r\n{lines}\r\n"
-        );
+        )
+    }
+
+    fn asserted(lines: &str) -> Option<String> {
+        let message = message(lines);
         let message = crate::msg::parse(message.as_bytes()).expect("well-formed");
         asserted_identity(&message).map(|uri| String::from_utf8_lossy(uri.raw()).into_owned())
     }
@@ -58,7 +68,10 @@ mod tests {
     #[test]
     fn what_is_no_identity_is_none() {
         for value in ["", "b@h", "tel:+1", "<sip:b@h", "<sip:>, <sip:b@h>x", ",<sip:b@h>"] {
-            assert_eq!(asserted(&format!("P-Asserted-Identity: {value}\r\n")), None, "{value}");
+            let line = format!("P-Asserted-Identity: {value}\r\n");
+            assert_eq!(asserted(&line), None, "{value}");
+            let message = message(&line);
+            assert!(asserts_identity(&crate::msg::parse(message.as_bytes()).expect("well-formed")));
         }
     }
 }

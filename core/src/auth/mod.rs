@@ -15,7 +15,7 @@
 mod algorithm;
 pub use algorithm::{Algorithm, Hash};
 mod asserted;
-pub use asserted::asserted_identity;
+pub use asserted::{asserted_identity, asserts_identity};
 mod challenge;
 pub use challenge::Challenge;
 mod credentials;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use comsipl_core::aor::{canonical_into, canonical_of_user};
 use comsipl_core::auth::{
     Algorithm, BadCredentials, Challenge, Credentials, Nonce, Nonces, Protection, Source, asserted_identity,
+    asserts_identity,
 };
 use comsipl_core::header::HeaderName;
 use comsipl_core::msg::{Message, Method};
@@ -32,7 +33,7 @@ pub(crate) struct Guard {
     /// There are sources that are not heard.
     pub(super) has_bounds: bool,
     /// Requests are challenged.
-    pub(super) challenges: bool,
+    pub(crate) challenges: bool,
     nonces: Option<Arc<Nonces>>,
     pub(super) budgets: Budgets,
     log: SecurityLog,
@@ -182,9 +183,13 @@ impl Shard {
         }
     }
 
-    /// The sender whom a trusted proxy names: in P-Asserted-Identity (RFC 3325 §5), else in From.
+    /// The sender whom a trusted proxy names: in P-Asserted-Identity (RFC 3325 §5), else in From. An assertion of which we know
+    /// nobody (a telephone number alone) leaves From unproven: the proxy says that the sender is somebody else.
     fn believe(&mut self, request: &Request<'_>) -> Result<Sender, Refusal> {
         let asserted = asserted_identity(request.message);
+        if asserted.is_none() && asserts_identity(request.message) {
+            return Err(Refusal::Forbidden("Unknown Identity"));
+        }
         let uri = asserted.map_or(request.message.from().uri(), |uri| uri.raw());
         self.guard.canonical(uri).ok_or(Refusal::Forbidden("Unknown Identity"))?;
         Ok(Sender { key: self.keys.aor(&self.guard.aor), is_asserted: asserted.is_some() })

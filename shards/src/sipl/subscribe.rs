@@ -20,7 +20,7 @@ use crate::reply::{Request, contact_uri, usable};
 use crate::resolve::Query;
 use crate::settings::{Auth, SipsRule};
 use crate::shard::Shard;
-use crate::sipp::dialog_hash;
+use crate::sipp::{dialog_hash, watcher_key};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::BodyKind;
 
@@ -95,7 +95,13 @@ impl Shard {
             expires_secs,
         };
         match found {
-            Found::Subscription(id) => self.refresh_subscription(request, id, &wish),
+            Found::Subscription(id) => {
+                if package.own_only {
+                    let (user, _) = self.user_and_tag(id).ok_or(Refusal::NoSuchSubscription)?;
+                    self.check_own(request, user, package)?;
+                }
+                self.refresh_subscription(request, id, &wish)
+            }
             Found::Repeated(id) => self.repeat_subscription(request, id),
             Found::Dialog { any } => {
                 let (user, tag) = self.user_and_tag(any).ok_or(Refusal::NoSuchSubscription)?;
@@ -153,6 +159,11 @@ impl Shard {
         let mut repeated = None;
         let mut out_of_order = false;
         let mut siblings = 0;
+        let mut room = std::mem::take(&mut self.scratch.user);
+        let from = message.from().uri();
+        // Only who proved to be the one in From comes here while requests are challenged. Somebody else's dialog is none of
+        // his, even if he knows its identifiers.
+        let sender = (self.settings.auth == Auth::Digest).then(|| watcher_key(&self.keys, from, &mut room));
         let mut record = std::mem::take(&mut self.scratch.subscription);
         for id in self.subscriptions.of_dialog(partition, dialog) {
             let entry = &self.subscriptions[id];
@@ -162,6 +173,12 @@ impl Shard {
                 continue;
             }
             siblings += 1;
+            if let Some(sender) = sender
+                && stored.remote_uri != from
+                && (sender.is_none() || watcher_key(&self.keys, stored.remote_uri, &mut room) != sender)
+            {
+                continue;
+            }
             let same_dialog = match to_tag {
                 Some(tag) => records::tag_text(partition, stored.local_tag)[..] == *tag,
                 // The customer's document: "The subscription is verified with these two values", Call-ID and the
@@ -183,6 +200,7 @@ impl Shard {
             }
         }
         self.scratch.subscription = record;
+        self.scratch.user = room;
         if let Some(id) = repeated {
             return Ok(Found::Repeated(id));
         }
@@ -366,15 +384,17 @@ impl Shard {
                 };
                 match written {
                     Ok(()) => {
+                        // The watcher is who made the dialog, whatever From says now.
+                        self.follow_connection(id, &next.flow, stored.remote_uri);
                         let body = BodyKind::of(wish.package, wish.info, Quirks::of(stored.user_agent));
-                        Ok((moved, next.flow, name, stored.local_tag, body))
+                        Ok((moved, name, stored.local_tag, body))
                     }
                     Err(what) => Err(full(self, what)),
                 }
             }
         };
         self.scratch.subscription = record;
-        let (moved, flow, name, tag, body) = outcome?;
+        let (moved, name, tag, body) = outcome?;
         let entry = &mut self.subscriptions[id];
         entry.owed = true;
         entry.suspect = false;
@@ -383,7 +403,6 @@ impl Shard {
         entry.ending = wish.expires_secs == 0;
         entry.body = body;
         self.subscriptions.set_unreachable(id, false);
-        self.follow_connection(id, &flow, message.from().uri());
         if let Some(name) = name {
             self.await_name(now, id, *name);
         }

@@ -122,6 +122,9 @@ impl Shard {
     pub(crate) fn on_flow_renewed(&mut self, now: Now, watcher: AorKey, device: DeviceKey, flow: Flow) {
         let ids: Vec<u32> = self.subscriptions.of_watcher(watcher).take(RENEWED_MAX).collect();
         for id in ids {
+            if !self.subscriptions.knows(id) {
+                continue;
+            }
             let entry = &self.subscriptions[id];
             let files = self.files.presence_partition(entry.partition);
             let record = &mut self.scratch.subscription;
@@ -200,7 +203,7 @@ impl Shard {
 }
 
 /// Key of the user whom the From URI of a SUBSCRIBE names.
-fn watcher_key(keys: &HashKey, from: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
+pub(crate) fn watcher_key(keys: &HashKey, from: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
     room.clear();
     canonical_into(&Uri::parse(from).ok()?, room).ok()?;
     Some(keys.aor(room))
