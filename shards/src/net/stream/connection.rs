@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | connecting | the socket is writable | open |
 //! | connecting | an error, or its time is over | closed |
-//! | open | a stream that cannot be framed | draining, behind an answer |
+//! | open | a stream that cannot be framed, a record or frame or handshake that is refused | draining, behind an answer |
+//! | open | the end of a WebSocket | draining |
 //! | open | the peer sends nothing more, soon after a message | answering |
 //! | open | the peer sends nothing more, an error, its time is over | closed |
 //! | answering | an error, its time is over | closed |
@@ -20,6 +21,7 @@ use comsipl_core::msg;
 use comsipl_core::{ConnectionId, Flow, Mono};
 use mio::net::TcpStream;
 
+use super::Why;
 use super::layer::{Layer, ReadEnd, Sink};
 use super::out_buffer::Buffers;
 use crate::note::Note;
@@ -37,6 +39,7 @@ pub(super) enum Phase {
     /// We write what waits, and read nothing more.
     Draining {
         until: Mono,
+        why: Why,
     },
 }
 
@@ -65,12 +68,17 @@ pub(super) struct Connection {
     refused: bool,
     framer: Framer,
     held: Held,
+    /// How the stream ended behind what is held; to be told when that was taken.
+    end_behind: Option<Ending>,
     opened: Mono,
     last_input: Mono,
     last_message: Option<Mono>,
     /// When the message that is not complete yet began.
     message_began: Option<Mono>,
 }
+
+/// How a stream ended: an answer to what cannot be framed, and what the layer said.
+type Ending = (Option<Vec<u8>>, io::Result<ReadEnd>);
 
 /// What one look at a connection brought.
 #[derive(Debug, Default)]
@@ -108,6 +116,7 @@ impl Connection {
             refused: false,
             framer: Framer::default(),
             held: Held::default(),
+            end_behind: None,
             opened: now,
             last_input: now,
             last_message: None,
@@ -126,9 +135,18 @@ impl Connection {
     ) -> (Taken, io::Result<ReadEnd>) {
         let mut taken = Taken::default();
         let flow = self.flow;
+        let was_held = !self.held.is_empty();
         if !self.held.deliver(|bytes| deliver(&flow, bytes)) {
             taken.blocked = true;
             return (taken, Ok(ReadEnd::Bound));
+        }
+        if let Some((broken, end)) = self.end_behind.take() {
+            taken.broken = broken;
+            return (taken, end);
+        }
+        if was_held && self.message_began.is_some() {
+            // It was we who held it up.
+            self.message_began = Some(now);
         }
         let mut intake =
             Intake { framer: &mut self.framer, held: &mut self.held, flow, deliver, taken: &mut taken };
@@ -144,6 +162,11 @@ impl Connection {
             self.message_began = None;
         } else if taken.messages > 0 || self.message_began.is_none() {
             self.message_began = Some(now);
+        }
+        if taken.blocked && (taken.broken.is_some() || end.is_err()) {
+            // Requests that came whole before are handed over first.
+            self.end_behind = Some((taken.broken.take(), end));
+            return (taken, Ok(ReadEnd::Bound));
         }
         (taken, end)
     }
@@ -195,8 +218,10 @@ impl Connection {
             self.unwritten.pop_front();
         }
         // During a handshake messages wait although the socket is not full.
-        if !self.full && !self.layer.is_handshaking() {
-            self.unwritten.shrink_to(UNWRITTEN_KEPT_MAX);
+        if !self.full {
+            if !self.layer.is_handshaking() {
+                self.unwritten.shrink_to(UNWRITTEN_KEPT_MAX);
+            }
             if let Phase::Draining { .. } = self.phase {
                 // It fails if the peer is gone, which reading or the timer finds out.
                 let _ = self.socket.shutdown(Shutdown::Write);
@@ -235,13 +260,17 @@ impl Connection {
         match self.phase {
             Phase::Connecting => return (self.opened + CONNECT_SPAN, Overdue::Connecting),
             Phase::Answering { until } => return (until, Overdue::Answering),
-            Phase::Draining { until } => return (until, Overdue::Draining),
+            Phase::Draining { until, why } => return (until, Overdue::Draining(why)),
             Phase::Open => {}
         }
         let idle = (self.last_input + limits.idle, Overdue::Idle);
         let handshake =
             self.layer.is_handshaking().then(|| (self.opened + limits.handshake, Overdue::Handshake));
-        let message = self.message_began.map(|began| (began + limits.message, Overdue::Message));
+        // What waits for its owner is held up by us, and what follows with it.
+        let message = self
+            .message_began
+            .filter(|_| self.held.is_empty())
+            .map(|began| (began + limits.message, Overdue::Message));
         let reader = self.stalled.filter(|_| self.refused).map(|at| (at + limits.message, Overdue::Reader));
         [Some(idle), handshake, message, reader]
             .into_iter()
@@ -260,7 +289,7 @@ pub(super) enum Overdue {
     Reader,
     Idle,
     Answering,
-    Draining,
+    Draining(Why),
 }
 
 /// Takes what the layer reads.

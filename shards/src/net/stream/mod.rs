@@ -198,12 +198,19 @@ impl Streams {
         self.accept(now);
         // Behind the others: their owners may have room.
         self.ready.extend(self.blocked.drain(..));
-        let mut messages = 0;
+        let (mut messages, mut handshakes) = (0, 0);
         for _ in 0..self.ready.len().min(CONNECTIONS_PER_TURN) {
             if messages >= MESSAGES_PER_TURN {
                 break;
             }
             let Some(slot) = self.ready.pop_front() else { break };
+            if self.table[slot].as_deref().is_some_and(|it| it.queued && it.layer.is_handshaking()) {
+                handshakes += 1;
+                if handshakes > HANDSHAKES_PER_TURN {
+                    self.ready.push_back(slot);
+                    continue;
+                }
+            }
             messages += self.read(now, slot, &mut deliver);
         }
     }
@@ -212,13 +219,13 @@ impl Streams {
     fn read(&mut self, now: Mono, slot: u32, deliver: &mut impl FnMut(&Flow, &[u8]) -> bool) -> usize {
         let Some(connection) = self.table[slot].as_deref_mut().filter(|it| it.queued) else { return 0 };
         connection.queued = false;
-        if let Phase::Draining { .. } = connection.phase {
+        if let Phase::Draining { why, .. } = connection.phase {
             match connection.discard(&mut self.scratch) {
-                Ok(ReadEnd::Closed) => self.close(slot, Why::Broken),
+                Ok(ReadEnd::Closed) => self.close(slot, why),
                 Ok(ReadEnd::Bound | ReadEnd::Short) => self.queue(slot),
                 Ok(ReadEnd::WouldBlock) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => self.close(slot, Why::Broken),
+                Err(_) => self.close(slot, why),
             }
             return 0;
         }
@@ -240,20 +247,27 @@ impl Streams {
             }
         }
         // Whatever else the read said, the next one will say again.
-        if blocked && end.is_ok() && broken.is_none() {
+        if blocked {
+            if self.table[slot].as_deref().is_some_and(|it| it.layer.wants_flush()) {
+                self.mark_dirty(slot);
+            }
+            self.arm(slot);
             return messages;
         }
         if let Some(answer) = broken {
             self.counters.stream_broken.up();
             self.push(now, slot, &[&answer]);
-            self.drain(now, slot);
+            self.drain(now, slot, Why::Broken);
             return messages;
         }
         let Some(connection) = self.connection(slot) else { return messages };
         match end {
             Ok(ReadEnd::Closed) => {
                 let peer = (transport, connection.flow.peer);
-                if !connection.answer_only(now) {
+                if !connection.layer.ends_one_way() {
+                    // What follows a Close unread would turn our end into a reset, which may destroy the answer.
+                    self.drain(now, slot, Why::Peer);
+                } else if !connection.answer_only(now) {
                     self.close(slot, Why::Peer);
                 } else if self.by_peer.get(&peer) == Some(&slot) {
                     self.by_peer.remove(&peer);
@@ -261,7 +275,11 @@ impl Streams {
             }
             Err(error) => {
                 tracing::debug!(%error, peer = %connection.flow.peer, "a connection broke");
-                self.close(slot, Why::Error);
+                match error.kind() {
+                    // The layer has said why, and the peer is to read that.
+                    io::ErrorKind::InvalidData => self.drain(now, slot, Why::Error),
+                    _ => self.close(slot, Why::Error),
+                }
             }
             Ok(ReadEnd::Bound) => self.queue(slot),
             // An end that came before the read was reported with what it read, and not again.
@@ -340,7 +358,7 @@ impl Streams {
                 Overdue::Message => self.close(slot, Why::SlowMessage),
                 Overdue::Idle => self.close(slot, Why::Idle),
                 Overdue::Answering => self.close(slot, Why::Peer),
-                Overdue::Draining => self.close(slot, Why::Broken),
+                Overdue::Draining(why) => self.close(slot, why),
             }
         }
     }
@@ -499,11 +517,11 @@ impl Streams {
         true
     }
 
-    /// Ends a connection whose stream cannot be followed any further: what waits is written, then the peer is to close.
-    fn drain(&mut self, now: Mono, slot: u32) {
+    /// Ends a connection whose stream cannot be followed any further, or has ended: what waits is written, then the peer is to close.
+    fn drain(&mut self, now: Mono, slot: u32, why: Why) {
         if let Some(connection) = self.table[slot].as_deref_mut() {
             connection.layer.say_goodbye(&mut self.buffers);
-            connection.phase = Phase::Draining { until: now + DRAIN_SPAN };
+            connection.phase = Phase::Draining { until: now + DRAIN_SPAN, why };
             let peer = (connection.flow.transport, connection.flow.peer);
             if self.by_peer.get(&peer) == Some(&slot) {
                 self.by_peer.remove(&peer);
@@ -560,6 +578,8 @@ impl Streams {
 const READ_LEN: usize = 16 * 1024;
 /// Most connections read in a turn.
 const CONNECTIONS_PER_TURN: usize = 64;
+/// Most of them in handshakes, of which one costs as much as hundreds of messages.
+const HANDSHAKES_PER_TURN: usize = 8;
 /// When so many messages have come, the other connections wait for the next turn.
 const MESSAGES_PER_TURN: usize = 64;
 /// Most connections that are closed in a turn because their time is over.

@@ -222,6 +222,29 @@ fn messages_that_are_not_taken_come_again_in_order() {
     assert!(!shard.streams.is_blocked());
 }
 
+/// A request that came whole is handed over before the end of its connection, however late its owner has room.
+#[test]
+fn what_is_held_is_handed_over_before_a_broken_stream_ends() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut peer = TcpStream::connect(shard.address).unwrap();
+    let whole = "OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n";
+    let broken = "OPTIONS sip:b SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\n";
+    peer.write_all(format!("{whole}{broken}").as_bytes()).unwrap();
+    let began = Instant::now();
+    while !shard.streams.is_blocked() {
+        assert!(began.elapsed() < PATIENCE);
+        shard.poll();
+        let now = shard.clock.mono();
+        shard.streams.take(now, |_, _| false);
+        shard.streams.flush(now);
+    }
+    let (_, message) = shard.next_message();
+    assert_eq!(message, whole);
+    shard.turn_until("the end", |it| it.counters.stream_broken.get() == 1);
+    shard.turn();
+    peer.read_to_end(&mut Vec::new()).unwrap();
+}
+
 /// The connections of one shard and what drives them.
 struct OneShard {
     poll: Poll,
