@@ -23,8 +23,9 @@ fn a_binding_named_by_instance_and_by_uri_is_not_changed_twice() {
     for second in [0, 60] {
         let mut world = OneShard::new(512);
         let device = "+sip.instance=\"<urn:uuid:00000000-0000-4000-8000-000000000001>\";reg-id=1";
-        let named = format!("<sip:a@192.0.2.1>;{device}");
-        assert_eq!(status_of(&mut world, 1, &register_contacts("u", 1, &named)), 200);
+        // A flow is registered alone (RFC 5626 §6).
+        let first = format!("<sip:a@192.0.2.1>;{device}");
+        assert_eq!(status_of(&mut world, 1, &register_contacts("u", 1, &first)), 200);
         assert_eq!(status_of(&mut world, 1, &register_contacts("u", 2, "<sip:b@192.0.2.1>")), 200);
         let twice = format!("<sip:z@192.0.2.1>;{device};expires=0, <sip:a@192.0.2.1>;expires={second}");
         assert_eq!(status_of(&mut world, 1, &register_contacts("u", 3, &twice)), 400);

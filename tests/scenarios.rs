@@ -88,9 +88,11 @@ scenarios! {
     flow_ended_by_another
     flow_half_open
     flow_local_target
+    flow_local_target_reaches
     flow_no_timer_e
     flow_nothing_remembered
     flow_outbound_proxy
+    flow_renewed_by_instance
     flow_renewed_by_register
     flow_route_set_by_connection
     message_summary_grammar
@@ -175,6 +177,7 @@ scenarios! {
     register_canonical_aor
     register_expires
     register_gruu
+    register_gruu_loop
     register_in_order
     register_instance
     register_interval_too_brief

@@ -42,7 +42,8 @@ pub struct NotifyHead<'a> {
     pub route_set: &'a [u8],
     /// Our address as it stands in Via and Contact: `host[:port]`.
     pub sent_by: &'a [u8],
-    /// Parameters of our Contact URI: the transport by which we are reached, and that it is a GRUU of ours.
+    /// Parameters of our Contact URI: the transport by which we are reached; in the `rfc` profile they end with the `gr=` of a
+    /// GRUU of ours, and its value follows (see [`own_gruu`]).
     pub contact_params: &'a [u8],
     /// Transport token of the Via.
     pub transport: &'a str,
@@ -88,6 +89,23 @@ pub struct Content<'a> {
 /// Product name of the `rfc` profile's User-Agent and Server.
 pub const PRODUCT: &str = concat!("ComSIPL/", env!("CARGO_PKG_VERSION"));
 
+/// The `rfc` profile's User-Agent, as one text because every NOTIFY has it.
+const USER_AGENT_LINE: &str = concat!("User-Agent: ComSIPL/", env!("CARGO_PKG_VERSION"), "\r\n");
+
+/// What names a presentity in the GRUU that is our Contact: user part with its `@`, before our address, and the value of `gr`,
+/// the domain: `sip:alice@192.0.2.1;gr=example.com`.
+///
+/// > Notifiers MUST implement the Globally Routable User Agent URI (GRUU) extension […], and MUST use a GRUU as their local
+/// > target. […] (RFC 6665 §4.5.1)
+///
+/// A SUBSCRIBE to it reaches the same presentity outside of the dialog too.
+#[inline]
+#[must_use]
+pub fn own_gruu(aor: &[u8]) -> (&[u8], &[u8]) {
+    // The host is the shorter part in general, and has no `@`.
+    aor.split_at(aor.iter().rposition(|&b| b == b'@').map_or(0, |at| at + 1))
+}
+
 /// End of the Content-Length line, and the blank line.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
@@ -106,13 +124,18 @@ impl NotifyHead<'_> {
         let len = len + opening.map_or(0, |(text, version)| text.len() + decimal_len(version));
         put(out, &[b"Content-Type: ", kind.as_bytes(), b"\r\nContent-Length: "]);
         let mut number = itoa::Buffer::new();
-        let natural = out.len() - start + number.format(len).len() + HEAD_END.len() + len;
+        let digits = number.format(len);
+        let natural = out.len() - start + digits.len() + HEAD_END.len() + len;
         let padding = match profile {
             Profile::Rfc => self.padding.of(natural, len),
             // Installed clients know the document's bytes.
             Profile::Comsipl => 0,
         };
-        put(out, &[number.format(len + usize::from(padding)).as_bytes(), HEAD_END]);
+        if padding == 0 {
+            put(out, &[digits.as_bytes(), HEAD_END]);
+        } else {
+            put(out, &[number.format(len + usize::from(padding)).as_bytes(), HEAD_END]);
+        }
         if let Some((text, version)) = opening {
             out.extend_from_slice(text.as_bytes());
             push_number(out, u64::from(version));
@@ -124,29 +147,39 @@ impl NotifyHead<'_> {
         let strict = strict_first_route(self.route_set);
         put(out, &[b"NOTIFY ", strict.unwrap_or(self.remote_target), b" SIP/2.0\r\nVia: SIP/2.0/"]);
         put(out, &[self.transport.as_bytes(), b" ", self.sent_by, b";branch=", self.branch]);
-        put(out, &[b";rport\r\nMax-Forwards: 70\r\n"]);
-        self.write_routes(strict.is_some(), out);
-        put(out, &[b"From: <", if self.local_uri.is_empty() { b"sip:" } else { b"" }]);
-        put(out, &[if self.local_uri.is_empty() { self.aor } else { self.local_uri }]);
-        put(out, &[b">;tag=", self.local_tag]);
-        put(out, &[b"\r\nTo: <", self.remote_uri, b">"]);
+        if self.route_set.is_empty() {
+            put(out, &[b";rport\r\nMax-Forwards: 70\r\nFrom: <"]);
+        } else {
+            put(out, &[b";rport\r\nMax-Forwards: 70\r\n"]);
+            self.write_routes(strict.is_some(), out);
+            put(out, &[b"From: <"]);
+        }
+        if self.local_uri.is_empty() {
+            put(out, &[b"sip:", self.aor]);
+        } else {
+            put(out, &[self.local_uri]);
+        }
+        put(out, &[b">;tag=", self.local_tag, b"\r\nTo: <", self.remote_uri, b">"]);
         if !self.remote_tag.is_empty() {
             put(out, &[b";tag=", self.remote_tag]);
         }
         put(out, &[b"\r\nCall-ID: ", self.call_id, b"\r\nCSeq: "]);
         push_number(out, u64::from(self.cseq));
         put(out, &[b" NOTIFY\r\n"]);
-        self.write_contact(out);
+        let (user, domain) = own_gruu(self.aor);
+        self.write_contact(user, domain, out);
         self.write_event(self.capitals, out);
         self.write_status(out);
-        put(out, &[b"User-Agent: ", PRODUCT.as_bytes(), b"\r\n"]);
+        put(out, &[USER_AGENT_LINE.as_bytes()]);
     }
 
     fn write_comsipl(&self, out: &mut Vec<u8>) {
         put(out, &[b"NOTIFY sip:", self.aor, b" SIP/2.0\r\nVia: SIP/2.0/"]);
         put(out, &[self.transport.as_bytes(), b" "]);
         put(out, &[self.sent_by, b";branch=", self.branch, b"\r\n"]);
-        self.write_routes(false, out);
+        if !self.route_set.is_empty() {
+            self.write_routes(false, out);
+        }
         put(out, &[b"To: <", self.remote_uri, b">"]);
         if !self.remote_tag.is_empty() {
             put(out, &[b";tag=", self.remote_tag]);
@@ -157,24 +190,25 @@ impl NotifyHead<'_> {
         // As the document has it, however the SUBSCRIBE did.
         self.write_event(Capitals::default(), out);
         self.write_status(out);
-        self.write_contact(out);
+        self.write_contact(b"", b"", out);
     }
 
     /// Where the watcher's next SUBSCRIBE goes. RFC 3261 §8.1.1.8: with a `sips` URI as Request-URI or first route "the Contact
     /// header field MUST contain a SIPS URI as well".
-    fn write_contact(&self, out: &mut Vec<u8>) {
+    #[inline(always)]
+    fn write_contact(&self, user: &[u8], domain: &[u8], out: &mut Vec<u8>) {
         if is_sips(self.remote_target) || self.route_set.get(1..).is_some_and(is_sips) {
-            put(out, &[b"Contact: <sips:", self.sent_by, sips_params(self.contact_params), b">\r\n"]);
+            put(
+                out,
+                &[b"Contact: <sips:", user, self.sent_by, sips_params(self.contact_params), domain, b">\r\n"],
+            );
         } else {
-            put(out, &[b"Contact: <sip:", self.sent_by, self.contact_params, b">\r\n"]);
+            put(out, &[b"Contact: <sip:", user, self.sent_by, self.contact_params, domain, b">\r\n"]);
         }
     }
 
     /// RFC 3261 §12.2.1.1: with a strict first route, that route is the Request-URI and the target goes last.
     fn write_routes(&self, strict: bool, out: &mut Vec<u8>) {
-        if self.route_set.is_empty() {
-            return;
-        }
         if !strict {
             put(out, &[b"Route: ", self.route_set, b"\r\n"]);
             return;
@@ -187,7 +221,7 @@ impl NotifyHead<'_> {
         );
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_event(&self, capitals: Capitals, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Event: ");
         capitals.push(self.event, out);
@@ -197,6 +231,7 @@ impl NotifyHead<'_> {
         put(out, &[b"\r\n"]);
     }
 
+    #[inline(always)]
     fn write_status(&self, out: &mut Vec<u8>) {
         match self.status {
             SubscriptionStatus::Active { expires_secs } => {
@@ -286,7 +321,7 @@ mod tests {
 
     #[test]
     fn the_rfc_profile_goes_to_the_remote_target_within_the_dialog() {
-        let head = text(&HEAD, Profile::Rfc);
+        let head = text(&NotifyHead { contact_params: b";gr=", ..HEAD }, Profile::Rfc);
         assert!(
             head.starts_with(
                 "NOTIFY sip:51112@10.0.0.141:5062 SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.27;branch="
@@ -294,7 +329,8 @@ mod tests {
         );
         assert!(head.contains("\r\nFrom: <sip:51234@10.0.0.27>;tag=~3f0123456789abcdef\r\n"));
         assert!(
-            head.contains("\r\nMax-Forwards: 70\r\n") && head.contains("\r\nContact: <sip:10.0.0.27>\r\n")
+            head.contains("\r\nMax-Forwards: 70\r\n")
+                && head.contains("\r\nContact: <sip:51234@10.0.0.27;gr=10.0.0.27>\r\n")
         );
         assert!(!head.contains("Route:"));
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use comsipl_core::dialog::NextHop;
-use comsipl_core::{Flow, Listen, Profile, Transport};
+use comsipl_core::{Flow, Listen, Profile, Transport, Uri, own_gruu};
 use smallvec::SmallVec;
 
 /// The addresses that the shards listen on.
@@ -56,7 +56,8 @@ impl Listeners {
         Flow { listener: u8::try_from(listener).unwrap_or(0), local_ip: None, ..flow }
     }
 
-    /// What our Contact says behind [`Self::sent_by`]: the transport, unless it is UDP, and that it is a GRUU of our own.
+    /// What our Contact says behind [`Self::sent_by`]: the transport, unless it is UDP, and in the `rfc` profile that it is a
+    /// GRUU of our own; the value of `gr` follows, see [`comsipl_core::own_gruu`].
     ///
     /// > Notifiers MUST implement the Globally Routable User Agent URI (GRUU) extension […], and MUST use a GRUU as their
     /// > local target. (RFC 6665 §4.5.1)
@@ -67,15 +68,45 @@ impl Listeners {
     #[must_use]
     pub const fn contact_params(&self, transport: Transport) -> &'static [u8] {
         match (self.profile, transport) {
-            (Profile::Rfc, Transport::Udp) => b";gr",
-            (Profile::Rfc, Transport::Tcp) => b";transport=tcp;gr",
-            (Profile::Rfc, Transport::Tls) => b";transport=tls;gr",
-            (Profile::Rfc, Transport::Ws | Transport::Wss) => b";transport=ws;gr",
+            (Profile::Rfc, Transport::Udp) => b";gr=",
+            (Profile::Rfc, Transport::Tcp) => b";transport=tcp;gr=",
+            (Profile::Rfc, Transport::Tls) => b";transport=tls;gr=",
+            (Profile::Rfc, Transport::Ws | Transport::Wss) => b";transport=ws;gr=",
             (Profile::Comsipl, Transport::Udp) => b"",
             (Profile::Comsipl, Transport::Tcp) => b";transport=tcp",
             (Profile::Comsipl, Transport::Tls) => b";transport=tls",
             (Profile::Comsipl, Transport::Ws | Transport::Wss) => b";transport=ws",
         }
+    }
+
+    /// Our Contact URI towards `flow` for a presentity, as its parts behind the scheme; `address` is what [`Self::sent_by`] says.
+    #[must_use]
+    pub fn contact<'a>(&self, flow: &Flow, address: &'a [u8], aor: &'a [u8]) -> [&'a [u8]; 4] {
+        let (user, domain) = match self.profile {
+            Profile::Rfc => own_gruu(aor),
+            Profile::Comsipl => (&b""[..], &b""[..]),
+        };
+        [user, address, self.contact_params(flow.transport), domain]
+    }
+
+    /// The domain of the presentity whose [Contact](Self::contact) `uri` is, if it is one: the user part is his. `flow` is the
+    /// one of the request that came to it.
+    #[must_use]
+    pub fn domain_of_contact<'a>(&self, uri: &Uri<'a>, flow: &Flow) -> Option<&'a [u8]> {
+        if uri.params.is_empty() {
+            return None;
+        }
+        let domain = uri.params.value("gr")?;
+        let is_ours = match &self.advertise {
+            Some(advertise) => {
+                // Whatever the port: each transport may have its own.
+                let own = [b"sip:", &advertise[..]].concat();
+                let own = Uri::parse(&own).ok().and_then(|own| own.host);
+                uri.host.zip(own).is_some_and(|(host, own)| host.matches(&own))
+            }
+            None => uri.socket_addr().is_some_and(|address| self.is_ours(flow, address)),
+        };
+        is_ours.then_some(domain)
     }
 
     /// The flow by which a dialog's requests go to `hop`, when its SUBSCRIBE came on `source`.

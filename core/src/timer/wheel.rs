@@ -114,8 +114,20 @@ impl Wheel {
     }
 
     /// Takes one timer that is due at `now`; call until `None`.
+    #[inline]
     pub fn pop_due(&mut self, now: Mono) -> Option<u32> {
         let now_tick = now.0 >> TICK_SHIFT;
+        // While timers are due that were not taken, `next_event` is the moment at which they were found so: it is looked for
+        // anew when the last of them is gone.
+        if self.next_event > now_tick {
+            self.current = self.current.max(now_tick);
+            return None;
+        }
+        self.pop_found(now_tick)
+    }
+
+    /// [`Self::pop_due`] where something happens up to `now_tick`.
+    fn pop_found(&mut self, now_tick: u64) -> Option<u32> {
         loop {
             let first = self.node(DUE).next;
             if first != DUE {

@@ -21,7 +21,7 @@ use crate::presentities::Binding;
 use crate::records::{self, StoredBindingRecord};
 use crate::reply::Request;
 use crate::shard::Shard;
-use crate::sipp::device_of;
+use crate::sipp::{device_of, device_of_instance};
 use crate::watched::NONE;
 
 /// Room on the stack for the bindings of one user; more go to the heap.
@@ -136,6 +136,10 @@ impl Shard {
         let mut same_texts = false;
         let result = decided.and_then(|same| {
             same_texts = same;
+            if !same {
+                // What is stored was found good then.
+                self.check_gruus(&wishes, &changes)?;
+            }
             self.carry_out_registration(request, key, &wishes, &asides, &numbers, &changes, same)
         });
         self.scratch.changes = changes;
@@ -217,6 +221,18 @@ impl Shard {
         let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = kept.iter().map(|it| it.of(texts)).collect();
         registrar::decide(&stored, &register, policy, changes)?;
         Ok(false)
+    }
+
+    /// Refuses what no GRUU can be bound to among the contacts that have an instance and do not end (RFC 5627 §5.1).
+    fn check_gruus(&self, wishes: &[ContactWish<'_>], changes: &[BindingChange]) -> Result<(), Refusal> {
+        for change in changes {
+            if let BindingChange::Add { contact, .. } | BindingChange::Update { contact, .. } = *change
+                && !wishes[contact].instance.is_empty()
+            {
+                gruu::check_contact(&self.scratch.aor, wishes[contact].contact)?;
+            }
+        }
+        Ok(())
     }
 
     /// Stores all changes, or none of them. Gives the devices that have a new connection.
@@ -378,6 +394,9 @@ impl Shard {
                 BindingChange::Remove { .. } => continue,
             };
             devices.extend(device_of(&self.keys, wishes[contact].contact));
+            // The Contact of its subscriptions may be the public GRUU that it was given.
+            let urn = gruu::urn_of(wishes[contact].instance);
+            devices.extend(urn.map(|urn| device_of_instance(&self.keys, urn)));
         }
         devices.sort_unstable();
         devices.dedup();

@@ -117,7 +117,7 @@ impl Shard {
                 Ok(())
             }
             Found::Nothing => {
-                let user = self.aor_of(message.request_uri())?;
+                let user = self.presentity_of(request)?;
                 self.check_own(request, user, package)?;
                 let key = self.keys.resource(user, package);
                 let tag = records::dated_tag(request.now.wall, self.chance.next_u64());
@@ -126,6 +126,20 @@ impl Shard {
                 Ok(())
             }
         }
+    }
+
+    /// The user whom a SUBSCRIBE that makes a dialog is about, his AoR into the scratch buffer: the one of the Request-URI, or
+    /// the one whose NOTIFYs had it for their Contact.
+    fn presentity_of(&mut self, request: &Request<'_>) -> Result<AorKey, Refusal> {
+        let text = request.message.request_uri();
+        if let Ok(uri) = Uri::parse(text)
+            && let Some(domain) = self.listeners.domain_of_contact(&uri, &request.flow)
+        {
+            let at: &[u8] = if uri.user.is_some() { b"@" } else { b"" };
+            let user = [b"sip:", uri.user.unwrap_or_default(), at, domain].concat();
+            return self.aor_of(&user);
+        }
+        self.aor_of(text)
     }
 
     /// Refuses what only the user himself may watch to anybody else. Only who proved to be the one in From comes here while
@@ -356,6 +370,8 @@ impl Shard {
         let outcome = match records::read_subscription(files, slot, &mut record) {
             None => Err(Refusal::NoSuchSubscription),
             Some(stored) => {
+                self.scratch.aor.clear();
+                self.scratch.aor.extend_from_slice(stored.aor);
                 let mut next = stored;
                 next.expires_at = now.wall.plus_secs(wish.expires_secs);
                 next.remote_cseq = message.cseq().number;
@@ -428,7 +444,11 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
         let stored = records::view_subscription(files, slot, &mut record);
-        let said = stored.map(|s| (s.local_tag, s.expires_at.secs_after(request.now.wall)));
+        let said = stored.map(|s| {
+            self.scratch.aor.clear();
+            self.scratch.aor.extend_from_slice(s.aor);
+            (s.local_tag, s.expires_at.secs_after(request.now.wall))
+        });
         self.scratch.subscription = record;
         let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
         self.answer_subscribe(request, partition, tag, left);
@@ -443,13 +463,15 @@ impl Shard {
         Ok(())
     }
 
-    /// 200 with what was granted; our Contact is where the watcher's next SUBSCRIBE goes.
+    /// 200 with what was granted; our Contact is where the watcher's next SUBSCRIBE goes. The AoR of the presentity is in the
+    /// scratch buffer.
     fn answer_subscribe(&mut self, request: &Request<'_>, partition: u8, tag: u64, expires_secs: u32) {
         let tag = records::tag_text(partition, tag);
         let listeners = std::sync::Arc::clone(&self.listeners);
         let mut sent_by = SentBy::new();
         let sent_by = listeners.sent_by(&request.flow, &mut sent_by);
-        let params = listeners.contact_params(request.flow.transport);
+        let aor = std::mem::take(&mut self.scratch.aor);
+        let [user, address, params, domain] = listeners.contact(&request.flow, sent_by, &aor);
         let is_strict = self.settings.tls.sips == SipsRule::Strict;
         let may_be_sips = request.flow.transport.is_secure() || !is_strict;
         let (scheme, params) = if may_be_sips && makes_secure_dialog(request.message) {
@@ -462,12 +484,14 @@ impl Shard {
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
                 writer.header("Record-Route", route);
             }
-            writer
-                .header_parts("Contact", &[scheme, sent_by, params, b">"])
-                .number("Expires", u64::from(expires_secs))
-                .content_length(0)
-                .end();
+            // Texts of our own, which have no line ends to be unfolded.
+            let line = writer.buffer();
+            for part in [b"Contact: ", scheme, user, address, params, domain, b">\r\n"] {
+                line.extend_from_slice(part);
+            }
+            writer.number("Expires", u64::from(expires_secs)).content_length(0).end();
         });
+        self.scratch.aor = aor;
     }
 
     /// The user whom a stored subscription watches, and our tag; his AoR goes to the scratch buffer.

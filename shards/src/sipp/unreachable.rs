@@ -7,7 +7,7 @@
 //!   * by a SUBSCRIBE in the dialog, over whatever flow;
 //!   * by a REGISTER over a new connection: the subscriptions of the same device go on over that (RFC 5626 §6 has it so for
 //!     the binding, whose newest flow counts). The device is known by its Contact, or by its instance where the Contact is a
-//!     GRUU. The old connection need not be known to be dead.
+//!     public GRUU. The old connection need not be known to be dead.
 //!
 //! A proxy that record-routes is dialled instead. Connections end with the process, so after a start all watchers that were
 //! reached by one are unreachable.
@@ -210,10 +210,19 @@ pub(crate) fn watcher_key(keys: &HashKey, from: &[u8], room: &mut Vec<u8>) -> Op
 }
 
 /// What tells the device of a Contact from the user's others: user, host and port of the URI; parameters such as `ob` come
-/// and go. `None`: it names no place.
+/// and go. A public GRUU names the instance itself. `None`: it names no place.
 pub(crate) fn device_of(keys: &HashKey, contact: &[u8]) -> Option<DeviceKey> {
     let uri = Uri::parse(contact).ok()?;
+    if let Some(urn) = uri.params.value("gr") {
+        return Some(device_of_instance(keys, urn));
+    }
     let mut place = Vec::new();
     canonical_into(&uri, &mut place).ok()?;
     Some(DeviceKey(keys.of(&[b"contact", &place, &uri.port.unwrap_or(0).to_be_bytes()])))
+}
+
+/// The device whose instance has this URN; URNs of the kinds that phones have are the same in capitals and in small letters
+/// (RFC 4122 §3: "case insensitive on input" for UUIDs).
+pub(crate) fn device_of_instance(keys: &HashKey, urn: &[u8]) -> DeviceKey {
+    DeviceKey(keys.of(&[b"instance", &urn.to_ascii_lowercase()]))
 }
