@@ -97,6 +97,10 @@ impl Listeners {
             return None;
         }
         let domain = uri.params.value("gr")?;
+        // The public GRUU of a phone has its instance there, also where its domain is our address.
+        if domain.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"urn:")) {
+            return None;
+        }
         let is_ours = match &self.advertise {
             Some(advertise) => {
                 // Whatever the port: each transport may have its own.

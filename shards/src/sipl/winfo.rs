@@ -184,8 +184,11 @@ impl Shard {
         for report in reported.by_shard.values() {
             let Some((len, rest)) = report.split_first_chunk::<2>() else { continue };
             let Some((aor, rest)) = rest.split_at_checked(u16::from_le_bytes(*len).into()) else { continue };
-            scratch.user.clear();
-            scratch.user.extend_from_slice(aor);
+            // A shard on which nobody watches any more does not know the user's name.
+            if !aor.is_empty() {
+                scratch.user.clear();
+                scratch.user.extend_from_slice(aor);
+            }
             let told = |watcher: &Watcher<'_>| watcher.event.is_active() || watcher.until > now.wall;
             watchers.extend(winfo::watchers(rest).filter(told));
         }

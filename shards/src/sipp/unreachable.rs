@@ -62,7 +62,9 @@ impl Shard {
                 self.subscriptions[id].owed = true;
                 self.send_notify(now, id);
             }
-            Way::Again | Way::None if is_last => self.drop_subscription(now, id),
+            Way::Again if is_last => self.drop_subscription(now, id),
+            // One that has run out meanwhile has no timer left, and nothing would bring it back.
+            Way::None if self.subscriptions[id].ending => self.drop_subscription(now, id),
             Way::Again => {
                 // RFC 3261 §8.1.3.1: a transport error is treated as a 503.
                 let entry = &self.subscriptions[id];
