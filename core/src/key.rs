@@ -5,8 +5,10 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher13x128};
 
+use crate::aor::canonical_into;
 use crate::event::EventPackage;
 use crate::transaction::TransactionKey;
+use crate::uri::Uri;
 
 /// How many partitions each file has. Partitions are dealt out to shards, so this bounds the number of shards.
 pub const PARTITIONS: usize = 64;
@@ -21,6 +23,14 @@ impl HashKey {
     #[must_use]
     pub fn aor(&self, canonical: &[u8]) -> AorKey {
         AorKey(self.wide(&[canonical]))
+    }
+
+    /// The identity of the address-of-record that a URI names, whose canonical form is put into `room`; `None`: it names none.
+    #[must_use]
+    pub fn aor_of_uri(&self, uri: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
+        room.clear();
+        canonical_into(&Uri::parse(uri).ok()?, room).ok()?;
+        Some(self.aor(room))
     }
 
     /// The key of a user's state in a package: for `presence` the user's own. Otherwise all bits but the lowest six, which

@@ -3,11 +3,8 @@
 //! REGISTER and PUBLISH belong to the hash of their AoR; SUBSCRIBE, and the answers to our NOTIFYs, to the hash of their
 //! Call-ID (which the branch of the answer names too). Everything else is answered by whoever got it.
 
-use comsipl_core::AorKey;
-use comsipl_core::aor::canonical_into;
 use comsipl_core::header::{HeaderName, NameAddr};
 use comsipl_core::msg::{Method, peek};
-use comsipl_core::uri::Uri;
 
 use crate::ahead::Ahead;
 use crate::shard::{Owner, Shard};
@@ -41,23 +38,17 @@ impl Shard {
                 Some(self.keys.call_id_partition(peek::peek_call_id(datagram)?))
             }
             Method::Publish => {
-                let key = self.aor_key(uri)?;
+                let key = self.keys.aor_of_uri(uri, &mut self.scratch.aor)?;
                 self.ahead = Some(Ahead::Publications(key));
                 Some(key.partition())
             }
             Method::Register => {
                 let to = NameAddr::parse(peek::peek_header(datagram, HeaderName::To)?).ok()?;
-                let key = self.aor_key(to.uri())?;
+                let key = self.keys.aor_of_uri(to.uri(), &mut self.scratch.aor)?;
                 self.ahead = Some(Ahead::Bindings(key));
                 Some(key.partition())
             }
             _ => None,
         }
-    }
-
-    fn aor_key(&mut self, uri: &[u8]) -> Option<AorKey> {
-        self.scratch.aor.clear();
-        canonical_into(&Uri::parse(uri).ok()?, &mut self.scratch.aor).ok()?;
-        Some(self.keys.aor(&self.scratch.aor))
     }
 }

@@ -1,6 +1,5 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
-use comsipl_core::aor::canonical_into;
 use comsipl_core::dialog::{NextHop, Target, next_hop, push_route_set};
 use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
@@ -18,9 +17,9 @@ use crate::note::Note;
 use crate::records::{self, StoredSubscription};
 use crate::reply::{Request, contact_uri, usable};
 use crate::resolve::Query;
-use crate::settings::{Auth, SipsRule};
+use crate::settings::SipsRule;
 use crate::shard::Shard;
-use crate::sipp::{dialog_hash, watcher_key};
+use crate::sipp::dialog_hash;
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::BodyKind;
 
@@ -144,14 +143,17 @@ impl Shard {
 
     /// Refuses what only the user himself may watch to anybody else. Only who proved to be the one in From comes here while
     /// requests are challenged.
-    fn check_own(&self, request: &Request<'_>, user: AorKey, package: &EventPackage) -> Result<(), Refusal> {
-        if !package.own_only || self.settings.auth != Auth::Digest {
+    fn check_own(
+        &mut self,
+        request: &Request<'_>,
+        user: AorKey,
+        package: &EventPackage,
+    ) -> Result<(), Refusal> {
+        if !package.own_only || !self.guard.challenges {
             return Ok(());
         }
-        let mut from = Vec::new();
-        let is_own = Uri::parse(request.message.from().uri())
-            .is_ok_and(|uri| canonical_into(&uri, &mut from).is_ok() && self.keys.aor(&from) == user);
-        if is_own { Ok(()) } else { Err(Refusal::Forbidden("Not Your Own")) }
+        let sender = self.keys.aor_of_uri(request.message.from().uri(), &mut self.scratch.user);
+        if sender == Some(user) { Ok(()) } else { Err(Refusal::Forbidden("Not Your Own")) }
     }
 
     /// Finds what a SUBSCRIBE refers to.
@@ -175,9 +177,6 @@ impl Shard {
         let mut siblings = 0;
         let mut room = std::mem::take(&mut self.scratch.user);
         let from = message.from().uri();
-        // Only who proved to be the one in From comes here while requests are challenged. Somebody else's dialog is none of
-        // his, even if he knows its identifiers.
-        let sender = (self.settings.auth == Auth::Digest).then(|| watcher_key(&self.keys, from, &mut room));
         let mut record = std::mem::take(&mut self.scratch.subscription);
         for id in self.subscriptions.of_dialog(partition, dialog) {
             let entry = &self.subscriptions[id];
@@ -187,11 +186,13 @@ impl Shard {
                 continue;
             }
             siblings += 1;
-            if let Some(sender) = sender
-                && stored.remote_uri != from
-                && (sender.is_none() || watcher_key(&self.keys, stored.remote_uri, &mut room) != sender)
-            {
-                continue;
+            // Only who proved to be the one in From comes here while requests are challenged. Somebody else's dialog is none of
+            // his, even if he knows its identifiers. Phones write From as they did before.
+            if self.guard.challenges && stored.remote_uri != from {
+                let sender = self.keys.aor_of_uri(from, &mut room);
+                if sender.is_none() || self.keys.aor_of_uri(stored.remote_uri, &mut room) != sender {
+                    continue;
+                }
             }
             let same_dialog = match to_tag {
                 Some(tag) => records::tag_text(partition, stored.local_tag)[..] == *tag,

@@ -135,7 +135,7 @@ impl Shard {
             // A proxy's connection is not the phone's.
             let is_routed = !stored.route_set.is_empty() && !entry.unreachable;
             let is_device = device_of(&self.keys, stored.remote_target) == Some(device)
-                && watcher_key(&self.keys, stored.remote_uri, &mut self.scratch.user) == Some(watcher);
+                && self.keys.aor_of_uri(stored.remote_uri, &mut self.scratch.user) == Some(watcher);
             if is_device && !is_on_it && !is_routed {
                 self.renew_flow(now, id, flow);
             }
@@ -181,7 +181,7 @@ impl Shard {
     pub(crate) fn follow_connection(&mut self, id: u32, flow: &Flow, watcher: &[u8]) {
         let connected = flow.connection.is_some();
         if connected != self.subscriptions[id].connected
-            && let Some(watcher) = watcher_key(&self.keys, watcher, &mut self.scratch.user)
+            && let Some(watcher) = self.keys.aor_of_uri(watcher, &mut self.scratch.user)
         {
             self.subscriptions.set_connected(id, watcher, connected);
         }
@@ -196,19 +196,12 @@ impl Shard {
         let files = self.files.presence_partition(entry.partition);
         let record = &mut self.scratch.subscription;
         let stored = records::view_subscription(files, entry.slot, record);
-        let watcher = stored.and_then(|s| watcher_key(&self.keys, s.remote_uri, &mut self.scratch.user));
+        let watcher = stored.and_then(|s| self.keys.aor_of_uri(s.remote_uri, &mut self.scratch.user));
         match watcher {
             Some(watcher) => self.subscriptions.set_connected(id, watcher, false),
             None => self.subscriptions.forget_connected(id),
         }
     }
-}
-
-/// Key of the user whom the From URI of a SUBSCRIBE names.
-pub(crate) fn watcher_key(keys: &HashKey, from: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
-    room.clear();
-    canonical_into(&Uri::parse(from).ok()?, room).ok()?;
-    Some(keys.aor(room))
 }
 
 /// What tells the device of a Contact from the user's others: user, host and port of the URI; parameters such as `ob` come
