@@ -8,11 +8,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use comsipl_tests::client::phone::{Message, Phone, Request};
 use comsipl_tests::client::process::PATIENCE;
-use comsipl_tests::server::Server;
+use comsipl_tests::server::{EXACT_GRANTS, Server};
 
 #[test]
 fn the_published_packet_ends_in_the_notify_of_the_document() -> Result<()> {
-    let server = Server::start("[server]\nprofile = \"comsipl\"\n")?;
+    let server = Server::start(&format!("[server]\nprofile = \"comsipl\"\n{EXACT_GRANTS}"))?;
     let watcher = Phone::new(server.address())?;
     let publisher = Phone::new(server.address())?;
 
@@ -29,7 +29,7 @@ fn the_published_packet_ends_in_the_notify_of_the_document() -> Result<()> {
 
 #[test]
 fn who_subscribes_later_gets_the_notify_of_the_document_at_once() -> Result<()> {
-    let server = Server::start("[server]\nprofile = \"comsipl\"\n")?;
+    let server = Server::start(&format!("[server]\nprofile = \"comsipl\"\n{EXACT_GRANTS}"))?;
     let watcher = Phone::new(server.address())?;
     publish(&Phone::new(server.address())?, &packet_on_the_wire())?;
     // "The SIP application must set the Event header to 'Presence'": with a capital, though the packets have none.
@@ -41,7 +41,7 @@ fn who_subscribes_later_gets_the_notify_of_the_document_at_once() -> Result<()> 
 
 #[test]
 fn by_default_the_published_packet_ends_in_a_notify_by_the_rfcs() -> Result<()> {
-    let server = Server::start("")?;
+    let server = Server::start(EXACT_GRANTS)?;
     let watcher = Phone::new(server.address())?;
     let publisher = Phone::new(server.address())?;
 
@@ -101,7 +101,7 @@ fn by_default_the_published_packet_ends_in_a_notify_by_the_rfcs() -> Result<()> 
 
 #[test]
 fn the_packet_as_printed_is_understood_once_its_length_is_right() -> Result<()> {
-    let server = Server::start("")?;
+    let server = Server::start(EXACT_GRANTS)?;
     let watcher = Phone::new(server.address())?;
     subscribe(&watcher, "presence")?;
     let (head, body) = packet_as_printed();

@@ -117,7 +117,7 @@ impl Simulation {
             unregistered: if chance.below(2) == 0 { Unregistered::Keep } else { Unregistered::Offline },
             offline_hold: Duration::from_secs([0, 5, 30][chance.below(3) as usize]),
             notifies_per_turn: 1 + chance.below(16) as usize,
-            ..Settings::default()
+            ..Setup::default().settings
         };
         let setup = Setup {
             shards: 1 + chance.below(4) as usize,

@@ -14,7 +14,7 @@ use comsipl_core::{Aor, Flow, HashKey, Mono, Now, UnixMillis};
 use comsipl_shards::access;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::node::NodeFiles;
-use comsipl_shards::settings::{Auth, Settings};
+use comsipl_shards::settings::{Auth, OverloadSettings, Settings};
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
 use comsipl_shards::users::{Outcome, Put, UserChange, UserCommand, UserSecrets};
 use tempfile::TempDir;
@@ -104,6 +104,7 @@ impl OneShard {
             presence_records_max: records,
             registered_records_max: records,
             auth,
+            overload: OverloadSettings::EXACT,
             ..Settings::default()
         };
         let mut files = NodeFiles::open(&settings, shards).expect("the files open");

@@ -17,7 +17,7 @@ pub mod dialog;
 pub mod dialog_info;
 pub mod event;
 mod expiry;
-pub use expiry::ExpiryPolicy;
+pub use expiry::{ExpiryPolicy, Grant};
 mod flow;
 pub use flow::{ConnectionId, Flow, Listen, Transport};
 pub mod framing;

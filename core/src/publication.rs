@@ -1,6 +1,6 @@
 //! What a PUBLISH does to the publications of a presentity (RFC 3903 §6, steps 3 to 5).
 
-use crate::expiry::ExpiryPolicy;
+use crate::expiry::Grant;
 use crate::refusal::Refusal;
 
 /// An entity tag of ours: 64 unguessable bits, 16 hexadecimal digits on the wire (a token, RFC 3903 §8.1).
@@ -89,13 +89,13 @@ pub enum Publish {
 pub fn decide(
     stored: &[StoredPublication],
     request: &PublishRequest<'_>,
-    policy: ExpiryPolicy,
+    grant: Grant,
 ) -> Result<Publish, Refusal> {
     let Some(if_match) = request.if_match else {
         if let Some(stored) = stored.iter().position(|s| s.request == request.request) {
             return Ok(Publish::Repeat { stored });
         }
-        let expires_secs = policy.grant(request.expires_secs)?;
+        let expires_secs = grant.grant(request.expires_secs)?;
         if !request.has_body {
             // RFC 3903 §6 step 5: "If the request has no message body and contained no entity-tag, the ESC SHOULD
             // reject the request with an appropriate response, such as 400".
@@ -113,7 +113,7 @@ pub fn decide(
         let repeated = stored.iter().position(|s| s.previous_tag == tag && s.request == request.request);
         return repeated.map(|stored| Publish::Repeat { stored }).ok_or(Refusal::ConditionalRequestFailed);
     };
-    let expires_secs = policy.grant(request.expires_secs)?;
+    let expires_secs = grant.grant(request.expires_secs)?;
     Ok(match (expires_secs, request.has_body) {
         (0, _) => Publish::Remove { stored: index },
         // RFC 3903 §4.3 refreshes without a body; Linphone sends one with each refresh, which makes it a modify.
@@ -125,8 +125,9 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExpiryPolicy;
 
-    const POLICY: ExpiryPolicy = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
+    const GRANT: Grant = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 }.shortened(0);
     const STORED: [StoredPublication; 2] = [
         StoredPublication { entity_tag: EntityTag(1), previous_tag: EntityTag(0), request: 11 },
         StoredPublication { entity_tag: EntityTag(3), previous_tag: EntityTag(2), request: 33 },
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn the_four_kinds_of_publish() {
         let tag = EntityTag(3).text();
-        let run = |r: PublishRequest<'_>| decide(&STORED, &r, POLICY);
+        let run = |r: PublishRequest<'_>| decide(&STORED, &r, GRANT);
         assert_eq!(run(request(None, None, true)), Ok(Publish::Create { expires_secs: 3600 }));
         assert_eq!(
             run(request(Some(&tag), Some(600), false)),
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn refusals_come_in_the_order_of_the_steps() {
-        let run = |r: PublishRequest<'_>| decide(&STORED, &r, POLICY);
+        let run = |r: PublishRequest<'_>| decide(&STORED, &r, GRANT);
         assert_eq!(
             run(request(Some(b"a, b"), Some(1), true)),
             Err(Refusal::BadRequest("More Than One Entity-Tag"))
@@ -178,10 +179,10 @@ mod tests {
         let previous = EntityTag(2).text();
         let mut again = request(Some(&previous), None, true);
         again.request = 33;
-        assert_eq!(decide(&STORED, &again, POLICY), Ok(Publish::Repeat { stored: 1 }));
+        assert_eq!(decide(&STORED, &again, GRANT), Ok(Publish::Repeat { stored: 1 }));
         let mut first = request(None, None, true);
         first.request = 11;
-        assert_eq!(decide(&STORED, &first, POLICY), Ok(Publish::Repeat { stored: 0 }));
+        assert_eq!(decide(&STORED, &first, GRANT), Ok(Publish::Repeat { stored: 0 }));
     }
 
     #[test]

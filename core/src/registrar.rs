@@ -1,6 +1,6 @@
 //! What a REGISTER does to the bindings of an AoR (RFC 3261 §10.3, steps 6 and 7).
 
-use crate::expiry::ExpiryPolicy;
+use crate::expiry::Grant;
 use crate::limits::{BINDINGS_PER_AOR_MAX, CONTACT_LEN_MAX, URI_PARAMS_MAX};
 use crate::refusal::Refusal;
 use crate::uri::Uri;
@@ -97,7 +97,7 @@ pub enum BindingChange {
 pub fn decide(
     stored: &[StoredBinding<'_>],
     request: &RegisterRequest<'_>,
-    policy: ExpiryPolicy,
+    grant: Grant,
     changes: &mut Vec<BindingChange>,
 ) -> Result<(), Refusal> {
     changes.clear();
@@ -122,13 +122,13 @@ pub fn decide(
     // Lengths and expiries first: what they refuse must not depend on which bindings exist.
     for wish in wishes {
         check_length(wish)?;
-        policy.grant(wish.expires_secs.or(request.expires_secs))?;
+        grant.grant(wish.expires_secs.or(request.expires_secs))?;
     }
     let (mut added, mut removed) = (0, 0);
     // A device may be known by its instance and another contact of the request by its URI: no binding is changed twice.
     let mut changed = [false; BINDINGS_PER_AOR_MAX];
     for (index, wish) in wishes.iter().enumerate() {
-        let expires_secs = policy.grant(wish.expires_secs.or(request.expires_secs))?;
+        let expires_secs = grant.grant(wish.expires_secs.or(request.expires_secs))?;
         // A contact that is stored byte for byte was found good then.
         let mut uri = None;
         if !stored.iter().any(|binding| binding.contact == wish.contact) {
@@ -225,8 +225,9 @@ fn same_contact<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExpiryPolicy;
 
-    const POLICY: ExpiryPolicy = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
+    const GRANT: Grant = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 }.shortened(0);
 
     fn wish(contact: &str, expires_secs: Option<u32>) -> ContactWish<'_> {
         ContactWish { contact: contact.as_bytes(), expires_secs, instance: b"", reg_id: 0 }
@@ -251,7 +252,7 @@ mod tests {
     ) -> Result<Vec<BindingChange>, Refusal> {
         let mut changes = Vec::new();
         let request = RegisterRequest { contacts, expires_secs, call_id: b"c1", cseq, request: 77 };
-        decide(stored, &request, POLICY, &mut changes).map(|()| changes)
+        decide(stored, &request, GRANT, &mut changes).map(|()| changes)
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod error;
 pub use error::{ConfigError, Mistake};
 mod file;
 mod listen;
+mod overload;
 pub use listen::{ListenError, parse_listen};
 mod print;
 mod tls;
@@ -196,6 +197,7 @@ impl File {
         self.auth.apply(&mut settings.access)?;
         self.tls.apply(&mut settings.tls)?;
         self.websocket.apply(&mut settings.web_socket, &settings.tls)?;
+        self.overload.apply(&mut settings.overload)?;
         let limits = self.limits;
         if let Some(count) = limits.auth_failures_per_minute {
             settings.auth_failures_per_minute =

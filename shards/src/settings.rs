@@ -9,6 +9,8 @@ pub use crate::resolve::ResolverSettings;
 use comsipl_core::Transport;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
+mod overload;
+pub use overload::OverloadSettings;
 mod tls;
 pub use tls::{ClientAuth, IdentityFiles, SipsRule, TlsSettings, TlsVersion, WebSocketSettings};
 
@@ -109,6 +111,8 @@ pub struct Settings {
     pub busy_wait: Duration,
     /// Receive and send buffer of each socket, bytes.
     pub socket_buffer: usize,
+    /// What happens when more comes than can be done.
+    pub overload: OverloadSettings,
     /// Bounds of connections.
     pub streams: StreamLimits,
 }
@@ -179,6 +183,7 @@ impl Default for Settings {
             notifies_per_turn: 256,
             busy_wait: Duration::from_micros(50),
             socket_buffer: 8 << 20,
+            overload: OverloadSettings::default(),
             streams: StreamLimits::default(),
         }
     }

@@ -43,6 +43,10 @@ use crate::watched::WatchedTable;
 /// say whom it watches.
 const SETTLING: Duration = Duration::from_secs(10);
 
+/// How long after a start granted times are spread more widely: whoever was cut off by what led to the start comes back within
+/// minutes.
+const SPREAD_WIDELY_FOR: Duration = Duration::from_secs(600);
+
 /// Who must handle a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -160,6 +164,8 @@ pub struct Shard {
     undelivered_noted: Mono,
     undelivered_since: u64,
     full_warned: Option<Mono>,
+    /// Until when granted times are spread more widely.
+    spread_widely_until: Mono,
     now: Mono,
 }
 
@@ -212,6 +218,7 @@ impl Shard {
             undelivered_noted: Mono(0),
             undelivered_since: 0,
             full_warned: None,
+            spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
             now: now.mono,
         };
         shard.recover(now, start.last_alive_ms);
@@ -343,6 +350,17 @@ impl Shard {
                 "a record could not be stored: {what}; phones are told to come back later"
             );
         }
+    }
+
+    /// By how many thousandths what a request is granted is shortened.
+    pub(crate) fn draw_shortening(&mut self, now: Now) -> u16 {
+        let overload = &self.settings.overload;
+        let percent = if now.mono < self.spread_widely_until {
+            overload.expires_spread_after_start_percent
+        } else {
+            overload.expires_spread_percent
+        };
+        if percent == 0 { 0 } else { self.chance.below(u32::from(percent) * 10 + 1) as u16 }
     }
 
     /// Writes down, about once a second, since when changes may be undelivered, so that a crash owes them again.

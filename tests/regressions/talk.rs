@@ -81,7 +81,7 @@ impl Talk {
         let settings = Settings {
             listen: vec![comsipl_core::Listen::udp(SERVER)],
             auth: Auth::None,
-            ..Settings::default()
+            ..Setup::default().settings
         };
         Self { world: World::new(Setup { shards, settings, ..Setup::default() }), polite: true }
     }

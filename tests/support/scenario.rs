@@ -75,7 +75,7 @@ struct Stage {
 
 impl Default for Stage {
     fn default() -> Self {
-        let settings = Settings { listen: listeners_of_all(), auth: Auth::None, ..Settings::default() };
+        let settings = Settings { listen: listeners_of_all(), auth: Auth::None, ..Setup::default().settings };
         let variables = Variables::from([
             ("server".to_owned(), SERVER.to_string()),
             ("server.ip".to_owned(), SERVER.ip().to_string()),
@@ -459,6 +459,7 @@ impl Stage {
 /// Applies one pair of a `settings` step.
 fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
     let number = || value.parse::<u32>().map_err(|_| format!("{name} is a number"));
+    let percent = |number: u32| u8::try_from(number).map_err(|_| format!("{name} is a number of percent"));
     if let Some(name) = name.strip_prefix("auth.") {
         return set_access(&mut settings.access, name, value);
     }
@@ -497,6 +498,10 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
             settings.outbound_proxy = Some(proxy);
         }
         ("notify_interval_ms", _) => settings.notify_interval = Duration::from_millis(number()?.into()),
+        ("expires_spread_percent", _) => settings.overload.expires_spread_percent = percent(number()?)?,
+        ("expires_spread_after_start_percent", _) => {
+            settings.overload.expires_spread_after_start_percent = percent(number()?)?;
+        }
         ("notifies_per_turn", _) => settings.notifies_per_turn = number()? as usize,
         ("presence_records_max", _) => settings.presence_records_max = number()?,
         ("registered_records_max", _) => settings.registered_records_max = number()?,

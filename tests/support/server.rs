@@ -24,6 +24,10 @@ pub struct Server {
     start: Start,
 }
 
+/// Configuration with which everything is granted as it is asked for; more may stand before it.
+pub const EXACT_GRANTS: &str =
+    "[overload]\nexpires_spread_percent = 0\nexpires_spread_after_start_percent = 0\n";
+
 /// How a server is started, its configuration file aside.
 #[derive(Clone, Debug)]
 pub struct Start {

@@ -28,7 +28,7 @@ use comsipl_shards::Report;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::note::Note;
 use comsipl_shards::resolve::{Answer, Found, NEGATIVE_TTL, Query};
-use comsipl_shards::settings::Settings;
+use comsipl_shards::settings::{OverloadSettings, Settings};
 use comsipl_shards::shard::Owner;
 use comsipl_shards::users::Outcome;
 
@@ -58,7 +58,11 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             shards: 2,
-            settings: Settings { listen: vec![Listen::udp(SERVER)], ..Settings::default() },
+            settings: Settings {
+                listen: vec![Listen::udp(SERVER)],
+                overload: OverloadSettings::EXACT,
+                ..Settings::default()
+            },
             network: Network::PERFECT,
             bus_delay_max: Duration::ZERO,
             turn_delay_max: Duration::ZERO,

@@ -20,6 +20,7 @@ pub struct File {
     pub resolver: Resolver,
     pub tls: Tls,
     pub websocket: WebSocket,
+    pub overload: Overload,
     pub limits: Limits,
 }
 
@@ -113,6 +114,14 @@ pub enum PublishFor {
 pub struct Resolver {
     pub nameservers: Option<Vec<Spanned<String>>>,
     pub timeout_ms: Option<Spanned<i64>>,
+}
+
+/// What happens when more comes than can be done.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overload {
+    pub expires_spread_percent: Option<Spanned<i64>>,
+    pub expires_spread_after_start_percent: Option<Spanned<i64>>,
 }
 
 /// What a shard may use.

@@ -42,6 +42,7 @@ pub fn to_toml(settings: &Settings) -> String {
         notifies_per_turn,
         busy_wait,
         socket_buffer,
+        overload,
         streams,
     } = settings;
     let StreamLimits { connections_max, connections_per_source_max, out_buffer, idle, message, handshake } =
@@ -97,6 +98,7 @@ pub fn to_toml(settings: &Settings) -> String {
         ),
         ("tls", tls_options(tls)),
         ("websocket", web_socket_options(web_socket)),
+        ("overload", super::overload::print(overload)),
         (
             "limits",
             vec![

@@ -44,7 +44,8 @@ impl Shard {
             numbers.push(n);
             stored.push(StoredPublication { entity_tag, previous_tag, request });
         }
-        let decision = publication::decide(&stored, &publish, self.settings.publication)?;
+        let grant = self.settings.publication.shortened(self.draw_shortening(request.now));
+        let decision = publication::decide(&stored, &publish, grant)?;
         let replaced =
             if let Publish::Modify { stored, .. } = decision { Some(numbers[stored]) } else { None };
         if let Some(replaced) = replaced {

@@ -179,7 +179,7 @@ impl Shard {
             cseq: request.message.cseq().number,
             request: request.identity(),
         };
-        let policy = self.settings.registration;
+        let grant = self.settings.registration.shortened(self.draw_shortening(request.now));
         let partition = self.files.registered_partition(key.partition());
         let record = &mut self.scratch.document;
         if let [only] = *numbers {
@@ -187,7 +187,7 @@ impl Shard {
             let slot = self.presentities.bindings[only].slot;
             let Some(stored) = records::view_binding(partition, slot, record) else {
                 self.counters.unreadable_records.up();
-                registrar::decide(&[KeptBinding::default().of(&[])], &register, policy, changes)?;
+                registrar::decide(&[KeptBinding::default().of(&[])], &register, grant, changes)?;
                 return Ok(false);
             };
             let same_texts = match (contacts, asides) {
@@ -202,7 +202,7 @@ impl Shard {
                 reg_id: stored.reg_id,
                 request: stored.request,
             };
-            registrar::decide(&[stored], &register, policy, changes)?;
+            registrar::decide(&[stored], &register, grant, changes)?;
             return Ok(same_texts);
         }
         let texts = &mut self.scratch.texts;
@@ -219,7 +219,7 @@ impl Shard {
             }
         }
         let stored: SmallVec<[StoredBinding<'_>; CONTACTS]> = kept.iter().map(|it| it.of(texts)).collect();
-        registrar::decide(&stored, &register, policy, changes)?;
+        registrar::decide(&stored, &register, grant, changes)?;
         Ok(false)
     }
 

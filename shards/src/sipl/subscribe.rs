@@ -84,7 +84,8 @@ impl Shard {
         let default_secs =
             package.default_expires_secs.map_or(policy.default_secs, |secs| policy.clamp(secs));
         let policy = ExpiryPolicy { default_secs, ..policy };
-        let expires_secs = policy.grant(request.expires_secs())?;
+        let grant = policy.shortened(self.draw_shortening(request.now));
+        let expires_secs = grant.grant(request.expires_secs())?;
         let info = event.param("requested-info").flatten().map_or(RequestedInfo::All, package.requested_info);
         let wish = Wish {
             package,
