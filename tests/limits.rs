@@ -1,6 +1,10 @@
 //! Beyond every bound the sender gets a clear answer, and nobody else notices.
 
 use comsipl_benches::{OneShard, phone, publish, register, subscribe};
+use comsipl_core::AorKey;
+use comsipl_core::event::winfo::{split_report, watchers};
+use comsipl_shards::Report;
+use comsipl_shards::note::Note;
 
 /// Status line and head of the answer to `message`.
 fn answer(world: &mut OneShard, n: usize, message: &[u8]) -> String {
@@ -101,10 +105,8 @@ fn more_watchers_than_a_winfo_document_holds_are_counted_and_not_listed() {
     }
     let unlisted = |world: &OneShard| world.shard.counters().watchers_unlisted.get();
     assert_eq!(unlisted(&world), 0, "nobody asks, so nobody is looked at");
-    let winfo = String::from_utf8(subscribe(WATCHERS, 1, 1, None)).expect("text");
-    let winfo = winfo.replace("Event: presence\r\n", "Event: presence.winfo\r\n");
-    let winfo = winfo.replace("application/pidf+xml", "application/watcherinfo+xml");
-    world.deliver(phone(WATCHERS), winfo.as_bytes());
+    world.deliver(phone(WATCHERS), &winfo(WATCHERS, 1));
+    world.shard.on_turn_end(world.now());
     let messages = world.shard.outbox.messages();
     let sent: Vec<String> = messages
         .iter()
@@ -117,6 +119,145 @@ fn more_watchers_than_a_winfo_document_holds_are_counted_and_not_listed() {
     let listed = notify.matches("<watcher id=").count();
     assert!((200..1000).contains(&listed) && notify.len() < 60 * 1024, "{listed} in {} bytes", notify.len());
     assert_eq!(unlisted(&world), (WATCHERS - listed) as u64);
+}
+
+/// A SUBSCRIBE of watcher `n` to the watchers of `presentity`.
+fn winfo(n: usize, presentity: usize) -> Vec<u8> {
+    let message = String::from_utf8(subscribe(n, presentity, 1, None)).expect("text");
+    let message = message.replace("Event: presence\r\n", "Event: presence.winfo\r\n");
+    message.replace("application/pidf+xml", "application/watcherinfo+xml").into_bytes()
+}
+
+/// The same message that ends what it subscribes to.
+fn ending(message: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(message).replace("Expires: 3600\r\n", "Expires: 0\r\n").into_bytes()
+}
+
+/// Brings a SUBSCRIBE to the first of two shards; whether it owns the dialog and says yes.
+fn is_taken(world: &mut OneShard, n: usize, message: &[u8]) -> bool {
+    let answered = answer(world, n, message);
+    status(&answered) == "200"
+}
+
+/// A presentity of this shard, or of the other one of two, as a number and a key, and the first of its watchers, whose dialogs are
+/// ours. Who owns whom is another with each file.
+fn watched(world: &mut OneShard, is_ours: bool) -> (usize, Option<AorKey>, usize) {
+    for n in 0..1000 {
+        let presentity = n % 16;
+        if !is_taken(world, n, &subscribe(n, presentity, 1, None)) {
+            continue;
+        }
+        let notes = std::mem::take(&mut world.shard.notes);
+        let key = notes.iter().find_map(|(_, note)| match note {
+            Note::Watch { key, .. } => Some(*key),
+            _ => None,
+        });
+        if key.is_none() == is_ours {
+            return (presentity, key, n);
+        }
+    }
+    panic!("one of 16 users is ours, and one is not");
+}
+
+#[test]
+fn whoever_polls_winfo_makes_the_shards_report_once_in_a_second() {
+    let mut world = OneShard::one_of(2, 4096);
+    let (presentity, _, first) = watched(&mut world, true);
+    let mut asked = 0;
+    let mut next = first + 1;
+    let mut poll = |world: &mut OneShard| {
+        for n in next..next + 100 {
+            is_taken(world, n, &ending(&winfo(n, presentity)));
+            for (_, note) in std::mem::take(&mut world.shard.notes) {
+                if let Note::WinfoWanted { key, wanted: true } = note {
+                    asked += 1;
+                    world.shard.on_report(world.now(), Report { key, shard: 1, bytes: Vec::new() });
+                }
+            }
+            world.settle();
+        }
+        next += 100;
+        asked
+    };
+    let before = world.notifies;
+    assert_eq!(poll(&mut world), 1);
+    assert!(world.notifies - before > 20, "{} polls were answered", world.notifies - before);
+    world.pass(999);
+    assert_eq!(poll(&mut world), 1);
+    world.pass(1000);
+    world.settle();
+    assert_eq!(poll(&mut world), 2, "after a second without polls it begins anew");
+}
+
+#[test]
+fn a_shard_reports_watchers_once_in_a_second_whatever_happens() {
+    let mut world = OneShard::one_of(2, 4096);
+    let (presentity, key, first) = watched(&mut world, false);
+    let key = key.expect("the other shard is told");
+    let wanted = |world: &mut OneShard, wanted| {
+        world.shard.on_note(world.now(), Note::WinfoWanted { key, wanted });
+        world.settle();
+    };
+    wanted(&mut world, true);
+    assert_eq!(world.shard.reports.len(), 1);
+    // Asked again and again, and with watchers who come, poll and go, the last one included.
+    let mut comes = first + 1;
+    for _ in 0..200 {
+        wanted(&mut world, true);
+        is_taken(&mut world, comes, &subscribe(comes, presentity, 1, None));
+        comes += 1;
+        is_taken(&mut world, comes, &ending(&subscribe(comes, presentity, 1, None)));
+        comes += 1;
+    }
+    assert_eq!(world.shard.reports.len(), 1);
+    world.pass(1000);
+    world.settle();
+    assert_eq!(world.shard.reports.len(), 2);
+    // Nothing is new, so nothing is said.
+    world.pass(10_000);
+    world.settle();
+    assert_eq!(world.shard.reports.len(), 2);
+}
+
+#[test]
+fn a_report_fits_the_bus_and_names_whoever_watches_first() {
+    let mut world = OneShard::one_of(2, 4096);
+    let (presentity, key, first) = watched(&mut world, false);
+    let key = key.expect("the other shard is told");
+    world.shard.on_note(world.now(), Note::WinfoWanted { key, wanted: true });
+    world.settle();
+    let long = "x".repeat(800);
+    let named = |message: Vec<u8>| {
+        String::from_utf8_lossy(&message)
+            .replace("From: <sip:watcher", &format!("From: <sip:{long}"))
+            .into_bytes()
+    };
+    let mut ended = 0;
+    for n in first + 1.. {
+        let message = named(subscribe(n, presentity, 1, None));
+        let head = answer(&mut world, n, &message);
+        if status(&head) != "200" {
+            continue;
+        }
+        let to = head.split("\r\n").find(|line| line.starts_with("To: ")).expect("it has a To");
+        let tag = to.split(";tag=").nth(1).expect("a dialog was made").to_owned();
+        assert!(is_taken(&mut world, n, &ending(&named(subscribe(n, presentity, 2, Some(&tag))))), "{tag}");
+        ended += 1;
+        if ended == 64 {
+            break;
+        }
+    }
+    let unlisted = world.shard.counters().watchers_unlisted.get();
+    world.pass(1000);
+    world.settle();
+    let report = world.shard.reports.last().expect("the ends are told").1.bytes.clone();
+    assert!(report.len() <= 33 * 1024, "{}", report.len());
+    let (aor, rest) = split_report(&report).expect("it is whole");
+    assert_eq!(aor, format!("user{presentity}@example.com").as_bytes());
+    let told: Vec<_> = watchers(rest).collect();
+    assert_eq!(told[0].uri, format!("sip:watcher{first}@example.com").as_bytes());
+    assert!(told.len() > 30 && told[1..].iter().all(|watcher| !watcher.event.is_active()), "{}", told.len());
+    assert_eq!(world.shard.counters().watchers_unlisted.get() - unlisted, 65 - told.len() as u64);
 }
 
 #[test]

@@ -216,6 +216,7 @@ scenarios! {
     subscribe_event_id
     subscribe_event_name_without_case
     subscribe_first
+    subscribe_gruu_without_binding
     subscribe_interval_too_brief
     subscribe_not_acceptable
     subscribe_other_event_in_dialog
@@ -264,6 +265,10 @@ scenarios! {
     transaction_uri_scheme
     transaction_version_not_supported
     winfo_across_shards
+    winfo_after_a_crash_whoever_came_is_told
+    winfo_end_is_told_after_a_new_watcher
+    winfo_first_notify_is_whole
+    winfo_first_watcher_of_a_shard
     winfo_hostile_watcher
     winfo_interval
     winfo_of_nobody

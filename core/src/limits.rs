@@ -46,6 +46,10 @@ pub const AOR_LEN_MAX: usize = 512;
 /// first are not named, and counted.
 pub const WATCHERS_REPORTED_MAX: usize = 1000;
 
+/// Longest URI of a watcher that is reported, in bytes; beyond it the watcher is not named, and counted. So a few with endless names
+/// cannot take the place of all others.
+pub const WATCHER_URI_LEN_MAX: usize = 1024;
+
 /// Most watchers listed in one winfo document, whose bytes are bounded too ([`PRESENTITY_LEN_MAX`]: some 400 watchers with
 /// short names); beyond it they are not listed, and counted.
 pub const WATCHERS_LISTED_MAX: usize = 1000;

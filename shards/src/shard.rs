@@ -34,7 +34,7 @@ use crate::resolve::Query;
 use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
-use crate::sipl::{Guard, Report, ReportedWatchers, Reports, Settling, WatchedRegistration};
+use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
 use crate::sipp::{Attempt, CACHED_MAX, Mark};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
@@ -146,7 +146,7 @@ pub struct Shard {
     /// The registrations of our users that somebody watches, by user.
     pub(crate) watched_registrations: BTreeMap<AorKey, WatchedRegistration>,
     /// Our users whose watchers somebody watches.
-    pub(crate) reported_watchers: BTreeMap<AorKey, ReportedWatchers>,
+    pub(crate) watched_watchers: WatchedWatchers,
     /// Presentities whose watchers we report to their owners.
     pub(crate) reports_due: Reports,
     pub(crate) scratch: Scratch,
@@ -205,7 +205,7 @@ impl Shard {
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
             timed: Vec::new(),
             watched_registrations: BTreeMap::new(),
-            reported_watchers: BTreeMap::new(),
+            watched_watchers: WatchedWatchers::default(),
             reports_due: Reports::default(),
             scratch: Scratch::default(),
             ahead: None,
@@ -275,6 +275,7 @@ impl Shard {
         self.compose_again(now);
         let settling = self.settle(now);
         self.more_due = expiries || attempts || hold_downs || held || settling;
+        self.more_due |= self.end_lingering(now);
         self.more_due |= self.write_reports(now);
         self.fan_out(now);
         self.release_timed_bodies();
@@ -297,6 +298,7 @@ impl Shard {
             self.presentities.held.deadline(),
             self.presentities.hold_down.deadline(),
             self.reports_due.deadline(),
+            self.watched_watchers.deadline(),
             self.names.deadline(),
             self.settling
                 .as_ref()

@@ -1,7 +1,7 @@
 //! The template-package `winfo` (RFC 3857) with its documents (RFC 3858): who watches whom.
 //!
-//! The shards that have watchers of a presentity report them to its owner as bytes ([`push_watcher`], [`watchers`]), and the
-//! owner writes the document. Documents always have full state, as §4.3 of RFC 3857 allows ("the server can apply any
+//! The shards that have watchers of a presentity report them to its owner as bytes ([`begin_report`], [`push_watcher`]), and
+//! the owner writes the document. Documents always have full state, as §4.3 of RFC 3857 allows ("the server can apply any
 //! policy it likes").
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::moments::{push_since, push_until, push_while};
 use super::{Compose, EventPackage, everything};
 use crate::UnixMillis;
+use crate::limits::{AOR_LEN_MAX, WATCHER_URI_LEN_MAX};
 use crate::token::hex16;
 use crate::xml::text::{escape, escape_uri};
 
@@ -34,7 +35,7 @@ const OPENING: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
                        <watcherinfo xmlns=\"urn:ietf:params:xml:ns:watcherinfo\" version=\"";
 
 /// What brought a watcher's subscription to where it is (RFC 3857 §4.7.1, Figure 1). Everyone whose SUBSCRIBE is accepted is
-/// `active`.
+/// `active`, and whoever is refused is told so before there is a subscription, so that nobody is ever `rejected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatcherEvent {
     /// It was accepted.
@@ -43,12 +44,10 @@ pub enum WatcherEvent {
     Timeout = 1,
     /// The server gave it up, because the watcher does not answer or does not know it any more.
     Deactivated = 2,
-    /// The watcher may not watch any more.
-    Rejected = 3,
 }
 
 impl WatcherEvent {
-    const ALL: [Self; 4] = [Self::Subscribe, Self::Timeout, Self::Deactivated, Self::Rejected];
+    const ALL: [Self; 3] = [Self::Subscribe, Self::Timeout, Self::Deactivated];
 
     /// The event in the letters of the schema.
     #[must_use]
@@ -57,7 +56,6 @@ impl WatcherEvent {
             Self::Subscribe => "subscribe",
             Self::Timeout => "timeout",
             Self::Deactivated => "deactivated",
-            Self::Rejected => "rejected",
         }
     }
 
@@ -86,15 +84,37 @@ pub struct Watcher<'a> {
 /// Bytes of a watcher in a report before its URI.
 const FIXED_LEN: usize = 8 + 1 + 8 + 8 + 2;
 
-/// Appends a watcher to a report. A URI that is longer than 65,535 bytes, which no message can bring, is cut.
-pub fn push_watcher(watcher: &Watcher<'_>, report: &mut Vec<u8>) {
-    let uri = &watcher.uri[..watcher.uri.len().min(usize::from(u16::MAX))];
+/// A report of the watchers of `aor` (canonical) that names nobody yet.
+#[must_use]
+pub fn begin_report(aor: &[u8]) -> Vec<u8> {
+    let aor = &aor[..aor.len().min(AOR_LEN_MAX)];
+    let mut report = (aor.len() as u16).to_le_bytes().to_vec();
+    report.extend_from_slice(aor);
+    report
+}
+
+/// The AoR of a report, and its watchers for [`watchers`]; `None` if it is damaged.
+#[must_use]
+pub fn split_report(report: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = report.split_first_chunk::<2>()?;
+    rest.split_at_checked(u16::from_le_bytes(*len).into())
+}
+
+/// Appends a watcher to those of a report. `false`: it is not appended, because the report would be longer than `len_max`, or
+/// its URI is longer than [`WATCHER_URI_LEN_MAX`].
+#[must_use]
+pub fn push_watcher(watcher: &Watcher<'_>, len_max: usize, report: &mut Vec<u8>) -> bool {
+    let len = watcher.uri.len();
+    if len > WATCHER_URI_LEN_MAX || report.len() + FIXED_LEN + len > len_max {
+        return false;
+    }
     report.extend_from_slice(&watcher.id.to_le_bytes());
     report.push(watcher.event as u8);
     report.extend_from_slice(&watcher.subscribed_at.0.to_le_bytes());
     report.extend_from_slice(&watcher.until.0.to_le_bytes());
-    report.extend_from_slice(&(uri.len() as u16).to_le_bytes());
-    report.extend_from_slice(uri);
+    report.extend_from_slice(&(len as u16).to_le_bytes());
+    report.extend_from_slice(watcher.uri);
+    true
 }
 
 /// The watchers of a report, up to where it is damaged.
@@ -211,7 +231,7 @@ mod tests {
 
     #[test]
     fn one_who_ended_is_told_as_terminated_for_a_while() {
-        for event in [WatcherEvent::Timeout, WatcherEvent::Deactivated, WatcherEvent::Rejected] {
+        for event in [WatcherEvent::Timeout, WatcherEvent::Deactivated] {
             let gone = Watcher { event, ..BOB };
             let told = document(&[gone], 4_599_999);
             let expected = format!("status=\"terminated\" event=\"{}\">sip:bob@", event.as_str());
@@ -238,18 +258,42 @@ mod tests {
         assert_eq!(elements(&text), ["watcherinfo", "watcher-list", "watcher"]);
     }
 
+    #[test]
+    fn a_report_takes_no_more_than_it_may() {
+        let name = [b'x'; WATCHER_URI_LEN_MAX + 1];
+        let (short, long) = (&name[..WATCHER_URI_LEN_MAX], &name[..]);
+        let mut report = Vec::new();
+        assert!(!push_watcher(&Watcher { uri: long, ..BOB }, 1 << 20, &mut report));
+        assert!(!push_watcher(&Watcher { uri: short, ..BOB }, WATCHER_URI_LEN_MAX, &mut report));
+        assert!(report.is_empty());
+        for _ in 0..100 {
+            let before = report.len();
+            if !push_watcher(&Watcher { uri: short, ..BOB }, 10_000, &mut report) {
+                assert_eq!(report.len(), before);
+            }
+        }
+        // A shorter one may find room where a longer one did not.
+        assert!(push_watcher(&BOB, 10_000, &mut report));
+        assert!(report.len() <= 10_000);
+        assert_eq!(watchers(&report).count(), 10);
+    }
+
     proptest! {
         #[test]
-        fn a_report_reads_back(uris in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..5), event in 0usize..4, a: u64, b: u64, cut in 0usize..30) {
+        fn a_report_reads_back(aor in prop::collection::vec(any::<u8>(), 0..AOR_LEN_MAX), uris in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..5), event in 0usize..3, a: u64, b: u64, cut in 0usize..30) {
             let sent: Vec<Watcher<'_>> = uris
                 .iter()
                 .map(|uri| Watcher { id: a, event: WatcherEvent::ALL[event], subscribed_at: UnixMillis(b), until: UnixMillis(a ^ b), uri })
                 .collect();
-            let mut report = Vec::new();
-            sent.iter().for_each(|watcher| push_watcher(watcher, &mut report));
-            prop_assert_eq!(watchers(&report).collect::<Vec<_>>(), sent);
+            let mut report = begin_report(&aor);
+            for watcher in &sent {
+                prop_assert!(push_watcher(watcher, 1 << 20, &mut report));
+            }
+            let (named, rest) = split_report(&report).unwrap();
+            prop_assert_eq!(named, aor);
+            prop_assert_eq!(watchers(rest).collect::<Vec<_>>(), sent);
             report.truncate(report.len().saturating_sub(cut));
-            prop_assert!(watchers(&report).count() <= uris.len());
+            prop_assert!(split_report(&report).is_none_or(|(_, rest)| watchers(rest).count() <= uris.len()));
         }
     }
 }

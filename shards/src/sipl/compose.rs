@@ -211,10 +211,7 @@ impl Shard {
                 self.watch_registration(user, true);
                 self.compose_first(now, number);
             }
-            Compose::Watchers => {
-                self.watch_watchers(now, user, true);
-                self.report_complete(now, user);
-            }
+            Compose::Watchers => self.watch_watchers(now, user),
             Compose::Pidf | Compose::DialogInfo | Compose::Newest(_) => {}
         }
     }
@@ -225,7 +222,7 @@ impl Shard {
         let user = self.keys.user_of(key, package);
         match package.compose {
             Compose::Registration => self.watch_registration(user, false),
-            Compose::Watchers => self.watch_watchers(now, user, false),
+            Compose::Watchers => self.unwatch_watchers(now, user),
             Compose::Pidf | Compose::DialogInfo | Compose::Newest(_) => {}
         }
     }

@@ -10,6 +10,7 @@ mod publish;
 mod reg;
 mod register;
 mod registered_state;
+mod report;
 mod subscribe;
 mod winfo;
 
@@ -19,8 +20,9 @@ pub(crate) use authenticate::Guard;
 pub(crate) use compose::Settling;
 pub(crate) use date::DateLine;
 pub(crate) use reg::WatchedRegistration;
-pub use winfo::Report;
-pub(crate) use winfo::{ReportedWatchers, Reports};
+pub use report::Report;
+pub(crate) use report::Reports;
+pub(crate) use winfo::WatchedWatchers;
 
 use comsipl_core::aor::{BadAor, canonical_into};
 use comsipl_core::msg::{self, Message, Method};
