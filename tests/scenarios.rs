@@ -28,6 +28,8 @@ scenarios! {
     auth_denied_sources
     auth_dialog_of_another
     auth_digest_uri
+    auth_failures_as_many_users
+    auth_failures_behind_one_nat
     auth_flood
     auth_in_dialog
     auth_malformed_credentials

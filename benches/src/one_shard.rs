@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use comsipl_core::{Aor, Flow, HashKey, Mono, Now, UnixMillis};
-use comsipl_shards::access;
+use comsipl_shards::access::Gate;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::node::NodeFiles;
 use comsipl_shards::settings::{Auth, OverloadSettings, Settings};
@@ -71,6 +71,18 @@ impl OneShard {
         Self::open(dir, 1, records, now, 0, Auth::Digest)
     }
 
+    /// A shard over new files that serves whoever comes, from wherever; see [`Self::new`].
+    ///
+    /// # Panics
+    /// If the files cannot be made.
+    #[must_use]
+    pub fn open_to_all(records: u32) -> Self {
+        let dir =
+            tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a place for files");
+        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
+        Self::open(dir, 1, records, now, 0, Auth::None)
+    }
+
     /// Makes a user with a password.
     ///
     /// # Panics
@@ -108,7 +120,7 @@ impl OneShard {
             ..Settings::default()
         };
         let mut files = NodeFiles::open(&settings, shards).expect("the files open");
-        let nonces = access::nonces(&settings, HashKey(files.hash_key()), [9; 32]);
+        let gate = Arc::new(Gate::new(&settings, HashKey(files.hash_key()), [9; 32]));
         let start = ShardStart {
             index: 0,
             shards,
@@ -116,7 +128,7 @@ impl OneShard {
             settings: Arc::new(settings),
             files: files.take_shard().expect("one shard"),
             seed: [7; 32],
-            nonces,
+            gate,
             last_alive_ms,
         };
         Self {

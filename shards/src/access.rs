@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use comsipl_core::HashKey;
 use comsipl_core::auth::{Algorithm, Nonces};
 
+use crate::budget::{Allowance, Budgets};
+use crate::reach::Reach;
 use crate::settings::{Auth, Settings};
 
 /// Who may do what. Ranges of addresses hold however requests are authenticated; the rest matters with [`Auth::Digest`].
@@ -89,11 +90,37 @@ fn contains(ranges: &[IpRange], address: IpAddr) -> bool {
     ranges.iter().any(|range| range.contains(address))
 }
 
-/// The nonces that all shards of a node share; `None`: nothing is challenged. `salt` must differ from process to process.
-#[must_use]
-pub fn nonces(settings: &Settings, key: HashKey, salt: [u8; 32]) -> Option<Arc<Nonces>> {
-    (settings.auth == Auth::Digest)
-        .then(|| Arc::new(Nonces::new(key, salt, settings.access.nonce_lifetime, NONCES_REMEMBERED)))
+/// What all shards of a node share to know senders by.
+#[derive(Debug)]
+pub struct Gate {
+    /// What challenges are made of; `None`: nothing is challenged.
+    pub nonces: Option<Nonces>,
+    /// What sources have done.
+    pub budgets: Budgets,
+    /// Which addresses have proved that they are there.
+    pub reach: Reach,
+}
+
+impl Gate {
+    /// A gate that nobody has come to yet. `salt` must differ from process to process.
+    #[must_use]
+    pub fn new(settings: &Settings, key: HashKey, salt: [u8; 32]) -> Self {
+        let challenges = settings.auth == Auth::Digest;
+        let failures = |most| if challenges { most } else { 0 };
+        let allowance = Allowance {
+            requests_per_s: settings.requests_per_source,
+            failures_per_min: failures(settings.auth_failures_per_minute),
+            source_failures_per_min: failures(settings.auth_failures_per_source),
+        };
+        let nonces =
+            challenges.then(|| Nonces::new(key, salt, settings.access.nonce_lifetime, NONCES_REMEMBERED));
+        Self {
+            nonces,
+            budgets: Budgets::new(allowance, key),
+            // With `unset` only this machine is listened to.
+            reach: Reach::new(settings.auth != Auth::Unset, key),
+        }
+    }
 }
 
 /// Nonces whose counts are remembered, 8 bytes each. When more are in use at a time, some clients are asked once more.

@@ -1,29 +1,34 @@
 //! What a source may do within a time: requests, and failures to authenticate.
 //!
-//! A table of fixed size, made when it is first needed. A source has a place in a group of [`WAYS`] that its hash names; who has
-//! been quiet for longest makes room. Whoever sends from very many addresses therefore displaces others of his like, and what is
-//! forgotten of them is only how much they had done.
+//! Failures count twice: for the source and the user whom it claims to be, so that whoever tries one user's passwords loses that
+//! user and nobody else behind the same address does; and, within a much wider budget, for the source alone, for whoever
+//! tries one password on many users.
 //!
-//! Each shard has its own: users are divided among the shards, so who tries one user's password meets one table.
+//! The counts stand in two tables of fixed size that all shards share ([`Meters`]): as many shards as there are, the budget is
+//! one. Whoever sends from very many addresses displaces others of his like, and what is forgotten of them is only how much
+//! they had done; who is blocked stays longest.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use comsipl_core::auth::Source;
-use comsipl_core::{HashKey, Mono};
+use comsipl_core::auth::{Meter, Meters, Source};
+use comsipl_core::{AorKey, HashKey, Mono};
 
-/// Sources that a shard remembers.
-pub const SOURCES_MAX: usize = 1 << 14;
+/// Sources, and users that sources claim to be, that are remembered: 8 bytes each in each of the two tables.
+pub const REMEMBERED_MAX: usize = 1 << 16;
 
-/// How long a source that failed too often is not heard.
+/// How long who failed too often is not heard.
 pub const BLOCKED_FOR: Duration = Duration::from_secs(60);
 
-/// What sources may do.
+/// What sources may do; zero: any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Requests a second, and as many at once as in two seconds; zero: any number.
+    /// Requests a second, and as many at once as in two seconds.
     pub requests_per_s: u32,
-    /// Failures to authenticate a minute, all of them at once if need be; zero: any number.
+    /// Failures to authenticate as one user a minute, all of them at once if need be.
     pub failures_per_min: u32,
+    /// Failures to authenticate as anybody a minute, likewise.
+    pub source_failures_per_min: u32,
 }
 
 /// What sources have done.
@@ -31,7 +36,10 @@ pub struct Allowance {
 pub struct Budgets {
     allowance: Allowance,
     key: HashKey,
-    places: Vec<Place>,
+    requests: Meters,
+    failures: Meters,
+    /// Until when anybody is blocked, so that nobody is looked for while nobody is.
+    blocked_until: AtomicU64,
 }
 
 /// What came of something that a source did.
@@ -45,45 +53,18 @@ pub enum Spending {
     Beyond,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    /// `None`: the place is free.
-    source: Option<Source>,
-    seen: Mono,
-    requests: Debt,
-    failures: Debt,
-    blocked_until: Mono,
-    /// Whether requests were beyond the budget when it was looked at last.
-    flooding: bool,
-}
-
-/// A leaky bucket: what was done and has not run out yet, in millionths.
-#[derive(Clone, Copy, Debug, Default)]
-struct Debt {
-    level: u64,
-    at: Mono,
-}
-
-impl Debt {
-    /// Lets run out what has run out, and adds one if it fits below `most`.
-    fn add(&mut self, now: Mono, per: Duration, rate: u32, most: u32) -> bool {
-        let elapsed = now.since(self.at).as_micros().min(u128::from(u32::MAX) * 1000);
-        let leaked = elapsed * u128::from(rate) * ONE / per.as_micros();
-        self.level = self.level.saturating_sub(u64::try_from(leaked).unwrap_or(u64::MAX));
-        self.at = now;
-        let fits = u128::from(self.level) + ONE <= u128::from(most) * ONE;
-        if fits {
-            self.level += ONE as u64;
-        }
-        fits
-    }
-}
-
 impl Budgets {
     /// Budgets of sources that have done nothing yet. `key` keeps senders from aiming at one place.
     #[must_use]
-    pub const fn new(allowance: Allowance, key: HashKey) -> Self {
-        Self { allowance, key, places: Vec::new() }
+    pub fn new(allowance: Allowance, key: HashKey) -> Self {
+        let table = |wanted| Meters::new(if wanted { REMEMBERED_MAX } else { 0 });
+        Self {
+            requests: table(allowance.requests_per_s != 0),
+            failures: table(allowance.failures_per_min != 0 || allowance.source_failures_per_min != 0),
+            allowance,
+            key,
+            blocked_until: AtomicU64::new(0),
+        }
     }
 
     /// Whether requests are counted.
@@ -94,86 +75,97 @@ impl Budgets {
     }
 
     /// Counts a request.
-    pub fn request(&mut self, now: Mono, source: Source) -> Spending {
-        let rate = self.allowance.requests_per_s;
+    pub fn request(&self, now: Mono, source: Source) -> Spending {
+        let rate = u64::from(self.allowance.requests_per_s);
         if rate == 0 {
             return Spending::Within;
         }
-        let place = self.place(now, source);
-        let fits = place.requests.add(now, Duration::from_secs(1), rate, rate.saturating_mul(2));
-        let was_flooding = std::mem::replace(&mut place.flooding, !fits);
-        match (fits, was_flooding) {
-            (true, _) => Spending::Within,
-            (false, false) => Spending::Last,
-            (false, true) => Spending::Beyond,
+        let (each, most) = (SECOND / rate, 2 * SECOND);
+        self.requests.change(self.source(source), now.0, |meter| {
+            if meter.level + each <= most {
+                return (Meter { level: meter.level + each, marked: false }, Spending::Within);
+            }
+            let spending = if meter.marked { Spending::Beyond } else { Spending::Last };
+            (Meter { marked: true, ..meter }, spending)
+        })
+    }
+
+    /// Counts a failure to authenticate as `user`. After [`Spending::Last`] the source is blocked, [for that
+    /// user](Self::is_blocked_for) or [altogether](Self::is_blocked).
+    pub fn failure(&self, now: Mono, source: Source, user: AorKey) -> Spending {
+        let of_user = self.fail(now, self.user(source, user), self.allowance.failures_per_min);
+        let of_source = self.fail(now, self.source(source), self.allowance.source_failures_per_min);
+        match (of_user, of_source) {
+            (Spending::Within, Spending::Within) => Spending::Within,
+            (Spending::Last, _) | (_, Spending::Last) => Spending::Last,
+            _ => Spending::Beyond,
         }
     }
 
-    /// Counts a failure to authenticate. After [`Spending::Last`] the source is [blocked](Self::is_blocked).
-    pub fn failure(&mut self, now: Mono, source: Source) -> Spending {
-        let rate = self.allowance.failures_per_min;
-        if rate == 0 {
-            return Spending::Within;
-        }
-        let place = self.place(now, source);
-        if place.failures.add(now, Duration::from_secs(60), rate, rate) {
-            return Spending::Within;
-        }
-        if place.blocked_until > now {
-            return Spending::Beyond;
-        }
-        place.blocked_until = now + BLOCKED_FOR;
-        Spending::Last
-    }
-
-    /// Whether a source has failed too often.
+    /// Whether a source has failed too often, whoever it claimed to be.
+    #[inline]
     #[must_use]
     pub fn is_blocked(&self, now: Mono, source: Source) -> bool {
-        !self.places.is_empty()
-            && self.places[self.group(source)]
-                .iter()
-                .any(|place| place.source == Some(source) && place.blocked_until > now)
+        self.anybody_is_blocked(now) && self.failures.read(self.source(source), now.0).marked
     }
 
-    fn place(&mut self, now: Mono, source: Source) -> &mut Place {
-        if self.places.is_empty() {
-            self.places = vec![Place::default(); SOURCES_MAX];
-        }
-        let group = self.group(source);
-        let places = &mut self.places[group];
-        let known = places.iter().position(|place| place.source == Some(source));
-        // A free place was seen last at the beginning of time; a blocked source stays while others can go.
-        let quietest = || {
-            let quiet = |place: &Place| (place.source.is_some() && place.blocked_until > now, place.seen);
-            (0..WAYS).min_by_key(|&at| quiet(&places[at])).unwrap_or(0)
-        };
-        let at = known.unwrap_or_else(quietest);
-        let place = &mut places[at];
-        if known.is_none() {
-            *place = Place { source: Some(source), ..Place::default() };
-        }
-        place.seen = now;
-        place
+    /// Whether a source has failed too often as `user`.
+    #[inline]
+    #[must_use]
+    pub fn is_blocked_for(&self, now: Mono, source: Source, user: AorKey) -> bool {
+        self.anybody_is_blocked(now) && self.failures.read(self.user(source, user), now.0).marked
     }
 
-    /// The places that a source may have.
-    fn group(&self, source: Source) -> std::ops::Range<usize> {
-        let hash = self.key.of(&[b"source", &source.number().to_le_bytes()]);
-        let first = hash as usize % (SOURCES_MAX / WAYS) * WAYS;
-        first..first + WAYS
+    fn anybody_is_blocked(&self, now: Mono) -> bool {
+        // Relaxed: a block that another shard has set at this very moment holds a moment later.
+        self.blocked_until.load(Ordering::Relaxed) > now.0
+    }
+
+    fn fail(&self, now: Mono, whose: u64, rate: u32) -> Spending {
+        if rate == 0 {
+            return Spending::Within;
+        }
+        let (each, most) = (MINUTE / u64::from(rate), MINUTE);
+        let spending = self.failures.change(whose, now.0, |meter| {
+            if meter.marked {
+                (meter, Spending::Beyond)
+            } else if meter.level + each <= most {
+                (Meter { level: meter.level + each, marked: false }, Spending::Within)
+            } else {
+                (Meter { level: BLOCKED_FOR.as_micros() as u64, marked: true }, Spending::Last)
+            }
+        });
+        if spending == Spending::Last {
+            self.blocked_until.fetch_max((now + BLOCKED_FOR).0, Ordering::Relaxed);
+        }
+        spending
+    }
+
+    fn source(&self, source: Source) -> u64 {
+        self.key.of(&[b"source", &source.number().to_le_bytes()])
+    }
+
+    fn user(&self, source: Source, user: AorKey) -> u64 {
+        self.key.of(&[b"source and user", &source.number().to_le_bytes(), &user.0.to_le_bytes()])
     }
 }
 
-/// Places of a group.
-const WAYS: usize = 8;
-/// One request, or one failure, in millionths.
-const ONE: u128 = 1_000_000;
+/// In microseconds.
+const SECOND: u64 = 1_000_000;
+const MINUTE: u64 = 60 * SECOND;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALLOWANCE: Allowance = Allowance { requests_per_s: 10, failures_per_min: 3 };
+    const ALLOWANCE: Allowance =
+        Allowance { requests_per_s: 10, failures_per_min: 3, source_failures_per_min: 30 };
+    const ALICE: AorKey = AorKey(1);
+    const BOB: AorKey = AorKey(2);
+
+    fn budgets() -> Budgets {
+        Budgets::new(ALLOWANCE, HashKey([1, 2]))
+    }
 
     fn source(n: u32) -> Source {
         Source::of(std::net::Ipv4Addr::from(n).into())
@@ -185,8 +177,8 @@ mod tests {
 
     #[test]
     fn requests_are_let_by_at_their_rate_and_two_seconds_at_once() {
-        let mut budgets = Budgets::new(ALLOWANCE, HashKey([1, 2]));
-        let mut within = |millis, count| {
+        let budgets = budgets();
+        let within = |millis, count| {
             (0..count).filter(|_| budgets.request(at(millis), source(1)) == Spending::Within).count()
         };
         assert_eq!(within(0, 30), 20);
@@ -198,7 +190,7 @@ mod tests {
 
     #[test]
     fn going_beyond_is_told_once() {
-        let mut budgets = Budgets::new(ALLOWANCE, HashKey([1, 2]));
+        let budgets = budgets();
         for _ in 0..20 {
             budgets.request(at(0), source(1));
         }
@@ -209,41 +201,74 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_too_often_is_blocked_for_a_while() {
-        let mut budgets = Budgets::new(ALLOWANCE, HashKey([1, 2]));
-        assert!(!budgets.is_blocked(at(0), source(1)));
+    fn who_fails_too_often_is_blocked_for_a_while_and_for_that_user_alone() {
+        let budgets = budgets();
+        assert!(!budgets.is_blocked_for(at(0), source(1), ALICE));
         for _ in 0..3 {
-            assert_eq!(budgets.failure(at(0), source(1)), Spending::Within);
+            assert_eq!(budgets.failure(at(0), source(1), ALICE), Spending::Within);
+        }
+        assert!(!budgets.is_blocked_for(at(0), source(1), ALICE));
+        assert_eq!(budgets.failure(at(0), source(1), ALICE), Spending::Last);
+        assert_eq!(budgets.failure(at(1), source(1), ALICE), Spending::Beyond);
+        assert!(budgets.is_blocked_for(at(59_999), source(1), ALICE));
+        assert!(!budgets.is_blocked_for(at(1), source(1), BOB), "others behind the same address");
+        assert!(!budgets.is_blocked_for(at(1), source(2), ALICE), "the user himself, elsewhere");
+        assert!(!budgets.is_blocked(at(1), source(1)));
+        assert_eq!(budgets.failure(at(2), source(1), BOB), Spending::Within);
+        assert!(!budgets.is_blocked_for(at(60_000), source(1), ALICE));
+        assert_eq!(budgets.failure(at(60_000), source(1), ALICE), Spending::Within);
+    }
+
+    #[test]
+    fn who_fails_as_very_many_is_blocked_altogether() {
+        let budgets = budgets();
+        for n in 0..30 {
+            assert_eq!(budgets.failure(at(0), source(1), AorKey(n)), Spending::Within);
         }
         assert!(!budgets.is_blocked(at(0), source(1)));
-        assert_eq!(budgets.failure(at(0), source(1)), Spending::Last);
-        assert_eq!(budgets.failure(at(1), source(1)), Spending::Beyond);
-        assert!(budgets.is_blocked(at(59_999), source(1)) && !budgets.is_blocked(at(0), source(2)));
-        assert!(!budgets.is_blocked(at(60_000), source(1)));
-        assert_eq!(budgets.failure(at(60_000), source(1)), Spending::Within);
+        assert_eq!(budgets.failure(at(0), source(1), AorKey(30)), Spending::Last);
+        assert_eq!(budgets.failure(at(0), source(1), AorKey(31)), Spending::Beyond);
+        assert!(budgets.is_blocked(at(59_999), source(1)) && !budgets.is_blocked(at(60_000), source(1)));
+        assert!(!budgets.is_blocked(at(0), source(2)));
+    }
+
+    /// Once every shard counted by itself, so there were as many budgets as shards.
+    #[test]
+    fn all_threads_count_for_one_budget() {
+        let budgets = budgets();
+        let within = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    let outcomes = [(); 3].map(|()| budgets.failure(at(0), source(1), ALICE));
+                    outcomes.iter().filter(|it| **it == Spending::Within).count()
+                })
+            });
+            threads.map(|thread| thread.join().unwrap()).iter().sum::<usize>()
+        });
+        assert_eq!(within, 3);
+        assert!(budgets.is_blocked_for(at(0), source(1), ALICE));
     }
 
     #[test]
     fn nothing_is_counted_where_nothing_is_bounded() {
-        let none = Allowance { requests_per_s: 0, failures_per_min: 0 };
-        let mut budgets = Budgets::new(none, HashKey([1, 2]));
+        let none = Allowance { requests_per_s: 0, failures_per_min: 0, source_failures_per_min: 0 };
+        let budgets = Budgets::new(none, HashKey([1, 2]));
         for _ in 0..1000 {
             assert_eq!(budgets.request(at(0), source(1)), Spending::Within);
-            assert_eq!(budgets.failure(at(0), source(1)), Spending::Within);
+            assert_eq!(budgets.failure(at(0), source(1), ALICE), Spending::Within);
         }
-        assert!(budgets.places.is_empty() && !budgets.counts_requests());
+        assert!(!budgets.is_blocked(at(0), source(1)) && !budgets.counts_requests());
     }
 
     #[test]
-    fn very_many_sources_take_no_more_memory_and_blocked_ones_stay_longest() {
-        let mut budgets = Budgets::new(ALLOWANCE, HashKey([1, 2]));
+    fn blocked_ones_stay_although_very_many_come() {
+        let budgets = budgets();
         for _ in 0..4 {
-            budgets.failure(at(0), source(0));
+            budgets.failure(at(0), source(0), ALICE);
         }
-        for n in 1..4 * SOURCES_MAX as u32 {
-            assert_eq!(budgets.request(at(10), source(n)), Spending::Within);
+        for n in 1..4 * REMEMBERED_MAX as u32 {
+            budgets.failure(at(10), source(n), BOB);
         }
-        assert_eq!(budgets.places.len(), SOURCES_MAX);
-        assert!(budgets.is_blocked(at(20), source(0)));
+        assert!(budgets.is_blocked_for(at(20), source(0), ALICE));
     }
 }

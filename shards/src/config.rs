@@ -203,6 +203,10 @@ impl File {
             settings.auth_failures_per_minute =
                 check_range(&count, 0, 1_000_000, "failures a minute")? as u32;
         }
+        if let Some(count) = limits.auth_failures_per_source_minute {
+            settings.auth_failures_per_source =
+                check_range(&count, 0, 1_000_000, "failures a minute")? as u32;
+        }
         if let Some(count) = limits.requests_per_source_s {
             settings.requests_per_source = check_range(&count, 0, 1_000_000, "requests a second")? as u32;
         }

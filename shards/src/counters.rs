@@ -80,6 +80,8 @@ counters! {
     sources_denied,
     /// Requests beyond what a source may send, dropped.
     requests_over_budget,
+    /// SUBSCRIBEs answered with 503 because their NOTIFYs would go to an address that has never answered and was sent enough.
+    subscribes_out_of_reach,
     /// Retransmitted requests, answered with the same bytes.
     retransmitted_requests,
     /// Datagrams that are not SIP messages (keep-alives not included).
@@ -90,6 +92,8 @@ counters! {
     notifies,
     /// NOTIFYs sent again by Timer E.
     notify_retransmissions,
+    /// NOTIFYs, first or again, that were not sent to an address that has never answered and was sent enough.
+    notifies_withheld,
     /// NOTIFYs answered with 2xx.
     notifies_delivered,
     /// NOTIFYs answered otherwise.

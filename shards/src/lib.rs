@@ -20,6 +20,7 @@ pub mod net;
 pub mod node;
 pub mod note;
 mod presentities;
+pub mod reach;
 pub mod records;
 mod recover;
 mod reply;

@@ -12,7 +12,7 @@ use crossbeam::utils::CachePadded;
 use mio::{Poll, Waker};
 use rustix::thread::CpuSet;
 
-use crate::access;
+use crate::access::Gate;
 use crate::bus::{self, Wake};
 use crate::clock::Clock;
 use crate::config;
@@ -162,7 +162,7 @@ impl Node {
         let mailboxes: Vec<_> = bus_wakers.iter().map(|it| Arc::new(Mailbox::new(Arc::clone(it)))).collect();
         let stop = Arc::new(Stop::default());
         let keys = HashKey(self.files.hash_key());
-        let nonces = access::nonces(&self.settings, keys, random_seed()?);
+        let gate = Arc::new(Gate::new(&self.settings, keys, random_seed()?));
         let (events, inbox) = channel();
         let mut sockets_of: Vec<Sockets> = (0..self.shards).map(|_| Sockets::default()).collect();
         for (listener, bound) in (0..).zip(self.listeners) {
@@ -223,7 +223,7 @@ impl Node {
                     files: self.files.take_shard().expect("dealt out to as many shards"),
                     listeners: addresses.clone(),
                     seed: random_seed()?,
-                    nonces: nonces.clone(),
+                    gate: Arc::clone(&gate),
                     last_alive_ms: self.files.recovered().presence.last_heartbeat_ms,
                 },
                 poll,

@@ -212,7 +212,7 @@ impl Shard {
         self.subscriptions.expiry.arm(id, mono_of(now, stored.expires_at));
         if cut_off {
             self.follow_connection(id, &stored.flow, stored.remote_uri);
-            if !self.find_other_way(id, &stored) {
+            if !self.find_other_way(now, id, &stored) {
                 self.subscriptions.set_unreachable(id, true);
             }
         }

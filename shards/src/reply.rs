@@ -145,9 +145,6 @@ impl Shard {
 
     /// Refuses a request, with the headers that go with the reason.
     pub(crate) fn refuse(&mut self, request: &Request<'_>, refusal: Refusal) {
-        if matches!(refusal, Refusal::Unavailable { .. }) {
-            self.counters.refused_full.up();
-        }
         let method = request.message.method();
         self.answer(request, refusal.status(), refusal.reason(), None, |writer| {
             match refusal {

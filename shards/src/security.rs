@@ -200,6 +200,7 @@ mod tests {
         assert_eq!(banned(event("auth_failed", b"eve@example.com", "replayed")), None);
         assert_eq!(banned(event("flood", b"", "rate")), None, "anybody can send in the name of another");
         assert_eq!(banned(event("acl_denied", b"", "denied")), None);
+        assert_eq!(banned(event("out_of_reach", b"sip:bob@example.com", "target_never_answers")), None);
         assert_eq!(banned(event("publish_denied", b"event=flood source=203.0.113.1", "not_granted")), None);
         let six =
             Event { source: "2001:db8::1".parse().unwrap(), ..event("auth_failed", b"x", "unknown_user") };

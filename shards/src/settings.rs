@@ -67,9 +67,11 @@ pub struct Settings {
     pub auth: Auth,
     /// Who may do what.
     pub access: Access,
-    /// Failures to authenticate that a source may have in a minute; zero: any number.
+    /// Failures to authenticate as one user that a source may have in a minute; zero: any number.
     pub auth_failures_per_minute: u32,
-    /// Requests that a source may send to a shard in a second; zero: any number.
+    /// Failures to authenticate as anybody that a source may have in a minute; zero: any number.
+    pub auth_failures_per_source: u32,
+    /// Requests that a source may send in a second; zero: any number.
     pub requests_per_source: u32,
     /// How NOTIFYs look.
     pub profile: Profile,
@@ -162,6 +164,7 @@ impl Default for Settings {
             auth: Auth::Unset,
             access: Access::default(),
             auth_failures_per_minute: 10,
+            auth_failures_per_source: 300,
             requests_per_source: 0,
             profile: Profile::Rfc,
             registered_state: RegisteredState::Closed,

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use comsipl_core::auth::Nonces;
 use comsipl_core::chunked::Slab;
 use comsipl_core::event::Compositor;
 use comsipl_core::registrar::BindingChange;
@@ -25,6 +24,7 @@ use comsipl_core::transaction::ServerTransactions;
 use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox};
 use comsipl_fdb::{Full, RecordBuf};
 
+use crate::access::Gate;
 use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
@@ -95,8 +95,8 @@ pub struct ShardStart {
     pub listeners: Vec<comsipl_core::Listen>,
     /// Seed of its randomness; each shard needs another one.
     pub seed: [u8; 32],
-    /// Nonces, which all shards share; `None`: nothing is challenged. See [`crate::access::nonces`].
-    pub nonces: Option<Arc<Nonces>>,
+    /// What all shards share to know senders by.
+    pub gate: Arc<Gate>,
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
     pub last_alive_ms: u64,
 }
@@ -189,7 +189,7 @@ impl Shard {
             listeners: Arc::new(listeners),
             counters: Arc::default(),
             keys,
-            guard: Guard::new(&settings, &keys, start.nonces, now.mono),
+            guard: Guard::new(&settings, &keys, start.gate, now.mono),
             chance: Chance::from_seed(start.seed),
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),

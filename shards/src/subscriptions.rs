@@ -68,6 +68,8 @@ pub struct Subscription {
     pub connected: bool,
     /// Where its NOTIFYs go is being looked up; they are owed until that is known.
     pub awaits_name: bool,
+    /// Its NOTIFYs go by UDP to an address that has not answered any yet; see [`Reach`](crate::reach::Reach).
+    pub unproved: bool,
 }
 
 impl Default for Subscription {
@@ -95,6 +97,7 @@ impl Default for Subscription {
             unreachable: false,
             connected: false,
             awaits_name: false,
+            unproved: false,
         }
     }
 }

@@ -480,7 +480,9 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
     }
     match (name, value) {
         ("auth", "digest") => settings.auth = Auth::Digest,
+        ("auth", "none") => settings.auth = Auth::None,
         ("auth_failures_per_minute", _) => settings.auth_failures_per_minute = number()?,
+        ("auth_failures_per_source_minute", _) => settings.auth_failures_per_source = number()?,
         ("requests_per_source_s", _) => settings.requests_per_source = number()?,
         ("profile", "comsipl") => settings.profile = Profile::Comsipl,
         ("profile", "rfc") => settings.profile = Profile::Rfc,

@@ -11,6 +11,8 @@
 //! Credentials::prove -> whether the sender knows the secret
 //! Nonces::spend      -> whether this nonce count is used for the first time
 //! ```
+//!
+//! [`Meters`] count what sources have done, failures above all, in another table of fixed size.
 
 mod algorithm;
 pub use algorithm::{Algorithm, Hash};
@@ -20,6 +22,10 @@ mod challenge;
 pub use challenge::Challenge;
 mod credentials;
 pub use credentials::{BadCredentials, CREDENTIALS_LEN_MAX, Credentials, Protection};
+mod meters;
+pub use meters::{Meter, Meters};
+#[cfg(test)]
+mod meters_tests;
 mod nonce;
 pub use nonce::{NONCE_LEN, Nonce, NonceId, Nonces, Source};
 mod replay;

@@ -219,6 +219,7 @@ mod tests {
             publish_for = "*"
             [limits]
             auth_failures_per_minute = 0
+            auth_failures_per_source_minute = 20
             requests_per_source_s = 50
             "#,
         )
@@ -247,6 +248,7 @@ mod tests {
             auth: Auth::Digest,
             access,
             auth_failures_per_minute: 0,
+            auth_failures_per_source: 20,
             requests_per_source: 50,
             ..Settings::default()
         };
@@ -273,6 +275,7 @@ mod tests {
             ("[server]\nauth = \"basic\"", "\"basic\"", "\"digest\""),
             ("[limits]\nrequests_per_source_s = -1", "-1", "0 to"),
             ("[limits]\nauth_failures_per_minute = 1000001", "1000001", "0 to"),
+            ("[limits]\nauth_failures_per_source_minute = -1", "-1", "0 to"),
         ] {
             let mistake = read(text).expect_err(text);
             assert_eq!(&text[mistake.span.clone()], under_caret, "{text}");

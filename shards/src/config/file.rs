@@ -139,5 +139,6 @@ pub struct Limits {
     pub stream_message_secs: Option<Spanned<i64>>,
     pub stream_handshake_secs: Option<Spanned<i64>>,
     pub auth_failures_per_minute: Option<Spanned<i64>>,
+    pub auth_failures_per_source_minute: Option<Spanned<i64>>,
     pub requests_per_source_s: Option<Spanned<i64>>,
 }

@@ -160,6 +160,7 @@ impl Shard {
                         slot,
                         &next,
                     );
+                    self.aim_again(now.mono, id, &flow);
                 }
             }
         }

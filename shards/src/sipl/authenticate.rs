@@ -20,8 +20,8 @@ use comsipl_core::uri::Uri;
 use comsipl_core::{AorKey, Flow, HashKey, Mono, Now, Refusal};
 use comsipl_fdb::RecordBuf;
 
-use crate::access::PublishFor;
-use crate::budget::{Allowance, Budgets, Spending};
+use crate::access::{Gate, PublishFor};
+use crate::budget::Spending;
 use crate::reply::Request;
 use crate::security::{Event, SecurityLog};
 use crate::settings::{Auth, Settings};
@@ -34,9 +34,8 @@ pub(crate) struct Guard {
     pub(super) has_bounds: bool,
     /// Requests are challenged.
     pub(crate) challenges: bool,
-    nonces: Option<Arc<Nonces>>,
-    pub(super) budgets: Budgets,
-    log: SecurityLog,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) log: SecurityLog,
     /// Who may publish for whom, sorted; `None`: for anyone.
     grants: Vec<(AorKey, Option<AorKey>)>,
     record: RecordBuf,
@@ -66,7 +65,7 @@ enum Turned {
 }
 
 impl Guard {
-    pub(crate) fn new(settings: &Settings, keys: &HashKey, nonces: Option<Arc<Nonces>>, now: Mono) -> Self {
+    pub(crate) fn new(settings: &Settings, keys: &HashKey, gate: Arc<Gate>, now: Mono) -> Self {
         let key = |aor: &String| keys.aor(aor.as_bytes());
         let mut grants: Vec<_> = settings
             .access
@@ -81,15 +80,10 @@ impl Guard {
             })
             .collect();
         grants.sort_unstable();
-        let allowance = Allowance {
-            requests_per_s: settings.requests_per_source,
-            failures_per_min: settings.auth_failures_per_minute,
-        };
         Self {
             has_bounds: settings.access.has_bounds(),
             challenges: settings.auth == Auth::Digest,
-            nonces,
-            budgets: Budgets::new(allowance, *keys),
+            gate,
             log: SecurityLog::new(now),
             grants,
             record: RecordBuf::default(),
@@ -133,7 +127,7 @@ impl Shard {
         if self.settings.access.trusts(source) {
             return true;
         }
-        let spending = self.guard.budgets.request(now.mono, Source::of(source));
+        let spending = self.guard.gate.budgets.request(now.mono, Source::of(source));
         if spending == Spending::Within {
             return true;
         }
@@ -198,10 +192,11 @@ impl Shard {
     /// The sender whom the credentials prove.
     fn identify(&mut self, request: &Request<'_>, method: Method) -> Result<Sender, Turned> {
         let source = Source::of(request.flow.peer.ip());
-        if self.guard.budgets.is_blocked(request.now.mono, source) {
+        let gate = Arc::clone(&self.guard.gate);
+        if gate.budgets.is_blocked(request.now.mono, source) {
             return Err(Turned::Away);
         }
-        let Some(nonces) = self.guard.nonces.clone() else {
+        let Some(nonces) = &gate.nonces else {
             // Without nonces nobody can prove anything; the node makes them whenever it challenges.
             return Err(Turned::Refused(Refusal::Forbidden("Authentication Is Not Possible")));
         };
@@ -236,7 +231,7 @@ impl Shard {
         }
         self.guard.username.clear();
         credentials.username_into(&mut self.guard.username);
-        let sender = self.prove(request, &nonces, &credentials, &protection, algorithm)?;
+        let sender = self.prove(request, nonces, &credentials, &protection, algorithm)?;
         match nonce {
             Nonce::Fresh(id) if nonces.spend(id, protection.count) => {
                 Ok(Sender { key: sender, is_asserted: false })
@@ -273,6 +268,11 @@ impl Shard {
             Known::NoSecret => (None, "no_secret_for_algorithm"),
             Known::OtherRealm => (None, "secret_for_other_realm"),
         };
+        let source = Source::of(request.flow.peer.ip());
+        if self.guard.gate.budgets.is_blocked_for(request.now.mono, source, key) {
+            return Err(Turned::Away);
+        }
+        let guard = &mut self.guard;
         let decoy = nonces.decoy(algorithm, &guard.username);
         let method = request.message.cseq().method_text;
         let proven = credentials.prove(protection, algorithm, &secret.unwrap_or(decoy), method);
@@ -280,8 +280,7 @@ impl Shard {
             return Ok(key);
         }
         self.counters.auth_failures.up();
-        let source = Source::of(request.flow.peer.ip());
-        match self.guard.budgets.failure(request.now.mono, source) {
+        match self.guard.gate.budgets.failure(request.now.mono, source, key) {
             Spending::Within => {
                 self.tell_failure(request, credentials.username, reason);
                 Err(Turned::Challenged { stale: false })
@@ -330,7 +329,8 @@ impl Shard {
 
     /// 401 with a fresh nonce.
     fn challenge(&mut self, request: &Request<'_>, stale: bool) {
-        let Some(nonces) = self.guard.nonces.clone() else { return };
+        let gate = Arc::clone(&self.guard.gate);
+        let Some(nonces) = &gate.nonces else { return };
         let settings = Arc::clone(&self.settings);
         let host = std::mem::take(&mut self.guard.host);
         let realm = settings.access.realm.as_ref().map_or(&host[..], |realm| realm.as_bytes());

@@ -75,7 +75,7 @@ impl Shard {
             // It belongs to an INVITE that we refused statelessly (RFC 3261 §8.2.7).
             return;
         }
-        if self.guard.budgets.counts_requests() && !self.is_within_budget(now, flow, message) {
+        if self.guard.gate.budgets.counts_requests() && !self.is_within_budget(now, flow, message) {
             return;
         }
         let transaction = transaction_key(&self.keys, message, message.cseq().method_text);
@@ -180,5 +180,6 @@ impl Shard {
 /// A table or the disk is full: come back later, not all at once.
 fn full(shard: &mut Shard, what: Full) -> Refusal {
     shard.note_full(what);
+    shard.counters.refused_full.up();
     Refusal::Unavailable { retry_after_secs: 10 + shard.chance.below(50) }
 }

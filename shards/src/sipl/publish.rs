@@ -69,6 +69,7 @@ impl Shard {
         match decision {
             Publish::Create { expires_secs } => {
                 if numbers.len() >= PUBLICATIONS_PER_PRESENTITY_MAX {
+                    self.counters.refused_full.up();
                     return Err(Refusal::Unavailable { retry_after_secs: 30 });
                 }
                 let (tag, number) =

@@ -266,6 +266,13 @@ impl Shard {
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
         let (flow, name) = self.flow_toward(request, &route_set, Some(&uri));
+        let unproved = match self.aim(request, &flow) {
+            Ok(unproved) => unproved,
+            Err(refusal) => {
+                self.scratch.routes = route_set;
+                return Err(refusal);
+            }
+        };
         let from_tag = message.from().tag().unwrap_or_default();
         let secret = self.chance.next_u64() as u32;
         let record = StoredSubscription {
@@ -310,6 +317,7 @@ impl Shard {
                 epoch: self.watched[watched].epoch,
                 body: BodyKind::of(wish.package, wish.info, quirks),
                 message_len_max: quirks.message_len_max.unwrap_or(0),
+                unproved,
                 ..Subscription::default()
             },
             &mut self.watched,
@@ -392,22 +400,35 @@ impl Shard {
                 let name;
                 (next.flow, name) = self.flow_toward(request, stored.route_set, target.as_ref());
                 next.came_by_udp = next.flow.transport.is_stream() && !request.flow.transport.is_stream();
-                let moved = next.remote_target != stored.remote_target || next.flow != stored.flow;
-                let files = self.files.presence_partition_mut(partition);
-                let written = if moved {
-                    records::update_subscription(files, slot, &next)
+                let other_flow = next.flow != stored.flow;
+                let moved = next.remote_target != stored.remote_target || other_flow;
+                let unproved = if other_flow || self.subscriptions[id].unproved {
+                    self.aim(request, &next.flow)
                 } else {
-                    records::update_subscription_fixed(files, slot, &next);
-                    Ok(())
+                    Ok(false)
                 };
+                let written = unproved.and_then(|unproved| {
+                    let files = self.files.presence_partition_mut(partition);
+                    let stored = if moved {
+                        records::update_subscription(files, slot, &next)
+                    } else {
+                        records::update_subscription_fixed(files, slot, &next);
+                        Ok(())
+                    };
+                    stored.map(|()| unproved).map_err(|what| full(self, what))
+                });
                 match written {
-                    Ok(()) => {
+                    Ok(unproved) => {
+                        if other_flow {
+                            self.aim_again(now.mono, id, &next.flow);
+                        }
+                        self.subscriptions[id].unproved = unproved;
                         // The watcher is who made the dialog, whatever From says now.
                         self.follow_connection(id, &next.flow, stored.remote_uri);
                         let body = BodyKind::of(wish.package, wish.info, Quirks::of(stored.user_agent));
                         Ok((moved, name, stored.local_tag, body))
                     }
-                    Err(what) => Err(full(self, what)),
+                    Err(refusal) => Err(refusal),
                 }
             }
         };

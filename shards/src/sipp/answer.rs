@@ -18,6 +18,9 @@ impl Shard {
         let id = marked(answer.branch).and_then(|mark| self.notify_marked(mark, answer.cseq));
         if let Some(id) = id {
             self.counters.notifies_delivered.up();
+            if self.subscriptions[id].unproved {
+                self.prove_reached(now, id);
+            }
             self.after_notify(now, id, AfterNotify::Delivered);
         }
         id.is_some()
@@ -38,7 +41,10 @@ impl Shard {
         let after = subscription::after_answer(status, message.retry_after(), entry.failures, entry.suspect);
         if after == AfterNotify::Delivered {
             self.counters.notifies_delivered.up();
-            self.refresh_target_by_answer(id, message);
+            if self.subscriptions[id].unproved {
+                self.prove_reached(now, id);
+            }
+            self.refresh_target_by_answer(now, id, message);
         } else {
             self.counters.notifies_refused.up();
         }
@@ -135,7 +141,7 @@ impl Shard {
 
     /// NOTIFY is a target refresh request (RFC 6665 §4.4.1), so the Contact of its 2xx is the new remote target
     /// (RFC 3261 §12.2.1.2).
-    fn refresh_target_by_answer(&mut self, id: u32, message: &Message<'_>) {
+    fn refresh_target_by_answer(&mut self, now: Now, id: u32, message: &Message<'_>) {
         let Some(contact) = contact_uri(message).filter(|contact| usable(contact).is_some()) else { return };
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
@@ -154,10 +160,10 @@ impl Shard {
                 moved.flow.peer = peer;
             }
             // Without room for a longer Contact the old one stays: the watcher still answers there.
-            if records::update_subscription(self.files.presence_partition_mut(partition), slot, &moved)
-                .is_err()
-            {
-                self.counters.refused_full.up();
+            match records::update_subscription(self.files.presence_partition_mut(partition), slot, &moved) {
+                Ok(()) if moved.flow != stored.flow => self.aim_again(now.mono, id, &moved.flow),
+                Ok(()) => {}
+                Err(_) => self.counters.refused_full.up(),
             }
         }
         self.scratch.subscription = record;

@@ -1,5 +1,6 @@
 //! SIPP, the service broker: tells watchers by NOTIFY what became of the presentities they watch.
 
+mod aim;
 mod answer;
 mod attempt;
 mod body;

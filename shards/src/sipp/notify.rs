@@ -1,5 +1,6 @@
 //! One NOTIFY: made from the stored dialog and the shared body, sent, and sent again while nobody answers.
 
+use comsipl_core::auth::Source;
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
     Bodies, BodyId, Content, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
@@ -82,9 +83,19 @@ impl Shard {
             outbox: &mut self.outbox,
             bodies: &mut self.bodies,
         };
-        attempt.padding = writer.write(entry, &stored, &attempt, None);
-        if self.outbox.newest_len() > UDP_LEN_MAX && !stored.flow.transport.is_stream() {
-            self.counters.notifies_over_mtu.up();
+        let reach = &self.guard.gate.reach;
+        let unproved = entry.unproved.then(|| Source::of(stored.flow.peer.ip()));
+        // What is withheld is to us like what the network loses: Timer E tries again.
+        if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
+            self.counters.notifies_withheld.up();
+        } else {
+            attempt.padding = writer.write(entry, &stored, &attempt, None);
+            if let Some(target) = unproved {
+                reach.spend(now.mono, target, self.outbox.newest_len());
+            }
+            if self.outbox.newest_len() > UDP_LEN_MAX && !stored.flow.transport.is_stream() {
+                self.counters.notifies_over_mtu.up();
+            }
         }
         entry.version += 1;
         let attempt = self.attempts.insert(attempt);
@@ -172,7 +183,7 @@ impl Shard {
             match self.attempts[attempt].transaction.on_timer(now.mono) {
                 TimerStep::Retransmit { next } => {
                     self.attempt_timers.arm(attempt, next);
-                    self.retransmit(id, attempt);
+                    self.retransmit(now, id, attempt);
                 }
                 TimerStep::TimedOut => {
                     self.counters.notifies_timed_out.up();
@@ -185,12 +196,18 @@ impl Shard {
     }
 
     /// Sends the same bytes again.
-    fn retransmit(&mut self, id: u32, attempt: u32) {
+    fn retransmit(&mut self, now: Now, id: u32, attempt: u32) {
         let (entry, attempt) = (&self.subscriptions[id], &self.attempts[attempt]);
         let partition = self.files.presence_partition(entry.partition);
         if let Some(stored) =
             records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
         {
+            let reach = &self.guard.gate.reach;
+            let unproved = entry.unproved.then(|| Source::of(stored.flow.peer.ip()));
+            if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
+                self.counters.notifies_withheld.up();
+                return;
+            }
             let mut writer = NotifyWriter {
                 profile: self.settings.profile,
                 listeners: &self.listeners,
@@ -198,6 +215,9 @@ impl Shard {
                 bodies: &mut self.bodies,
             };
             writer.write(entry, &stored, attempt, Some(attempt.padding));
+            if let Some(target) = unproved {
+                reach.spend(now.mono, target, self.outbox.newest_len());
+            }
             self.counters.notify_retransmissions.up();
         }
     }

@@ -55,7 +55,7 @@ impl Shard {
         self.counters.notifies_unsent.up();
         let is_last = entry.ending && !entry.owed;
         // A peer that is slow, or a lane to the holder of its connection that is full: the same way does later.
-        let way = if lives { Way::Again } else { self.way_left(id) };
+        let way = if lives { Way::Again } else { self.way_left(now, id) };
         match way {
             Way::Other => {
                 self.end_attempt(id);
@@ -81,12 +81,12 @@ impl Shard {
     }
 
     /// The way to a watcher whose present one has failed.
-    fn way_left(&mut self, id: u32) -> Way {
+    fn way_left(&mut self, now: Now, id: u32) -> Way {
         let entry = &self.subscriptions[id];
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(entry.partition);
         let way = match records::read_subscription(files, entry.slot, &mut record) {
-            Some(stored) if self.find_other_way(id, &stored) => Way::Other,
+            Some(stored) if self.find_other_way(now, id, &stored) => Way::Other,
             Some(stored) if stored.flow.connection.is_none() => Way::Again,
             _ => Way::None,
         };
@@ -96,7 +96,7 @@ impl Shard {
 
     /// Stores another flow to a watcher whose present one has failed, if there is any: the proxy that record-routed is
     /// dialled when its connection is gone, and UDP does where nobody takes the connection that a Contact asks for.
-    pub(crate) fn find_other_way(&mut self, id: u32, stored: &StoredSubscription<'_>) -> bool {
+    pub(crate) fn find_other_way(&mut self, now: Now, id: u32, stored: &StoredSubscription<'_>) -> bool {
         let flow = if stored.flow.connection.is_some() {
             let route = first_route(stored.route_set).and_then(|route| Uri::parse(route).ok());
             let Some(Target { address: Some(address), transport, .. }) = route.map(|uri| Target::of(&uri))
@@ -115,7 +115,7 @@ impl Shard {
         };
         let is_other = flow != stored.flow;
         if is_other {
-            self.change_flow(id, stored, flow);
+            self.change_flow(now, id, stored, flow);
         }
         is_other
     }
@@ -149,7 +149,7 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
         if let Some(stored) = records::read_subscription(files, slot, &mut record) {
-            self.change_flow(id, &stored, flow);
+            self.change_flow(now, id, &stored, flow);
         }
         self.scratch.subscription = record;
         self.subscriptions.set_unreachable(id, false);
@@ -169,11 +169,12 @@ impl Shard {
     }
 
     /// Stores the flow of a subscription.
-    fn change_flow(&mut self, id: u32, stored: &StoredSubscription<'_>, flow: Flow) {
+    fn change_flow(&mut self, now: Now, id: u32, stored: &StoredSubscription<'_>, flow: Flow) {
         let entry = &self.subscriptions[id];
         let next = StoredSubscription { flow, came_by_udp: false, ..*stored };
         let partition = self.files.presence_partition_mut(entry.partition);
         records::update_subscription_fixed(partition, entry.slot, &next);
+        self.aim_again(now.mono, id, &flow);
         self.follow_connection(id, &flow, stored.remote_uri);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use comsipl_core::{Aor, Chance, HashKey, Mono, Now, UnixMillis};
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
-use comsipl_shards::access;
+use comsipl_shards::access::Gate;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
@@ -70,7 +70,7 @@ impl Node {
         let keys = HashKey(registered.file.hash_key());
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&born.0.to_le_bytes());
-        let nonces = access::nonces(settings, keys, salt);
+        let gate = Arc::new(Gate::new(settings, keys, salt));
         let listeners: Vec<comsipl_core::Listen> = settings.listen.clone();
         let shards = dealt
             .into_iter()
@@ -87,7 +87,7 @@ impl Node {
                     files,
                     listeners: listeners.clone(),
                     seed,
-                    nonces: nonces.clone(),
+                    gate: Arc::clone(&gate),
                     last_alive_ms,
                 };
                 Shard::open(start, now)
