@@ -129,6 +129,25 @@ fn a_handshake_that_does_not_end_is_ended() {
 }
 
 #[test]
+fn a_record_that_does_not_end_ends_its_connection() {
+    let span = Duration::from_millis(500);
+    let server = Server::start(&["tls"], |settings| settings.streams.message = span);
+    let config = server.ca.client(&[&TLS13], None);
+    let mut phone = connect(&server, &config).unwrap();
+    phone.write_all(PHONE.register("anna", 1).as_bytes()).unwrap();
+    expect(&mut phone, "SIP/2.0 200 ");
+    let began = std::time::Instant::now();
+    let mut record = Vec::new();
+    phone.conn.writer().write_all(b"\r\n\r\n").unwrap();
+    phone.conn.write_tls(&mut record).unwrap();
+    phone.sock.write_all(&record[..record.len() - 1]).unwrap();
+    assert!(ends(&mut phone.sock));
+    assert!(began.elapsed() >= span);
+    assert_eq!((server.figures().closed_slow_message, server.figures().closed_slow_handshake), (1, 0));
+    server.stop();
+}
+
+#[test]
 fn what_is_no_record_or_is_cut_short_ends_its_connection_alone() {
     let server = Server::start(&["tls"], |_| {});
     let config = server.ca.client(&[&TLS13], None);

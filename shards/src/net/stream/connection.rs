@@ -73,7 +73,7 @@ pub(super) struct Connection {
     opened: Mono,
     last_input: Mono,
     last_message: Option<Mono>,
-    /// When the message that is not complete yet began.
+    /// When the message that is not complete yet began, or what it comes in (a TLS record, a WebSocket frame).
     message_began: Option<Mono>,
 }
 
@@ -158,7 +158,7 @@ impl Connection {
         if taken.messages > 0 {
             self.last_message = Some(now);
         }
-        if !self.framer.is_within_message() {
+        if !self.framer.is_within_message() && !self.layer.is_within_unit() {
             self.message_began = None;
         } else if taken.messages > 0 || self.message_began.is_none() {
             self.message_began = Some(now);

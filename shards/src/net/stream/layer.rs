@@ -164,6 +164,21 @@ impl Layer {
     /// # Errors
     /// What the socket says, but `WouldBlock`.
     pub fn flush(&mut self, socket: &mut TcpStream, buffers: &mut Buffers) -> io::Result<bool> {
+        loop {
+            if self.write(socket, buffers)? {
+                return Ok(true);
+            }
+            let Self { web, out, .. } = self;
+            let said =
+                web.as_mut().is_some_and(|web| web.say_what_waits(&mut Own { out, buffers: &mut *buffers }));
+            if !said {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Writes what waits in the out-buffer; says whether something is left in it or below.
+    fn write(&mut self, socket: &mut TcpStream, buffers: &mut Buffers) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else { return self.out.write_to(socket, buffers) };
         while self.out.write_to(&mut tls.over(socket), buffers)? {
             if tls.flush(socket)? {
@@ -198,6 +213,13 @@ impl Layer {
     pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(TlsSession::is_handshaking)
             || self.web.as_ref().is_some_and(|web| web.is_opening())
+    }
+
+    /// Whether a unit of a layer has begun and not ended: a TLS record, a WebSocket message.
+    #[must_use]
+    pub fn is_within_unit(&self) -> bool {
+        self.tls.as_ref().is_some_and(TlsSession::is_within_unit)
+            || self.web.as_ref().is_some_and(|web| web.is_within_message())
     }
 
     /// Whether the layer has something of its own to write, after [`Self::read`]: a step of a handshake, an answer to a ping.

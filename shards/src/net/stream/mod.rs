@@ -21,6 +21,7 @@ pub mod out_buffer;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod unfinished;
 mod upgrade;
 pub mod websocket;
 

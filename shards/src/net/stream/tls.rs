@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use comsipl_core::Transport;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
+use super::unfinished::Records;
 use crate::tls::{Tls, server_name};
 
 /// One TLS connection.
@@ -17,6 +18,9 @@ pub struct TlsSession {
     /// Kept apart, because it is large and most connections have none.
     connection: Box<Connection>,
     said_goodbye: bool,
+    records: Records,
+    /// Records in a row that brought nothing: neither content nor anything to answer.
+    idle_records: u64,
 }
 
 impl TlsSession {
@@ -38,7 +42,8 @@ impl TlsSession {
 
     fn new(mut connection: Connection) -> Self {
         connection.set_buffer_limit(Some(RECORDS_LEN_MAX));
-        Self { connection: Box::new(connection), said_goodbye: false }
+        let (records, idle_records) = (Records::default(), 0);
+        Self { connection: Box::new(connection), said_goodbye: false, records, idle_records }
     }
 
     /// The bytes carried by the records on `socket`.
@@ -50,6 +55,14 @@ impl TlsSession {
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether something has begun and not ended: a record, or what lies in more records than one. Of the latter only the
+    /// sender knows; but messages of the handshake do not share their records with anything else and are not interrupted
+    /// (RFC 8446 §5.1), so whoever goes on sending records that bring nothing is in the middle of one, or wants nothing.
+    #[must_use]
+    pub const fn is_within_unit(&self) -> bool {
+        self.records.is_within() || self.idle_records > IDLE_RECORDS_MAX
     }
 
     /// Whether records wait for the socket.
@@ -100,7 +113,10 @@ impl<S: Read + Write> Read for TlsStream<'_, S> {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
-            match connection.read_tls(self.socket) {
+            let ended = self.session.records.ended();
+            match connection
+                .read_tls(&mut Followed { socket: self.socket, records: &mut self.session.records })
+            {
                 Ok(0) if connection.is_handshaking() => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -111,12 +127,32 @@ impl<S: Read + Write> Read for TlsStream<'_, S> {
                     return Err(error);
                 }
             }
-            if let Err(error) = connection.process_new_packets() {
-                // The alert that tells the peer why. Nothing can be done where it does not get through.
-                let _ = self.session.flush(self.socket);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            match connection.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && state.tls_bytes_to_write() == 0 => {
+                    self.session.idle_records += self.session.records.ended() - ended;
+                }
+                Ok(_) => self.session.idle_records = 0,
+                Err(error) => {
+                    // The alert that tells the peer why. Nothing can be done where it does not get through.
+                    let _ = self.session.flush(self.socket);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
             }
         }
+    }
+}
+
+/// A socket whose records are followed while they are read.
+struct Followed<'a, S> {
+    socket: &'a mut S,
+    records: &'a mut Records,
+}
+
+impl<S: Read> Read for Followed<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        self.records.take(&buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -146,6 +182,9 @@ impl<S: Write> Write for TlsStream<'_, S> {
 /// Most bytes of records that wait for a socket; more stays unencrypted in the out-buffer, which has its own bound. One
 /// record of full length fits.
 pub const RECORDS_LEN_MAX: usize = 32 * 1024;
+
+/// More records in a row that bring nothing than a server gives tickets behind a handshake, or a peer new keys.
+const IDLE_RECORDS_MAX: u64 = 4;
 
 #[cfg(test)]
 mod tests;

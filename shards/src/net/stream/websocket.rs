@@ -9,7 +9,8 @@
 //! | open | Close | – | Close, [`ReadEnd::Closed`] |
 //! | open | a broken frame, a message beyond [`MESSAGE_LEN_MAX`] | – | Close with the reason, an error |
 //!
-//! All that is written goes to one out-buffer, so that a pong never stands in the middle of a message.
+//! All that is written goes to one out-buffer, so that a pong never stands in the middle of a message. A pong or Close that
+//! finds it full waits here until there is room ([`WebSocket::say_what_waits`]); of several pongs that wait, the last ones.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::layer::{ReadEnd, Sink};
+use super::unfinished::Frames;
 use super::upgrade::{Outcome, Upgrade};
 
 /// The server's side of one WebSocket.
@@ -29,6 +31,9 @@ pub struct WebSocket {
     state: State,
     /// Whether the client writes text; RFC 7118 §4.2 has both sides accept both kinds.
     text: bool,
+    frames: Frames,
+    /// Whether a pong or a Close found no room in the out-buffer.
+    held_back: bool,
 }
 
 #[derive(Debug)]
@@ -41,13 +46,20 @@ impl WebSocket {
     /// Waits for the client's handshake, which must come from one of `origins` (in lower case) unless there are none.
     #[must_use]
     pub fn new(origins: Arc<[String]>) -> Self {
-        Self { state: State::Opening { upgrade: Upgrade::default(), origins }, text: true }
+        let state = State::Opening { upgrade: Upgrade::default(), origins };
+        Self { state, text: true, frames: Frames::default(), held_back: false }
     }
 
     /// Whether the handshake goes on.
     #[must_use]
     pub const fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening { .. })
+    }
+
+    /// Whether a frame, or a message in several frames, has begun and not ended.
+    #[must_use]
+    pub const fn is_within_message(&self) -> bool {
+        self.frames.is_within()
     }
 
     /// Reads until `stream` would block; writes what WebSocket itself has to say to `out`.
@@ -71,6 +83,7 @@ impl WebSocket {
                 Outcome::Incomplete => {}
                 Outcome::Granted { answer, frames } => {
                     out.write_all(&answer)?;
+                    self.frames.take(&frames);
                     let context = WebSocketContext::from_partially_read(frames, Role::Server, Some(config()));
                     self.state = State::Open(Box::new(context));
                 }
@@ -81,7 +94,8 @@ impl WebSocket {
             }
         }
         let State::Open(context) = &mut self.state else { return Ok(ReadEnd::WouldBlock) };
-        let mut joined = Joined { stream, out };
+        let mut stream = Followed { stream, frames: &mut self.frames };
+        let mut joined = Joined { stream: &mut stream, out, held_back: &mut self.held_back };
         loop {
             match context.read(&mut joined) {
                 Ok(Message::Text(text)) => {
@@ -94,7 +108,13 @@ impl WebSocket {
                 }
                 // RFC 7118 §6: they keep the connection, as the line end does that stands for them here.
                 Ok(Message::Ping(_) | Message::Pong(_)) => sink.message(b"\r\n"),
-                Ok(_) => {}
+                // RFC 6455 §5.5.1: it is answered by one of ours, which the next call writes; but where that finds no room,
+                // nothing more may be read all the same.
+                Ok(Message::Close(_)) => {
+                    let _ = context.flush(&mut joined);
+                    return Ok(ReadEnd::Closed);
+                }
+                Ok(Message::Frame(_)) => {}
                 Err(Error::Io(error)) => return would_block(error),
                 // A peer that vanishes without Close is as gone as one with it.
                 Err(
@@ -136,9 +156,21 @@ impl WebSocket {
     pub fn say_goodbye(&mut self, out: &mut impl Write) {
         if let State::Open(context) = &mut self.state {
             let frame = CloseFrame { code: CloseCode::Away, reason: Utf8Bytes::default() };
-            // What does not fit the out-buffer is not said; the connection ends in any case.
-            let _ = context.close(&mut Joined { stream: &mut io::empty(), out }, Some(frame));
+            let mut joined = Joined { stream: &mut io::empty(), out, held_back: &mut self.held_back };
+            let _ = context.close(&mut joined, Some(frame));
         }
+    }
+
+    /// Writes to `out` what found no room in it before; says whether there was anything to say.
+    pub fn say_what_waits(&mut self, out: &mut impl Write) -> bool {
+        let State::Open(context) = &mut self.state else { return false };
+        let waits = std::mem::take(&mut self.held_back);
+        if waits {
+            // "Connection closed" is what it says when a Close was written.
+            let _ =
+                context.flush(&mut Joined { stream: &mut io::empty(), out, held_back: &mut self.held_back });
+        }
+        waits && !self.held_back
     }
 }
 
@@ -161,6 +193,8 @@ impl FrameHead {
 struct Joined<'a, R, W> {
     stream: &'a mut R,
     out: &'a mut W,
+    /// Set when `out` has no room.
+    held_back: &'a mut bool,
 }
 
 impl<R: Read, W> Read for Joined<'_, R, W> {
@@ -171,11 +205,27 @@ impl<R: Read, W> Read for Joined<'_, R, W> {
 
 impl<R, W: Write> Write for Joined<'_, R, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
+        let result = self.out.write(bytes);
+        *self.held_back |= result.is_err();
+        result
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A stream whose frames are followed while they are read.
+struct Followed<'a, R> {
+    stream: &'a mut R,
+    frames: &'a mut Frames,
+}
+
+impl<R: Read> Read for Followed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.frames.take(&buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -261,6 +311,93 @@ mod tests {
         }
         assert!(!is_utf8(&[b"\xc3", b"\xc3\xa4"]));
         assert!(is_utf8(&[]));
+    }
+
+    /// RFC 6455 §5.5.2 and §5.5.1: pings and Closes are answered, also to one who has not read what we sent before.
+    #[test]
+    fn a_pong_and_a_close_that_find_no_room_are_written_when_there_is_some() {
+        let mut socket = WebSocket::new(Arc::from([]));
+        socket.state = State::Open(Box::new(WebSocketContext::new(Role::Server, Some(config()))));
+        let mut out = Room { left: 0, took: Vec::new() };
+        let read = |socket: &mut WebSocket, out: &mut Room, frames: &[u8]| {
+            let mut stream = Chunk(frames);
+            socket.read(&mut stream, out, &mut [0; 64], &mut Nothing).unwrap()
+        };
+        // Masked by zeros. Nothing is lost for a message that comes behind.
+        let pings = [&b"\x89\x81\0\0\0\0a"[..], b"\x89\x81\0\0\0\0b"].concat();
+        assert_eq!(read(&mut socket, &mut out, &pings), ReadEnd::WouldBlock);
+        assert!(!socket.say_what_waits(&mut out), "there is no room yet");
+        out.left = 100;
+        assert!(socket.say_what_waits(&mut out));
+        assert_eq!(std::mem::take(&mut out.took), b"\x8a\x01a\x8a\x01b");
+        assert!(!socket.say_what_waits(&mut out), "once");
+
+        out.left = 0;
+        assert_eq!(read(&mut socket, &mut out, b"\x88\x82\0\0\0\0\x03\xe8"), ReadEnd::Closed);
+        socket.say_goodbye(&mut out);
+        assert_eq!(out.took, b"");
+        out.left = 100;
+        assert!(socket.say_what_waits(&mut out));
+        assert_eq!(out.took, b"\x88\x02\x03\xe8", "one Close, with the code of the peer's");
+    }
+
+    /// An endless stream of pings to one who never reads costs no more memory than a few pongs.
+    #[test]
+    fn pongs_that_wait_are_bounded() {
+        let mut socket = WebSocket::new(Arc::from([]));
+        socket.state = State::Open(Box::new(WebSocketContext::new(Role::Server, Some(config()))));
+        let mut out = Room { left: 0, took: Vec::new() };
+        let ping = [&b"\x89\xfd\0\0\0\0"[..], &[b'x'; 125]].concat();
+        for _ in 0..1000 {
+            let end = socket.read(&mut Chunk(&ping), &mut out, &mut [0; 64], &mut Nothing).unwrap();
+            assert_eq!(end, ReadEnd::WouldBlock);
+        }
+        out.left = usize::MAX;
+        assert!(socket.say_what_waits(&mut out));
+        assert!(out.took.len() <= CONTROL_LEN_MAX + 127, "{}", out.took.len());
+    }
+
+    /// What comes at once, and nothing more for now.
+    struct Chunk<'a>(&'a [u8]);
+
+    impl Read for Chunk<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.read(buffer) }
+        }
+    }
+
+    /// An out-buffer with so much room, of which a write takes all or nothing.
+    struct Room {
+        left: usize,
+        took: Vec<u8>,
+    }
+
+    impl Write for Room {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > self.left {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.left -= bytes.len();
+            self.took.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes keep-alives and no messages.
+    struct Nothing;
+
+    impl Sink for Nothing {
+        fn stream(&mut self, _: &[u8]) {
+            panic!("frames are no stream");
+        }
+
+        fn message(&mut self, bytes: &[u8]) {
+            assert_eq!(bytes, b"\r\n");
+        }
     }
 
     #[test]

@@ -135,6 +135,32 @@ fn a_record_that_is_cut_short_brings_nothing_and_one_that_is_changed_ends_it() {
     assert!(alert.unwrap_err().to_string().contains("BadRecordMac"), "the client is told");
 }
 
+/// RFC 8446 §5.1: a message of the handshake may be cut into records and "MUST NOT be interleaved with other record types", so
+/// who is within one sends records that bring nothing.
+#[test]
+fn a_session_is_within_a_record_until_its_end_and_in_records_that_bring_nothing() {
+    let server = Server::new(|_| {});
+    let mut talk = server.talk(&server.client(&[&TLS13], None), "a.example", usize::MAX);
+    talk.shake_hands().unwrap();
+    assert!(!talk.server.is_within_unit());
+    talk.client_says(b"SUBSCRIBE");
+    let last = talk.server_socket.incoming.pop_back().unwrap();
+    talk.server_reads().unwrap();
+    assert!(talk.server.is_within_unit());
+    talk.server_socket.incoming.push_back(last);
+    assert_eq!(talk.server_reads().unwrap(), b"SUBSCRIBE");
+    assert!(!talk.server.is_within_unit());
+    for count in 1..=IDLE_RECORDS_MAX + 1 {
+        talk.client.refresh_traffic_keys().unwrap();
+        talk.send();
+        assert_eq!(talk.server_reads().unwrap(), b"");
+        assert_eq!(talk.server.is_within_unit(), count > IDLE_RECORDS_MAX, "{count}");
+    }
+    talk.client_says(b"PUBLISH");
+    assert_eq!(talk.server_reads().unwrap(), b"PUBLISH");
+    assert!(!talk.server.is_within_unit());
+}
+
 #[test]
 fn records_that_wait_are_bounded() {
     let server = Server::new(|_| {});
