@@ -92,8 +92,8 @@ impl Transport {
 
 /// Name of a connection: which shard holds it, where, and that it is this one and no earlier or later one.
 ///
-/// Generations of a process begin at the wall clock's milliseconds and grow by one with each connection, so an id that was
-/// stored before a restart names nothing after it.
+/// A generation is given once by a shard, over restarts too, so an id that was stored before names nothing after its connection is
+/// gone. It is the caller who remembers which were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(NonZeroU64);
 
@@ -104,7 +104,7 @@ impl ConnectionId {
     const SLOT_BITS: u32 = 20;
     /// Most connections of a shard.
     pub const SLOTS: usize = 1 << Self::SLOT_BITS;
-    /// Bits of the generation: 8.7 years of milliseconds.
+    /// Bits of the generation: 8.7 years of a thousand connections a second.
     pub const GENERATION_BITS: u32 = 64 - Self::SHARD_BITS - Self::SLOT_BITS;
 
     /// Puts a name together; of `generation` the low [`Self::GENERATION_BITS`] count, and zero stands for one.

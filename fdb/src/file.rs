@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buf::RecordBuf;
 use crate::error::ReadError;
@@ -120,6 +120,21 @@ impl Fdb {
     #[must_use]
     pub fn last_heartbeat_ms(&self) -> u64 {
         self.map.words::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT].get()
+    }
+
+    /// Up to where, as the caller counts, names of connections may have been given; 0: none were.
+    #[must_use]
+    pub fn names_given(&self) -> u64 {
+        self.map.words::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN].get()
+    }
+
+    /// Raises [`Self::names_given`], from any thread. Does nothing in a process that only reads.
+    pub fn raise_names_given(&self, to: u64) {
+        if self.writer {
+            // Several threads may be at it. Relaxed: the number is meaningful alone.
+            self.map.cells::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN]
+                .fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// Waits until all that was written before the call is on disk: what comes later may be lost by a power cut, but not

@@ -72,6 +72,8 @@ pub(crate) mod superblock {
     pub(crate) const BOOTS: usize = 17;
     /// Wall clock, Unix milliseconds, last stored by the running server.
     pub(crate) const HEARTBEAT: usize = 18;
+    /// Names of connections below this may have been given; 0: none were.
+    pub(crate) const NAMES_GIVEN: usize = 19;
     /// Extents a partition may have (low half), CRC-32C of these (high half).
     pub(crate) const EXTENTS_MAX: usize = 24;
     /// Words of the superblock: one disk sector.

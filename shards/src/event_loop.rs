@@ -159,7 +159,7 @@ impl EventLoop {
             layers: parts.layers,
             counters: Arc::clone(&parts.counters),
             now: now.mono,
-            wall: now.wall,
+            generations: parts.shard.generations(now.wall),
         })?;
         Ok(Self {
             index: parts.index,

@@ -21,13 +21,14 @@ use comsipl_core::event::Compositor;
 use comsipl_core::registrar::BindingChange;
 use comsipl_core::timer::Wheel;
 use comsipl_core::transaction::ServerTransactions;
-use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox};
+use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox, UnixMillis};
 use comsipl_fdb::{Full, RecordBuf};
 
 use crate::access::Gate;
 use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
+use crate::net::stream::generations::Generations;
 use crate::note::Note;
 use crate::presentities::{Presentities, WATCHERS_WATCHED};
 use crate::resolve::Query;
@@ -223,6 +224,12 @@ impl Shard {
         };
         shard.recover(now, start.last_alive_ms);
         shard
+    }
+
+    /// The names of connections that were not given yet, as the files remember them.
+    pub(crate) fn generations(&self, wall: UnixMillis) -> Generations {
+        let files = [&self.files.presence, &self.files.registered_file];
+        Generations::remembered_by(files.map(Arc::clone).into(), wall)
     }
 
     /// Takes a note of another shard.

@@ -1,9 +1,10 @@
 //! Opening connections to peers that messages are for (RFC 3261 §18.1.1).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use comsipl_core::{Flow, Mono};
+use hashbrown::HashMap;
 use mio::net::TcpStream;
 
 use super::bind;
@@ -17,7 +18,7 @@ impl Streams {
         let peer = flow.peer;
         let out_max = self.limits.out_buffer;
         let layer = Layer::new(flow.transport, Side::Dialled, peer.ip(), &self.layers, out_max)?;
-        if self.connecting >= DIALS_MAX || self.admission.admit(peer.ip()).is_err() {
+        if !self.dials.may_begin(peer.ip()) || self.admission.admit(peer.ip()).is_err() {
             self.counters.dials_failed.up();
             return None;
         }
@@ -25,7 +26,7 @@ impl Streams {
             .and_then(|socket| self.insert(now, socket, layer, *flow, Phase::Connecting));
         match dialled {
             Ok(slot) => {
-                self.connecting += 1;
+                self.dials.begin(peer.ip());
                 self.counters.connections_dialled.up();
                 Some(slot)
             }
@@ -48,7 +49,8 @@ impl Streams {
         match result {
             Ok(()) => {
                 connection.phase = Phase::Open;
-                self.connecting -= 1;
+                let peer = connection.flow.peer.ip();
+                self.dials.end(peer);
                 self.mark_dirty(slot);
                 self.queue(slot);
                 self.arm(slot);
@@ -74,6 +76,37 @@ impl Streams {
     }
 }
 
+/// How many connections are being opened, in all and to each host. Hosts that do not answer keep theirs for seconds; those of one
+/// host leave room for all others.
+#[derive(Debug, Default)]
+pub(super) struct Dials {
+    all: usize,
+    to: HashMap<IpAddr, usize, foldhash::quality::RandomState>,
+}
+
+impl Dials {
+    /// Whether one more may be opened to `host`.
+    fn may_begin(&self, host: IpAddr) -> bool {
+        self.all < DIALS_MAX && self.to.get(&host).is_none_or(|&count| count < DIALS_PER_HOST_MAX)
+    }
+
+    fn begin(&mut self, host: IpAddr) {
+        self.all += 1;
+        *self.to.entry(host).or_default() += 1;
+    }
+
+    /// One to `host` is open, or will not be.
+    pub(super) fn end(&mut self, host: IpAddr) {
+        self.all -= 1;
+        if let Some(count) = self.to.get_mut(&host) {
+            *count -= 1;
+            if *count == 0 {
+                self.to.remove(&host);
+            }
+        }
+    }
+}
+
 /// A socket that connects to `peer`, from `source` if that is given.
 fn connect(peer: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     let socket = bind::open(peer)?;
@@ -90,3 +123,5 @@ fn connect(peer: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream
 
 /// Most connections that a shard is opening at a time; what needs one more is not sent.
 const DIALS_MAX: usize = 1024;
+/// Most of them to one host. One is enough for a proxy, as all that goes to the same port shares it; several have different ports.
+const DIALS_PER_HOST_MAX: usize = 16;

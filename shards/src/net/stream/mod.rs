@@ -16,6 +16,7 @@ pub mod bind;
 mod bounded;
 mod connection;
 mod dial;
+pub mod generations;
 pub mod layer;
 pub mod out_buffer;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use comsipl_core::chunked::Slab;
 use comsipl_core::framing::PONG;
 use comsipl_core::timer::Wheel;
-use comsipl_core::{ConnectionId, Flow, Listen, Mono, Transport, UnixMillis};
+use comsipl_core::{ConnectionId, Flow, Listen, Mono, Transport};
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use mio::event::Event;
@@ -42,6 +43,8 @@ use mio::{Interest, Registry, Token};
 use accept::Acceptor;
 use admission::Admission;
 use connection::{Connection, DRAIN_SPAN, Overdue, Phase, Taken};
+use dial::Dials;
+use generations::Generations;
 use layer::{Layer, LayerSettings, ReadEnd};
 use out_buffer::Buffers;
 
@@ -70,10 +73,10 @@ pub struct StreamsStart {
     pub layers: LayerSettings,
     /// Our counters.
     pub counters: Arc<CachePadded<NetCounters>>,
-    /// The clocks.
+    /// The clock.
     pub now: Mono,
-    /// Wall-clock time, where generations begin.
-    pub wall: UnixMillis,
+    /// The names of connections that were not given yet.
+    pub generations: Generations,
 }
 
 /// The connections of one shard.
@@ -98,10 +101,10 @@ pub struct Streams {
     dirty: Vec<u32>,
     /// How many connections wait for a full socket.
     full: usize,
-    /// How many connections are being opened by us.
-    connecting: usize,
+    /// The connections that are being opened by us.
+    dials: Dials,
     timers: Wheel,
-    generation: u64,
+    generations: Generations,
     buffers: Buffers,
     scratch: Box<[u8]>,
     /// What could not be sent, for its owner.
@@ -158,9 +161,9 @@ impl Streams {
             blocked: Vec::new(),
             dirty: Vec::new(),
             full: 0,
-            connecting: 0,
+            dials: Dials::default(),
             timers: Wheel::new(start.now),
-            generation: start.wall.0,
+            generations: start.generations,
             buffers: Buffers::default(),
             scratch: vec![0; READ_LEN].into_boxed_slice(),
             unsent: Vec::new(),
@@ -445,8 +448,7 @@ impl Streams {
             self.table.remove(slot);
             return Err(error);
         }
-        self.generation += 1;
-        let id = ConnectionId::new(self.shard, slot, self.generation);
+        let id = ConnectionId::new(self.shard, slot, self.generations.draw());
         let flow = Flow { connection: Some(id), ..flow };
         self.table[slot] = Some(Box::new(Connection::new(socket, layer, id, flow, phase, now)));
         self.by_peer.insert((flow.transport, flow.peer), slot);
@@ -466,7 +468,7 @@ impl Streams {
             self.by_peer.remove(&peer);
         }
         if connection.phase == Phase::Connecting {
-            self.connecting -= 1;
+            self.dials.end(connection.flow.peer.ip());
         }
         self.counters.stream_unsent.add(connection.unwritten.len() as u64);
         self.unsent.extend(connection.unwritten.drain(..).map(|(_, note)| note));

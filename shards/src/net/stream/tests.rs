@@ -51,6 +51,30 @@ fn what_waits_for_a_connection_that_is_refused_is_told() {
     assert_eq!(shard.unsent(), [note(7)]);
 }
 
+/// Ports of one host that do not answer are not all tried at a time, and a host that does answers is reached meanwhile.
+#[test]
+fn one_host_does_not_take_all_dials() {
+    let good = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut shard = OneShard::new(&[], StreamLimits::default());
+    let now = shard.clock.mono();
+    for port in 1..=40 {
+        // Nobody looks at the poll meanwhile, so that none is known to have failed.
+        shard.streams.send(
+            now,
+            &to(SocketAddr::from(([127, 0, 0, 2], port))),
+            &[notify(port.into()).as_bytes()],
+        );
+    }
+    assert_eq!((shard.streams.len(), shard.counters.dials_failed.get()), (16, 24));
+    assert_eq!(shard.unsent(), (17..=40).map(note).collect::<Vec<_>>());
+    shard.streams.send(now, &to(good.local_addr().unwrap()), &[b"others"]);
+    let (mut accepted, _) = good.accept().unwrap();
+    assert_eq!(shard.read_from(&mut accepted, 6), "others");
+    shard.turn_until("the refusals", |it| it.streams.len() == 1);
+    shard.streams.send(now, &to(SocketAddr::from(([127, 0, 0, 2], 41))), &[notify(41).as_bytes()]);
+    assert_eq!(shard.streams.len(), 2, "there is room again");
+}
+
 #[test]
 fn a_connection_that_is_gone_is_told_and_its_name_means_no_other() {
     let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
@@ -278,7 +302,7 @@ impl OneShard {
             layers: LayerSettings::default(),
             counters: Arc::clone(&counters),
             now: clock.mono(),
-            wall: Clock::wall(),
+            generations: Generations::beginning_at(1),
         });
         Self {
             poll,
