@@ -44,6 +44,24 @@ impl<'a> HopName<'a> {
     }
 }
 
+/// The host name by which the head of a request says where the request goes: that of the topmost Route, else that of the
+/// Request-URI; `None`: an address, or nothing that could be told. Only of use for requests of ours, whose form is known.
+///
+/// RFC 5922 §7.3: it is this name, and none that DNS has led to, that the certificate of the next hop must be for.
+#[must_use]
+pub fn host_of_request(head: &[u8]) -> Option<&str> {
+    let route = memchr::memmem::find(head, b"\r\nRoute: <").map(|at| &head[at + b"\r\nRoute: <".len()..]);
+    let (rest, end) = match route {
+        Some(rest) => (rest, b'>'),
+        None => (&head[memchr::memchr(b' ', head)? + 1..], b' '),
+    };
+    let uri = Uri::parse(&rest[..memchr::memchr(end, rest)?]).ok()?;
+    match uri.host? {
+        Host::Name(host) => std::str::from_utf8(host.strip_suffix(b".").unwrap_or(host)).ok(),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +92,25 @@ mod tests {
         let routes = "<sip:p1.example.com;lr>,<sip:p2.example.com;lr>";
         assert_eq!(of(routes, "sip:b@phone.example.com"), Some(("p1.example.com", None, None, false)));
         assert_eq!(of("<sip:192.0.2.200;lr>", "sip:b@phone.example.com"), None);
+    }
+
+    #[test]
+    fn a_request_says_whose_certificate_is_wanted() {
+        let of = |uri: &str, more: &str| {
+            let head =
+                format!("NOTIFY {uri} SIP/2.0\r\nVia: SIP/2.0/TLS h;branch=z9hG4bK1\r\n{more}l: 0\r\n\r\n");
+            host_of_request(head.as_bytes()).map(str::to_owned)
+        };
+        let name = |text: &str| Some(text.to_owned());
+        assert_eq!(of("sip:b@Phone.example.com:5061;transport=tls", ""), name("Phone.example.com"));
+        assert_eq!(of("sips:b@phone.example.com.", ""), name("phone.example.com"));
+        assert_eq!(of("sip:b@192.0.2.1;transport=tls", ""), None);
+        let routes = "Route: <sip:p1.example.com;transport=tls;lr>,<sip:p2.example.com;lr>\r\n";
+        assert_eq!(of("sip:b@phone.example.com", routes), name("p1.example.com"));
+        assert_eq!(of("sip:b@phone.example.com", "Route: <sips:192.0.2.200;lr>\r\n"), None);
+        for nothing in ["", "NOTIFY", "NOTIFY sip:b@phone.example.com", "NOTIFY ? SIP/2.0\r\n"] {
+            assert_eq!(host_of_request(nothing.as_bytes()), None, "{nothing:?}");
+        }
     }
 
     #[test]

@@ -22,10 +22,12 @@ mod error;
 pub use error::TlsError;
 mod identity;
 mod validity;
+mod verify;
 mod watch;
 pub use watch::TlsWatch;
 
 use identity::Identities;
+use verify::SipVerifier;
 
 /// What new TLS connections begin with.
 #[derive(Debug)]
@@ -154,7 +156,8 @@ fn client_config(
     let config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions(settings.min_version))
         .map_err(TlsError::Library)?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(SipVerifier::new(roots, provider))
         // RFC 3261 §26.3.1: proxies and registrars have certificates and show them to one another.
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identities.first()))));
     Ok(Arc::new(config))
@@ -174,7 +177,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Whom we connect to, as the certificate must say: the host's name, or the address if there is none (RFC 5922 §4).
+/// Whom we connect to, as the certificate must say: the host's name, or the address if there is none (RFC 5922 §7.3).
 #[must_use]
 pub fn server_name(host: Option<&str>, address: std::net::IpAddr) -> ServerName<'static> {
     host.and_then(|host| ServerName::try_from(host.to_owned()).ok())

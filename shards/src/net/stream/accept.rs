@@ -120,14 +120,15 @@ impl Streams {
             .flatten();
         let flow = Flow { transport: listen.transport, listener, local_ip, peer, connection: None };
         let out_max = self.limits.out_buffer;
-        let Some(layer) = Layer::new(listen.transport, Side::Accepted, peer.ip(), &self.layers, out_max)
+        let Some(layer) =
+            Layer::new(listen.transport, Side::Accepted, peer.ip(), None, &self.layers, out_max)
         else {
             tracing::error!(%listen, "a connection cannot be served");
             self.admission.leave(peer.ip());
             self.counters.refused_by_system.up();
             return;
         };
-        match self.insert(now, socket, layer, flow, Phase::Open) {
+        match self.insert(now, socket, layer, flow, None, Phase::Open) {
             Ok(slot) => {
                 self.counters.connections_accepted.up();
                 // What came with the connection is not reported again.

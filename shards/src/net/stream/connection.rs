@@ -22,6 +22,7 @@ use comsipl_core::{ConnectionId, Flow, Mono};
 use mio::net::TcpStream;
 
 use super::Why;
+use super::by_peer::Peer;
 use super::layer::{Layer, ReadEnd, Sink};
 use super::out_buffer::Buffers;
 use crate::note::Note;
@@ -51,6 +52,8 @@ pub(super) struct Connection {
     /// What its messages come with, and its name.
     pub(super) flow: Flow,
     pub(super) id: ConnectionId,
+    /// The name that the peer was found by, if we opened it and TLS proves it.
+    host: Option<Box<str>>,
     pub(super) phase: Phase,
     /// Whether the socket may hold something and the connection is in the queue of those to be read.
     pub(super) queued: bool,
@@ -98,6 +101,7 @@ impl Connection {
         layer: Layer,
         id: ConnectionId,
         flow: Flow,
+        host: Option<Box<str>>,
         phase: Phase,
         now: Mono,
     ) -> Self {
@@ -106,6 +110,7 @@ impl Connection {
             layer,
             flow,
             id,
+            host,
             phase,
             queued: false,
             dirty: false,
@@ -122,6 +127,11 @@ impl Connection {
             last_message: None,
             message_began: None,
         }
+    }
+
+    /// To whom it leads.
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer { transport: self.flow.transport, address: self.flow.peer, host: self.host.as_deref() }
     }
 
     /// Reads once, and hands messages to `deliver`, which says whether it took them. What it does not take is kept, and nothing

@@ -3,27 +3,37 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use comsipl_core::locate::host_of_request;
 use comsipl_core::{Flow, Mono};
 use hashbrown::HashMap;
 use mio::net::TcpStream;
 
 use super::bind;
+use super::by_peer::Peer;
 use super::connection::Phase;
 use super::layer::{Layer, Side};
 use super::{Streams, Why};
 
 impl Streams {
-    /// Begins to connect to the peer of `flow`; what is pushed meanwhile waits. `None`: that is not possible.
-    pub(super) fn dial(&mut self, now: Mono, flow: &Flow) -> Option<u32> {
+    /// The connection for a message that names none: the one that there is to the peer, or a new one.
+    pub(super) fn reach(&mut self, now: Mono, flow: &Flow, head: &[u8]) -> Option<u32> {
+        let host = if flow.transport.is_secure() { host_of_request(head) } else { None };
+        let peer = Peer { transport: flow.transport, address: flow.peer, host };
+        self.by_peer.get(&peer).or_else(|| self.dial(now, flow, host))
+    }
+
+    /// Begins to connect to the peer of `flow`, which has the name `host` if it was found by one; what is pushed meanwhile waits.
+    /// `None`: that is not possible.
+    fn dial(&mut self, now: Mono, flow: &Flow, host: Option<&str>) -> Option<u32> {
         let peer = flow.peer;
         let out_max = self.limits.out_buffer;
-        let layer = Layer::new(flow.transport, Side::Dialled, peer.ip(), &self.layers, out_max)?;
+        let layer = Layer::new(flow.transport, Side::Dialled, peer.ip(), host, &self.layers, out_max)?;
         if !self.dials.may_begin(peer.ip()) || self.admission.admit(peer.ip()).is_err() {
             self.counters.dials_failed.up();
             return None;
         }
         let dialled = connect(peer, self.source_for(flow))
-            .and_then(|socket| self.insert(now, socket, layer, *flow, Phase::Connecting));
+            .and_then(|socket| self.insert(now, socket, layer, *flow, host, Phase::Connecting));
         match dialled {
             Ok(slot) => {
                 self.dials.begin(peer.ip());

@@ -69,13 +69,14 @@ pub trait Sink {
 }
 
 impl Layer {
-    /// The layer of a new connection with `peer` that lets at most `out_max` bytes wait for the socket; `None`: the transport
+    /// The layer of a new connection with `peer`, which has the name `host` if it was found by one, that lets at most `out_max` bytes wait for the socket; `None`: the transport
     /// is not served by streams, is not opened by servers (RFC 7118 §3: WebSocket), or lacks its certificate.
     #[must_use]
     pub fn new(
         transport: Transport,
         side: Side,
         peer: IpAddr,
+        host: Option<&str>,
         settings: &LayerSettings,
         out_max: usize,
     ) -> Option<Self> {
@@ -85,7 +86,7 @@ impl Layer {
         let tls = match (transport.is_secure(), side) {
             (false, _) => None,
             (true, Side::Accepted) => Some(TlsSession::accept(settings.tls.as_ref()?, transport).ok()?),
-            (true, Side::Dialled) => Some(TlsSession::dial(settings.tls.as_ref()?, None, peer).ok()?),
+            (true, Side::Dialled) => Some(TlsSession::dial(settings.tls.as_ref()?, host, peer).ok()?),
         };
         let web = transport.is_web_socket().then(|| Box::new(WebSocket::new(Arc::clone(&settings.origins))));
         Some(Self { tls, web, out: OutBuffer::new(out_max), closing: false })

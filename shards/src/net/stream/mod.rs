@@ -14,6 +14,7 @@ mod accept;
 pub mod admission;
 pub mod bind;
 mod bounded;
+mod by_peer;
 mod connection;
 mod dial;
 pub mod generations;
@@ -28,20 +29,20 @@ pub mod websocket;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::sync::Arc;
 
 use comsipl_core::chunked::Slab;
 use comsipl_core::framing::PONG;
 use comsipl_core::timer::Wheel;
-use comsipl_core::{ConnectionId, Flow, Listen, Mono, Transport};
+use comsipl_core::{ConnectionId, Flow, Listen, Mono};
 use crossbeam::utils::CachePadded;
-use hashbrown::HashMap;
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
 use accept::Acceptor;
 use admission::Admission;
+use by_peer::ByPeer;
 use connection::{Connection, DRAIN_SPAN, Overdue, Phase, Taken};
 use dial::Dials;
 use generations::Generations;
@@ -92,7 +93,7 @@ pub struct Streams {
     counters: Arc<CachePadded<NetCounters>>,
     table: Slab<Option<Box<Connection>>>,
     /// The newest connection to each peer, for messages that name none.
-    by_peer: HashMap<(Transport, SocketAddr), u32, foldhash::quality::RandomState>,
+    by_peer: ByPeer,
     /// Connections whose sockets may hold something, longest waiting first.
     ready: VecDeque<u32>,
     /// Connections whose messages found no room with their owners; they are ready again in the next turn.
@@ -156,7 +157,7 @@ impl Streams {
             layers: start.layers,
             counters: start.counters,
             table: Slab::default(),
-            by_peer: HashMap::default(),
+            by_peer: ByPeer::default(),
             ready: VecDeque::new(),
             blocked: Vec::new(),
             dirty: Vec::new(),
@@ -267,14 +268,13 @@ impl Streams {
         let Some(connection) = self.connection(slot) else { return messages };
         match end {
             Ok(ReadEnd::Closed) => {
-                let peer = (transport, connection.flow.peer);
                 if !connection.layer.ends_one_way() {
                     // What follows a Close unread would turn our end into a reset, which may destroy the answer.
                     self.drain(now, slot, Why::Peer);
                 } else if !connection.answer_only(now) {
                     self.close(slot, Why::Peer);
-                } else if self.by_peer.get(&peer) == Some(&slot) {
-                    self.by_peer.remove(&peer);
+                } else if let Some(connection) = self.table[slot].as_deref() {
+                    self.by_peer.remove(&connection.peer(), slot);
                 }
             }
             Err(error) => {
@@ -306,7 +306,7 @@ impl Streams {
     pub fn send(&mut self, now: Mono, flow: &Flow, parts: &[&[u8]]) {
         let slot = match flow.connection {
             Some(id) => self.find(id),
-            None => self.by_peer.get(&(flow.transport, flow.peer)).copied().or_else(|| self.dial(now, flow)),
+            None => self.reach(now, flow, parts.first().copied().unwrap_or_default()),
         };
         let sent = slot.is_some_and(|slot| self.push(now, slot, parts));
         let lives =
@@ -432,6 +432,7 @@ impl Streams {
         socket: mio::net::TcpStream,
         layer: Layer,
         flow: Flow,
+        host: Option<&str>,
         phase: Phase,
     ) -> io::Result<u32> {
         let mut socket = socket;
@@ -450,8 +451,9 @@ impl Streams {
         }
         let id = ConnectionId::new(self.shard, slot, self.generations.draw());
         let flow = Flow { connection: Some(id), ..flow };
-        self.table[slot] = Some(Box::new(Connection::new(socket, layer, id, flow, phase, now)));
-        self.by_peer.insert((flow.transport, flow.peer), slot);
+        let connection = Connection::new(socket, layer, id, flow, host.map(Box::from), phase, now);
+        self.by_peer.insert(&connection.peer(), slot);
+        self.table[slot] = Some(Box::new(connection));
         self.arm(slot);
         Ok(slot)
     }
@@ -463,10 +465,7 @@ impl Streams {
         }
         let Some(mut connection) = self.table.remove(slot) else { return };
         self.timers.cancel(slot);
-        let peer = (connection.flow.transport, connection.flow.peer);
-        if self.by_peer.get(&peer) == Some(&slot) {
-            self.by_peer.remove(&peer);
-        }
+        self.by_peer.remove(&connection.peer(), slot);
         if connection.phase == Phase::Connecting {
             self.dials.end(connection.flow.peer.ip());
         }
@@ -525,10 +524,7 @@ impl Streams {
         if let Some(connection) = self.table[slot].as_deref_mut() {
             connection.layer.say_goodbye(&mut self.buffers);
             connection.phase = Phase::Draining { until: now + DRAIN_SPAN, why };
-            let peer = (connection.flow.transport, connection.flow.peer);
-            if self.by_peer.get(&peer) == Some(&slot) {
-                self.by_peer.remove(&peer);
-            }
+            self.by_peer.remove(&connection.peer(), slot);
             self.mark_dirty(slot);
             self.queue(slot);
             self.arm(slot);

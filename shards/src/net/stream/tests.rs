@@ -1,13 +1,21 @@
 //! Dialling, and what is told of messages that cannot be sent: the connections of one shard without an engine.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
+use rustls::crypto::aws_lc_rs;
+use rustls::version::TLS13;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use comsipl_core::Transport;
 
 use super::*;
 use crate::clock::Clock;
+use crate::testing::ca::Ca;
+use crate::testing::with_tls;
+use crate::tls::Tls;
 
 #[test]
 fn a_message_without_a_connection_opens_one_and_the_next_goes_by_it() {
@@ -267,6 +275,54 @@ fn what_is_held_is_handed_over_before_a_broken_stream_ends() {
     shard.turn_until("the end", |it| it.counters.stream_broken.get() == 1);
     shard.turn();
     peer.read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// RFC 5922 §7.3: "the client MUST compare the original domain portion of the SIP AUS used as input to the RFC 3263 server location
+/// procedures to the SIP domain identities obtained from the certificate", and close the connection if none is the same. The
+/// name goes into the handshake, too, for servers of several domains (RFC 6066 §3).
+#[test]
+fn a_proxy_that_is_dialled_by_name_must_have_a_certificate_for_it() {
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    let [ours, a, b] = [&["us.example"], &["a.example"], &["127.0.0.1"]].map(|names| ca.issue(names));
+    let settings = with_tls(folder.path(), &ca, &[ours]);
+    let tls = Some(Arc::new(Tls::open(&settings).unwrap().unwrap()));
+    let mut shard = OneShard::new(&[], StreamLimits::default());
+    shard.streams.layers = LayerSettings { tls, ..LayerSettings::default() };
+    for (identity, uri, route, asked) in [
+        (&a, "sip:b@a.example", "", Some("a.example")),
+        (&a, "sip:b@192.0.2.1", "Route: <sip:a.example;transport=tls;lr>\r\n", Some("a.example")),
+        (&b, "sip:b@127.0.0.1", "", None),
+        (&a, "sip:b@other.example", "", Some("other.example")),
+        (&a, "sip:b@127.0.0.1", "", None),
+        (&b, "sip:b@a.example", "", Some("a.example")),
+    ] {
+        let accepts = identity.chain() == a.chain() && asked == Some("a.example")
+            || identity.chain() == b.chain() && asked.is_none();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let flow = Flow { transport: Transport::Tls, ..to(listener.local_addr().unwrap()) };
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(identity.chain(), identity.key())
+            .unwrap();
+        let head = notify(1).replace("sip:b@192.0.2.2", uri).replace("l: 4", &format!("{route}l: 0"));
+        let expected = head.clone();
+        let proxy = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), socket);
+            let mut read = vec![0; expected.len()];
+            let result = stream.read_exact(&mut read);
+            (result.is_ok_and(|()| read == expected.as_bytes()), stream.conn.server_name().map(str::to_owned))
+        });
+        shard.send(&flow, &[head.as_bytes()]);
+        shard.turn_until("the proxy has read it or not", |_| proxy.is_finished());
+        assert_eq!(proxy.join().unwrap(), (accepts, asked.map(str::to_owned)), "{uri} {route}");
+        shard.turn_until("the end", |it| it.streams.is_empty());
+        // What was read is told of only where the proxy did not read it.
+        assert_eq!(shard.unsent(), if accepts { vec![] } else { vec![note(1)] }, "{uri} {route}");
+    }
 }
 
 /// The connections of one shard and what drives them.

@@ -9,8 +9,9 @@ use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::*;
-use crate::settings::{ClientAuth, IdentityFiles, Settings, TlsVersion};
+use crate::settings::{ClientAuth, Settings, TlsVersion};
 use crate::testing::ca::{Ca, Identity};
+use crate::testing::with_tls;
 
 #[test]
 fn both_versions_bring_bytes_both_ways_however_they_are_cut() {
@@ -237,18 +238,7 @@ impl Server {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
         let identities = [ca.issue(&["a.example", "127.0.0.1"]), ca.issue(&["b.example"])];
-        let mut settings = Settings {
-            listen: vec![crate::config::parse_listen("tls:127.0.0.1:0").unwrap()],
-            ..Settings::default()
-        };
-        for (index, identity) in identities.iter().enumerate() {
-            let (certificate, key) = identity.write(folder.path(), &index.to_string());
-            settings.tls.identities.push(IdentityFiles { certificate, key });
-        }
-        let root = folder.path().join("ca.pem");
-        std::fs::write(&root, &ca.pem).unwrap();
-        settings.tls.client_ca = Some(root.clone());
-        settings.tls.trust = Some(root);
+        let mut settings = with_tls(folder.path(), &ca, &identities);
         change(&mut settings);
         let tls = Tls::open(&settings).unwrap().unwrap();
         Self { ca, identities, tls, _folder: folder }
