@@ -59,6 +59,7 @@ scenarios! {
     compose_unregistered_is_closed
     conference_as_published
     crash_connections_are_gone
+    crash_dialog_cseq
     crash_first_notify
     crash_held_change
     crash_is_no_news
@@ -213,6 +214,7 @@ scenarios! {
     subscribe_behind_nat
     subscribe_contact_is_a_name
     subscribe_default_expires
+    subscribe_dialog_cseq
     subscribe_end
     subscribe_end_and_again
     subscribe_event_id

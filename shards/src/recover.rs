@@ -250,7 +250,7 @@ impl Shard {
         records::local_tag(self.files.presence_partition(entry.partition), entry.slot)
     }
 
-    /// Marks the subscriptions that share a dialog.
+    /// Marks the subscriptions that share a dialog, and has them go on above the highest number that any of them may have used.
     fn set_shared_dialogs(&mut self) {
         for id in self.subscriptions.ids() {
             if !self.subscriptions.knows(id) {
@@ -263,6 +263,11 @@ impl Shard {
                 .of_dialog(entry.partition, entry.dialog)
                 .take(SUBSCRIPTIONS_PER_DIALOG_MAX + 1);
             let shared = others.filter(|&other| other != id).any(|other| self.local_tag(other) == mine);
+            if shared {
+                let of_dialog = self.subscriptions.of_dialog(entry.partition, entry.dialog);
+                let highest = of_dialog.map(|other| self.subscriptions[other].cseq).max().unwrap_or(0);
+                self.raise_dialog_cseq(id, highest);
+            }
             self.subscriptions[id].shared_dialog = shared;
         }
     }

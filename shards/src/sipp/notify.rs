@@ -5,6 +5,7 @@ use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
     Bodies, BodyId, Content, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
 };
+use smallvec::SmallVec;
 
 use crate::listeners::{Listeners, SentBy};
 use crate::records::{self, StoredSubscription};
@@ -155,19 +156,39 @@ impl Shard {
     /// The next sequence number of a subscription's dialog. The record says so before the NOTIFY leaves.
     fn next_cseq(&mut self, id: u32) -> Option<u32> {
         let entry = &self.subscriptions[id];
-        let mut last = entry.cseq;
+        let cseq = entry.cseq + 1;
         if entry.shared_dialog {
-            let same_dialog = self.subscriptions.of_dialog(entry.partition, entry.dialog);
-            last = same_dialog.map(|other| self.subscriptions[other].cseq).max().unwrap_or(last);
+            self.raise_dialog_cseq(id, cseq);
+        } else {
+            self.raise_cseq(id, cseq);
         }
-        let cseq = last + 1;
-        if cseq | (CSEQ_BLOCK - 1) != entry.cseq | (CSEQ_BLOCK - 1) {
-            let slot = entry.slot;
-            let partition = self.files.presence_partition_mut(entry.partition);
-            records::reserve_cseq(partition, slot, cseq | (CSEQ_BLOCK - 1));
-        }
-        self.subscriptions[id].cseq = cseq;
         (cseq < u32::MAX >> 1).then_some(cseq)
+    }
+
+    /// Has all subscriptions of a dialog go on above `cseq`, each by its own record: whichever of them is left when the others
+    /// have ended, the dialog's numbers do not go back.
+    #[cold]
+    pub(crate) fn raise_dialog_cseq(&mut self, id: u32, cseq: u32) {
+        let entry = &self.subscriptions[id];
+        let of_dialog = self.subscriptions.of_dialog(entry.partition, entry.dialog);
+        for other in of_dialog.collect::<SmallVec<[u32; 8]>>() {
+            self.raise_cseq(other, cseq);
+        }
+    }
+
+    /// Notes that a subscription has used `cseq`, and has its record say so before that is sent.
+    fn raise_cseq(&mut self, id: u32, cseq: u32) {
+        let entry = &mut self.subscriptions[id];
+        let before = entry.cseq;
+        if cseq <= before {
+            // Another dialog with the same Call-ID and remote tag.
+            return;
+        }
+        entry.cseq = cseq;
+        if cseq | (CSEQ_BLOCK - 1) != before | (CSEQ_BLOCK - 1) {
+            let partition = self.files.presence_partition_mut(entry.partition);
+            records::reserve_cseq(partition, entry.slot, cseq | (CSEQ_BLOCK - 1));
+        }
     }
 
     /// Fires the timers of NOTIFYs under way; says whether more are due.
