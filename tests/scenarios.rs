@@ -202,6 +202,7 @@ scenarios! {
     register_survives_a_crash
     register_uri_comparison
     resolve_contact
+    resolve_contact_changed_by_an_answer
     resolve_in_time
     resolve_once
     resolve_route

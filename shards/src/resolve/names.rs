@@ -137,19 +137,19 @@ impl Shard {
         }
     }
 
-    /// Stores the flow of a subscription that has waited for a name, and sends what is owed. Another that has its number by
-    /// now, or one that waits for another name by now, stays as it is.
+    /// Stores the flow of a subscription that has waited for a name, and sends what is owed. One that waits for another name by
+    /// now stays as it is; one whose Contact has changed without a SUBSCRIBE, by the answer to a NOTIFY, goes on as that left it.
     fn go_on_by_name(&mut self, now: Now, id: u32, answer: &Answer) {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
-        let (mut is_it, mut moved) = (true, false);
+        let mut moved = false;
         if let Some(stored) = records::read_subscription(files, slot, &mut record) {
             let target = Uri::parse(stored.remote_target).ok();
             let name = HopName::of(stored.route_set, target.as_ref());
             let query = name.and_then(|name| Query::new(&name, stored.flow.peer.is_ipv4()));
-            is_it = query.as_ref() == Some(&answer.query);
+            let is_it = query.as_ref() == Some(&answer.query);
             if let Some(found) = answer.found.filter(|_| is_it) {
                 let flow = self.listeners.toward(&stored.flow, NextHop::To(found.transport, found.address));
                 moved = flow != stored.flow;
@@ -165,7 +165,7 @@ impl Shard {
             }
         }
         self.scratch.subscription = record;
-        if !is_it {
+        if self.names.waiting.values().any(|waiting| waiting.subscriptions.contains(&id)) {
             return;
         }
         self.subscriptions[id].awaits_name = false;
