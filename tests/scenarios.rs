@@ -115,6 +115,7 @@ scenarios! {
     offline_after_the_registration
     offline_after_the_registration_ran_out
     offline_ends_with_a_publish
+    offline_not_ended_by_a_refused_publish
     offline_not_for_a_new_registration
     offline_not_wanted
     offline_not_without_a_registration

@@ -184,8 +184,8 @@ impl Presentities {
     /// The event package of the resource `id`.
     #[must_use]
     pub fn package(&self, id: u32) -> &'static EventPackage {
-        // Numbers come from requests and records whose package is known.
-        EventPackage::by_number(self.users[id].package).unwrap_or(EventPackage::presence())
+        EventPackage::by_number(self.users[id].package)
+            .expect("only resources of known packages are taken in")
     }
 
     /// The number of a resource, if anything is known of it.

@@ -95,7 +95,7 @@ impl Shard {
         since: u64,
         recent: &mut Vec<AorKey>,
     ) -> Option<()> {
-        let document = records::document(record)?;
+        let document = records::document(record).filter(|it| is_known(it.event))?;
         let user = self.presentities.find_or_insert(document.key, document.event);
         let entry = &mut self.presentities[user];
         entry.document = slot;
@@ -123,7 +123,7 @@ impl Shard {
         since: u64,
         recent: &mut Vec<AorKey>,
     ) -> Option<()> {
-        let stored = records::publication(record)?;
+        let stored = records::publication(record).filter(|it| is_known(it.event))?;
         let presentity = self.presentities.find_or_insert(stored.key, stored.event);
         let number = self.presentities.insert_publication(Publication {
             presentity,
@@ -273,7 +273,15 @@ impl Shard {
     }
 }
 
+/// Whether we serve the event package of that number. A newer version may have stored others; its records are left alone.
+fn is_known(package: u8) -> bool {
+    EventPackage::by_number(package).is_some()
+}
+
 /// The monotonic time of a stored expiry.
 fn mono_of(now: Now, expires_at: UnixMillis) -> comsipl_core::Mono {
     now.mono + std::time::Duration::from_millis(expires_at.0.saturating_sub(now.wall.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 #[path = "../tests/support/ca.rs"]
 pub(crate) mod ca;
+pub(crate) mod engine;
 
 use std::path::Path;
 

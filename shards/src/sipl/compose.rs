@@ -13,6 +13,7 @@ use std::time::Duration;
 use comsipl_core::event::{Compose, Composed, EventPackage};
 use comsipl_core::pidf::{self, Basic, Published};
 use comsipl_core::{AorKey, Mono, Now, UnixMillis};
+use smallvec::SmallVec;
 
 use crate::note::Note;
 use crate::presentities::{HELD, OFFLINE, Publication};
@@ -285,6 +286,33 @@ impl Shard {
         if entry.marks & OFFLINE != 0 && entry.document != NONE && entry.first_publication != NONE {
             return self.compose_offline(user, package);
         }
+        let mut damaged = SmallVec::new();
+        let mut added = self.add_publications(user, package, fresh, &damaged);
+        while let Err(id) = added {
+            self.counters.unreadable_records.up();
+            damaged.push(id);
+            // What was added is forgotten with it, the document that the compositor has just read too.
+            added = self.add_publications(user, package, None, &damaged);
+        }
+        if added == Ok(false) {
+            return self.compose_without_publications(user, package);
+        }
+        let scratch = &mut self.scratch;
+        Some(self.compositor.finish(package, &scratch.user, &mut scratch.composed, &mut scratch.note))
+    }
+
+    /// Brings the publications of a user before the compositor, but for those in `damaged`, and his AoR into the scratch buffer.
+    /// Tells whether there are any.
+    ///
+    /// # Errors
+    /// The number of one that cannot be read; all must be added again without it then.
+    fn add_publications(
+        &mut self,
+        user: u32,
+        package: &EventPackage,
+        fresh: Option<u32>,
+        damaged: &SmallVec<[u32; 1]>,
+    ) -> Result<bool, u32> {
         let scratch = &mut self.scratch;
         scratch.user.clear();
         if let Some(fresh) = fresh {
@@ -296,30 +324,22 @@ impl Shard {
         }
         let mut is_published = fresh.is_some();
         let files = self.files.presence_partition(self.presentities[user].key.partition());
-        for id in self.presentities.publications_of(user).filter(|&id| Some(id) != fresh) {
+        let others = self.presentities.publications_of(user).filter(|&id| Some(id) != fresh);
+        for id in others.filter(|id| !damaged.contains(id)) {
             let slot = self.presentities.publications[id].slot;
-            let Some(stored) = records::view_publication(files, slot, &mut scratch.document) else {
-                self.counters.unreadable_records.up();
-                continue;
-            };
-            is_published = true;
-            scratch.user.clear();
-            scratch.user.extend_from_slice(stored.aor);
+            let stored = records::view_publication(files, slot, &mut scratch.document).ok_or(id)?;
             let published = Published {
                 number: stored.number.into(),
                 published_at_ms: stored.published_at.0,
                 body: stored.body,
             };
             // Every body was checked when it was published, so this fails only for a damaged record.
-            if self.compositor.add(package, published).is_err() {
-                self.counters.unreadable_records.up();
-                return None;
-            }
+            self.compositor.add(package, published).map_err(|_| id)?;
+            is_published = true;
+            scratch.user.clear();
+            scratch.user.extend_from_slice(stored.aor);
         }
-        if !is_published {
-            return self.compose_without_publications(user, package);
-        }
-        Some(self.compositor.finish(package, &scratch.user, &mut scratch.composed, &mut scratch.note))
+        Ok(is_published)
     }
 
     /// A user about whom nothing is published: what the registration says, or that he is closed as long as anybody may

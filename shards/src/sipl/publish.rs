@@ -63,9 +63,6 @@ impl Shard {
                 return Err(Refusal::EntityTooLarge);
             }
         }
-        let shows_presence =
-            carries_state || matches!(decision, Publish::Refresh { .. } | Publish::Repeat { .. });
-        let was_offline = shows_presence && user.is_some_and(|user| self.is_back(user));
         match decision {
             Publish::Create { expires_secs } => {
                 if numbers.len() >= PUBLICATIONS_PER_PRESENTITY_MAX {
@@ -75,6 +72,7 @@ impl Shard {
                 let (tag, number) =
                     self.create_publication(request, package, key, meaning, &numbers, expires_secs)?;
                 let user = self.presentities.publications[number].presentity;
+                self.is_back(user);
                 self.state_of_user_changed(request.now, user, Some(number));
                 self.answer_publish(request, tag, expires_secs);
             }
@@ -84,6 +82,10 @@ impl Shard {
             }
             Publish::Refresh { stored, expires_secs } => {
                 let tag = self.refresh_publication(request, numbers[stored], expires_secs);
+                let user = self.presentities.publications[numbers[stored]].presentity;
+                if self.is_back(user) {
+                    self.state_of_user_changed(request.now, user, None);
+                }
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Modify { stored, expires_secs } => {
@@ -100,13 +102,12 @@ impl Shard {
                 let publication = &self.presentities.publications[numbers[stored]];
                 let left = publication.expires_at.secs_after(request.now.wall);
                 let tag = publication.entity_tag;
+                let user = publication.presentity;
                 // The crash may have come between the publication and the document made of it.
-                self.state_changed(request.now, key);
+                self.is_back(user);
+                self.state_of_user_changed(request.now, user, None);
                 self.answer_publish(request, tag, left);
             }
-        }
-        if was_offline {
-            self.state_changed(request.now, key);
         }
         Ok(())
     }
@@ -199,7 +200,9 @@ impl Shard {
         let user = publication.presentity;
         self.presentities.publications[number] = publication;
         self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
-        if is_same {
+        // A request that fails shows nothing of its user: only now.
+        let was_offline = self.is_back(user);
+        if is_same && !was_offline {
             self.state_is_the_same(request.now, user, number);
         } else {
             self.state_of_user_changed(request.now, user, Some(number));

@@ -1,0 +1,73 @@
+use comsipl_core::event::EventPackage;
+
+use super::*;
+use crate::records::{StoredDocument, StoredPublicationRecord};
+use crate::testing::engine::{Engine, by_udp, publish, subscribe};
+
+/// The slots of a shard's records of one kind, with their partitions.
+fn slots(shard: &Shard, kind: Kind) -> Vec<(u8, u32)> {
+    let of =
+        |number| shard.files.presence_partition(number).heads().map(move |(slot, kind)| (number, slot, kind));
+    let all = shard.files.own_numbers().flat_map(of);
+    all.filter(|&(.., it)| it == kind).map(|(number, slot, _)| (number, slot)).collect()
+}
+
+/// Rewrites the publication whose document holds `text`.
+fn rewrite_publication(shard: &mut Shard, text: &[u8], change: impl Fn(&mut StoredPublicationRecord<'_>)) {
+    for (number, slot) in slots(shard, Kind::Publication) {
+        let mut record = RecordBuf::default();
+        let partition = shard.files.presence_partition_mut(number);
+        partition.read(slot, &mut record).unwrap();
+        let mut stored = records::publication(&record).unwrap();
+        if stored.body.windows(text.len()).any(|it| it == text) {
+            change(&mut stored);
+            records::update_publication(partition, slot, &stored).unwrap();
+        }
+    }
+}
+
+/// A package number that no version of ours has given.
+const UNKNOWN: u8 = 250;
+
+#[test]
+fn records_of_an_unknown_package_are_left_alone_and_counted() {
+    assert!(EventPackage::by_number(UNKNOWN).is_none());
+    let mut engine = Engine::new();
+    engine.deliver(by_udp(), &publish(1, "open"));
+    let engine = engine.restart(|shard| {
+        rewrite_publication(shard, b"open", |stored| stored.event = UNKNOWN);
+        for (number, slot) in slots(shard, Kind::Presentity) {
+            let mut record = RecordBuf::default();
+            let partition = shard.files.presence_partition_mut(number);
+            partition.read(slot, &mut record).unwrap();
+            let stored = records::document(&record).unwrap();
+            records::update_document(partition, slot, &StoredDocument { event: UNKNOWN, ..stored }).unwrap();
+        }
+    });
+    let shard = &engine.shard;
+    assert_eq!(shard.counters.unreadable_records.get(), 2);
+    assert_eq!((shard.presentities.len(), shard.presentities.publications.in_use()), (0, 0));
+    // Hours later, when a publication of ours would have run out, they are there for the version that knows them.
+    let mut engine = engine;
+    engine.pass(std::time::Duration::from_secs(7200));
+    let kept = [Kind::Publication, Kind::Presentity].map(|kind| slots(&engine.shard, kind).len());
+    assert_eq!(kept, [1, 1]);
+}
+
+#[test]
+fn a_damaged_publication_leaves_the_others_their_document() {
+    let mut engine = Engine::new();
+    engine.deliver(by_udp(), &publish(1, "closed"));
+    engine.deliver(by_udp(), &publish(2, "open"));
+    let mut engine = engine.restart(|shard| {
+        rewrite_publication(shard, b"closed", |stored| stored.body = b"<presence");
+    });
+    let before = engine.shard.counters.unreadable_records.get();
+    // What has just been published is read from its record then.
+    engine.deliver(by_udp(), &publish(3, "closed"));
+    assert!(engine.shard.counters.unreadable_records.get() > before);
+    let sent = engine.deliver(by_udp(), &subscribe("UDP"));
+    let notify = sent.iter().find(|it| it.starts_with("NOTIFY ")).expect("the state is told");
+    let tuples = ["t1", "t2", "t3"].map(|id| notify.contains(&format!("id=\"{id}\"")));
+    assert_eq!(tuples, [false, true, true], "{notify}");
+}
