@@ -89,6 +89,7 @@ scenarios! {
     flow_contact_asks_for_tcp
     flow_contact_without_place
     flow_ended_by_another
+    flow_gruu_is_no_local_target
     flow_half_open
     flow_local_target
     flow_local_target_reaches
@@ -280,10 +281,12 @@ scenarios! {
     winfo_of_nobody
     winfo_of_winfo
     winfo_poll_is_transient
+    winfo_ran_out_by_the_clock
     winfo_refresh_is_no_news
     winfo_survives_a_crash
     winfo_watcher_comes_and_goes
     winfo_watcher_runs_out
+    winfo_watchers_of_an_emptied_shard
 }
 
 #[test]

@@ -66,12 +66,8 @@ impl Shard {
                 continue;
             }
             entry.owed = true;
-            let was_ending = std::mem::replace(&mut entry.ending, true);
-            let unreachable = entry.unreachable;
-            if !was_ending {
-                self.watcher_ended(now, id, WatcherEvent::Timeout);
-            }
-            if unreachable {
+            self.end_subscription(now, id, WatcherEvent::Timeout);
+            if self.subscriptions[id].unreachable {
                 // Nobody can be told.
                 self.drop_subscription(now, id);
                 continue;

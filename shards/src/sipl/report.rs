@@ -155,7 +155,7 @@ impl Shard {
     }
 
     /// A subscription that was no poll ends.
-    pub(crate) fn watcher_ended(&mut self, now: Now, id: u32, event: WatcherEvent) {
+    pub(super) fn watcher_ended(&mut self, now: Now, id: u32, event: WatcherEvent) {
         let Some(key) = self.reported(id) else { return };
         let entry = &self.subscriptions[id];
         let files = self.files.presence_partition(entry.partition);

@@ -439,7 +439,6 @@ impl Shard {
         entry.suspect = false;
         entry.failures = 0;
         entry.awaits_name &= name.is_some();
-        entry.ending = wish.expires_secs == 0;
         entry.body = body;
         self.subscriptions.set_unreachable(id, false);
         if let Some(name) = name {
@@ -449,7 +448,7 @@ impl Shard {
         if wish.expires_secs > 0 {
             self.watcher_refreshed(now, id);
         } else {
-            self.watcher_ended(now, id, WatcherEvent::Timeout);
+            self.end_subscription(now, id, WatcherEvent::Timeout);
         }
         self.answer_subscribe(request, partition, tag, wish.expires_secs);
         if moved || !self.is_in_flight(id) {
@@ -531,15 +530,20 @@ impl Shard {
         found
     }
 
+    /// A subscription ends, for the reason `event`: its next NOTIFY is the last, if there is one. Every end passes here, whether
+    /// the watcher asked for it, time has run out or the subscription is [dropped](Self::drop_subscription); one that ends already
+    /// goes on doing so, and polls are born ending.
+    pub(crate) fn end_subscription(&mut self, now: Now, id: u32, event: WatcherEvent) {
+        if !std::mem::replace(&mut self.subscriptions[id].ending, true) {
+            self.watcher_ended(now, id, event);
+        }
+    }
+
     /// Removes a subscription at once: record, memory, and what is under way for it.
     pub(crate) fn drop_subscription(&mut self, now: Now, id: u32) {
         self.end_attempt(id);
         self.forget_connection(id);
-        if self.subscriptions[id].ending {
-            self.watcher_came(now, id);
-        } else {
-            self.watcher_ended(now, id, WatcherEvent::Deactivated);
-        }
+        self.end_subscription(now, id, WatcherEvent::Deactivated);
         let subscription = self.subscriptions.remove(id, &mut self.watched);
         self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);
         self.forget_if_unwatched(now, subscription.watched);

@@ -1,6 +1,7 @@
 //! One NOTIFY: made from the stored dialog and the shared body, sent, and sent again while nobody answers.
 
 use comsipl_core::auth::Source;
+use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
     Bodies, BodyId, Content, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
@@ -58,10 +59,11 @@ impl Shard {
         let partition = files.presence_partition(entry.partition);
         let stored = records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)?;
         let left = stored.expires_at.secs_after(now.wall);
-        entry.ending |= left == 0;
+        // The clocks may say so before the timer does.
+        let runs_out = left == 0 && !entry.ending;
         entry.owed = false;
         entry.epoch = self.watched[entry.watched].epoch;
-        let status = if entry.ending {
+        let status = if entry.ending || runs_out {
             SubscriptionStatus::TerminatedTimeout
         } else {
             SubscriptionStatus::Active { expires_secs: left }
@@ -103,6 +105,9 @@ impl Shard {
         entry.attempt = attempt;
         self.attempt_timers.arm(attempt, timer);
         self.counters.notifies.up();
+        if runs_out {
+            self.end_subscription(now, id, WatcherEvent::Timeout);
+        }
         Some(true)
     }
 

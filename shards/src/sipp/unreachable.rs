@@ -222,3 +222,6 @@ pub(crate) fn device_of(keys: &HashKey, contact: &[u8]) -> Option<DeviceKey> {
 pub(crate) fn device_of_instance(keys: &HashKey, urn: &[u8]) -> DeviceKey {
     DeviceKey(keys.of(&[b"instance", &urn.to_ascii_lowercase()]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::access::Gate;
 use crate::node::NodeFiles;
-use crate::settings::Settings;
+use crate::settings::{OverloadSettings, Settings};
 use crate::shard::{Shard, ShardStart};
 
 /// The shard, its clocks and its files.
@@ -31,6 +31,7 @@ impl Engine {
             presence_records_max: 512,
             registered_records_max: 512,
             listen: listen.to_vec(),
+            overload: OverloadSettings::EXACT,
             ..Settings::default()
         };
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
