@@ -165,7 +165,9 @@ scenarios! {
     quirk_single_dialog
     reg_across_shards
     reg_default_expires
+    reg_display_name
     reg_expired
+    reg_gruu
     reg_hostile_contact
     reg_interval
     reg_is_not_published

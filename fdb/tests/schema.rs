@@ -70,7 +70,7 @@ proptest! {
         };
         let binding = Binding {
             aor_key: key, reg_id: small.4, first_registered_at: small.3, request: numbers[1], expires_at: times.0, registered_at: times.1, cseq: small.3,
-            q: small.1, flow, aor: a, contact: b, params: c, call_id: d, path: e, instance: f, user_agent: g,
+            q: small.1, flow, aor: a, contact: b, params: c, call_id: d, path: e, instance: f, user_agent: g, display_name: &body,
         };
         let user = User { aor_key: key, flags: numbers[0], aor: a, ha1_md5: b, ha1_sha256: c };
 

@@ -152,6 +152,8 @@ pub struct StoredBindingRecord<'a> {
     pub instance: &'a [u8],
     /// The phone's User-Agent.
     pub user_agent: &'a [u8],
+    /// Its display name, as sent.
+    pub display_name: &'a [u8],
 }
 
 /// Length of our tags: mark, partition, 64 bits.
@@ -557,6 +559,7 @@ pub fn binding<'r>(record: impl Into<Record<'r>>) -> Option<StoredBindingRecord<
         path: b.path,
         instance: b.instance,
         user_agent: b.user_agent,
+        display_name: b.display_name,
     })
 }
 
@@ -579,6 +582,7 @@ fn store_binding<'a>(b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
         path: b.path,
         instance: b.instance,
         user_agent: b.user_agent,
+        display_name: b.display_name,
     }
 }
 

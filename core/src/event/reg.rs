@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::moments::{push_since, push_until, push_while};
 use super::{Compose, EventPackage, everything};
 use crate::UnixMillis;
-use crate::header::Params;
+use crate::header::{Params, unquote_into};
 use crate::token::{hex16, push_number};
 use crate::xml::text::{escape, escape_uri};
 
@@ -35,23 +35,18 @@ pub(super) const PACKAGE: EventPackage = EventPackage {
 const OPENING: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
                        <reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"";
 
-/// What brought a contact to where it is (RFC 3680 §4.7.1, Figure 2).
+/// What brought a contact to where it is (RFC 3680 §4.7.1, Figure 2). The other events are those of an administrator who changes
+/// bindings, and nobody but their phones does that here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContactEvent {
     /// A REGISTER added it.
     Registered,
     /// A REGISTER renewed it.
     Refreshed,
-    /// An operator brought its end nearer, so that the phone registers again.
-    Shortened,
     /// Nobody renewed it in time.
     Expired,
-    /// An operator removed it; the phone may register again at once.
-    Deactivated,
     /// A REGISTER removed it.
     Unregistered,
-    /// An operator removed it for good.
-    Rejected,
 }
 
 impl ContactEvent {
@@ -61,18 +56,15 @@ impl ContactEvent {
         match self {
             Self::Registered => "registered",
             Self::Refreshed => "refreshed",
-            Self::Shortened => "shortened",
             Self::Expired => "expired",
-            Self::Deactivated => "deactivated",
             Self::Unregistered => "unregistered",
-            Self::Rejected => "rejected",
         }
     }
 
     /// Whether the contact is bound after it.
     #[must_use]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Registered | Self::Refreshed | Self::Shortened)
+        matches!(self, Self::Registered | Self::Refreshed)
     }
 }
 
@@ -95,6 +87,8 @@ pub struct ContactInfo<'a> {
     pub uri: &'a [u8],
     /// Its header parameters, as the phone sent them.
     pub params: &'a [u8],
+    /// Its display name, as the phone wrote it; empty if it has none.
+    pub display_name: &'a [u8],
     /// Its public GRUU (RFC 5627), empty if it has none.
     pub pub_gruu: &'a [u8],
 }
@@ -145,8 +139,6 @@ fn write_contact(contact: &ContactInfo<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\" duration-registered=\"");
             push_since(out, contact.registered_at);
         }
-        // RFC 3680 §5.1: "If the event attribute has a value of shortened, the "expires" attribute MUST be present.": it is for
-        // every contact that is bound.
         out.extend_from_slice(b"\" expires=\"");
         push_until(out, contact.until);
     }
@@ -162,6 +154,13 @@ fn write_contact(contact: &ContactInfo<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"><uri>");
     escape_uri(contact.uri, out);
     out.extend_from_slice(b"</uri>");
+    if !contact.display_name.is_empty() {
+        let mut name = Vec::new();
+        unquote_into(contact.display_name, &mut name);
+        out.extend_from_slice(b"<display-name>");
+        escape(&name, out);
+        out.extend_from_slice(b"</display-name>");
+    }
     // "The "unknown-param" element is used to convey contact header field parameters that are not specified in RFC 3261."
     let known =
         |name: &[u8]| ["q", "expires"].iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name));
@@ -199,6 +198,7 @@ mod tests {
         cseq: 54_321,
         uri: b"sip:user@192.0.2.1",
         params: b";q=0.8;+sip.instance=\"<urn:uuid:f81d4fae>\";expires=3600",
+        display_name: b"",
         pub_gruu: b"",
     };
 
@@ -213,15 +213,19 @@ mod tests {
 
     #[test]
     fn a_contact_is_told_with_all_that_is_known_of_it() {
-        let gruu = ContactInfo { pub_gruu: b"sip:user@example.com;gr=hha9s8d-999a", ..PHONE };
+        let phone = ContactInfo {
+            display_name: br#""User at \"work\"""#,
+            pub_gruu: b"sip:user@example.com;gr=hha9s8d-999a",
+            ..PHONE
+        };
         assert_eq!(
-            document(&[gruu], &[], 1_001_000),
+            document(&[phone], &[], 1_001_000),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"0\" state=\"full\">\n\
              <registration aor=\"sip:user@example.com\" id=\"00000000000000a9\" state=\"active\">\n\
              <contact id=\"0000000000000076\" state=\"active\" event=\"registered\" duration-registered=\"1\" \
              expires=\"3599\" q=\"0.8\" callid=\"1j9FpLxk3uxtm8tn@192.0.2.1\" cseq=\"54321\">\
-             <uri>sip:user@192.0.2.1</uri>\
+             <uri>sip:user@192.0.2.1</uri><display-name>User at &quot;work&quot;</display-name>\
              <unknown-param name=\"+sip.instance\">&quot;&lt;urn:uuid:f81d4fae&gt;&quot;</unknown-param>\
              <gr:pub-gruu xmlns:gr=\"urn:ietf:params:xml:ns:gruuinfo\" uri=\"sip:user@example.com;gr=hha9s8d-999a\"/>\
              </contact>\n</registration>\n</reginfo>\n"
@@ -250,10 +254,11 @@ mod tests {
             call_id: hostile,
             uri: hostile,
             params: b";\"><b>;n=\"</unknown-param><evil/>&\x02\";q=\"<\"",
+            display_name: hostile,
             pub_gruu: hostile,
             ..PHONE
         };
-        let text = document(&[phone], &[ContactInfo { event: ContactEvent::Rejected, ..phone }], 0);
+        let text = document(&[phone], &[ContactInfo { event: ContactEvent::Unregistered, ..phone }], 0);
         let names = elements(&text);
         assert!(
             names.iter().all(|name| [
@@ -261,6 +266,7 @@ mod tests {
                 "registration",
                 "contact",
                 "uri",
+                "display-name",
                 "unknown-param",
                 "pub-gruu"
             ]

@@ -6,7 +6,8 @@
 //! word 3     expires at 0..48 | q           word 9, 10   our address
 //! word 4     registered at                               (or connection and our address)
 //! word 5     CSeq                           word 11      request
-//!                                           payload: aor, contact, params, Call-ID, path, instance, User-Agent
+//!                                           payload: aor, contact, params, Call-ID, path, instance, User-Agent,
+//!                                                    display name
 //! ```
 
 use super::{
@@ -53,21 +54,17 @@ pub struct Binding<'a> {
     pub instance: &'a [u8],
     /// The registering user agent.
     pub user_agent: &'a [u8],
+    /// The contact's display name, as sent; it takes the rest of the payload, so that one that is not there costs nothing.
+    pub display_name: &'a [u8],
 }
 
 impl<'a> Schema<'a> for Binding<'a> {
     const KIND: Kind = Kind::Binding;
 
     fn encode(&self) -> Result<Encoded<'a>, Full> {
-        Encoded::new(Self::KIND, self.fixed_words()).texts([
-            self.aor,
-            self.contact,
-            self.params,
-            self.call_id,
-            self.path,
-            self.instance,
-            self.user_agent,
-        ])
+        let texts =
+            [self.aor, self.contact, self.params, self.call_id, self.path, self.instance, self.user_agent];
+        Ok(Encoded::new(Self::KIND, self.fixed_words()).texts(texts)?.document(self.display_name))
     }
 
     #[inline]
@@ -87,7 +84,7 @@ impl<'a> Schema<'a> for Binding<'a> {
     fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
         let record = record.into();
         expect(&record, Self::KIND)?;
-        let ([aor, contact, params, call_id, path, instance, user_agent], _) =
+        let ([aor, contact, params, call_id, path, instance, user_agent], display_name) =
             texts::split(record.payload())?;
         Ok(Self {
             aor,
@@ -97,6 +94,7 @@ impl<'a> Schema<'a> for Binding<'a> {
             path,
             instance,
             user_agent,
+            display_name,
             ..Self::decode_fixed(record.fixed())?
         })
     }

@@ -301,6 +301,7 @@ impl<'a> Shown<'a> {
                     "q": f64::from(it.q) / 1000.0,
                     "flow": flow(&it.flow),
                     "contact": text(it.contact),
+                    "display_name": text(it.display_name),
                     "params": text(it.params),
                     "call_id": text(it.call_id),
                     "path": text(it.path),

@@ -36,10 +36,21 @@ pub(super) fn urn_of(instance: &[u8]) -> Option<&[u8]> {
 
 /// Appends `;pub-gruu="…"` for an instance as the phone wrote it, if it has one that fits a URI.
 pub(super) fn push_public(aor: &[u8], instance: &[u8], out: &mut Vec<u8>) {
+    push_public_between([b";pub-gruu=\"", b"\""], aor, instance, out);
+}
+
+/// The public GRUU for an instance as the phone wrote it; empty without one that fits a URI.
+pub(super) fn public_of(aor: &[u8], instance: &[u8]) -> Vec<u8> {
+    let mut gruu = Vec::new();
+    push_public_between([b"", b""], aor, instance, &mut gruu);
+    gruu
+}
+
+fn push_public_between([before, after]: [&[u8]; 2], aor: &[u8], instance: &[u8], out: &mut Vec<u8>) {
     let urn = urn_of(instance);
     let fits = |urn: &&[u8]| !urn.is_empty() && urn.iter().all(|&b| IN_PARAM[usize::from(b)]);
     if let Some(urn) = urn.filter(fits) {
-        for part in [&b";pub-gruu=\"sip:"[..], aor, b";gr=", urn, b"\""] {
+        for part in [before, b"sip:", aor, b";gr=", urn, after] {
             out.extend_from_slice(part);
         }
     }

@@ -5,6 +5,7 @@ use comsipl_core::event::{Composed, EventPackage, TOLD_FOR};
 use comsipl_core::limits::BINDINGS_PER_AOR_MAX;
 use comsipl_core::{AorKey, HashKey, Now, UnixMillis};
 
+use super::gruu;
 use crate::presentities::REGISTRATION_WATCHED;
 use crate::records::{self, StoredBindingRecord};
 use crate::shard::Shard;
@@ -19,6 +20,8 @@ struct Contact {
     call_id: Box<[u8]>,
     uri: Box<[u8]>,
     params: Box<[u8]>,
+    display_name: Box<[u8]>,
+    pub_gruu: Vec<u8>,
 }
 
 impl Contact {
@@ -32,7 +35,8 @@ impl Contact {
             cseq: self.cseq,
             uri: &self.uri,
             params: &self.params,
-            pub_gruu: &[],
+            display_name: &self.display_name,
+            pub_gruu: &self.pub_gruu,
         }
     }
 }
@@ -157,5 +161,7 @@ fn contact_of(keys: &HashKey, stored: &StoredBindingRecord<'_>) -> Contact {
         call_id: stored.call_id.into(),
         uri: stored.contact.into(),
         params: stored.params.into(),
+        display_name: stored.display_name.into(),
+        pub_gruu: gruu::public_of(stored.aor, stored.instance),
     }
 }

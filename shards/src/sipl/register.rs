@@ -32,6 +32,8 @@ type Devices = SmallVec<[DeviceKey; CONTACTS]>;
 
 /// What is stored of a contact beside what the decision looks at.
 struct Aside<'a> {
+    /// Its display name, as sent.
+    display_name: &'a [u8],
     /// Its parameters, as sent.
     params: &'a [u8],
     /// Its preference in thousandths.
@@ -110,7 +112,7 @@ impl Shard {
                         reg_id: if instance.is_empty() { 0 } else { reg_id },
                     });
                     let q = q.flatten().and_then(preference).unwrap_or(1000);
-                    asides.push(Aside { params: parameters.raw(), q });
+                    asides.push(Aside { display_name: name_addr.display(), params: parameters.raw(), q });
                 }
             }
         }
@@ -277,6 +279,7 @@ impl Shard {
             path,
             instance: wishes[contact].instance,
             user_agent: message.user_agent().unwrap_or_default(),
+            display_name: asides[contact].display_name,
         };
         // What may fail for want of room comes first: new records, then updates. A failure takes the new ones back, and
         // an update writes its longer chain before it touches the old record, so nothing is half done (RFC 3261 §10.3:
@@ -485,6 +488,7 @@ fn says_the_same(
 ) -> bool {
     stored.contact == wish.contact
         && stored.params == aside.params
+        && stored.display_name == aside.display_name
         && stored.call_id == message.call_id()
         && stored.instance == wish.instance
         && stored.user_agent == message.user_agent().unwrap_or_default()
@@ -567,7 +571,7 @@ mod tests {
         let by_path = msg::parse(by_path.as_bytes()).unwrap();
         let wish =
             ContactWish { contact: b"sip:a@192.0.2.1", expires_secs: None, instance: b"<urn:1>", reg_id: 1 };
-        let aside = Aside { params: b";q=1", q: 1000 };
+        let aside = Aside { display_name: b"", params: b";q=1", q: 1000 };
         let flow = comsipl_core::Flow::udp(0, None, "192.0.2.1:5060".parse().unwrap());
         let stored = StoredBindingRecord {
             key: AorKey(1),
@@ -586,6 +590,7 @@ mod tests {
             path: b"",
             instance: wish.instance,
             user_agent: b"phone",
+            display_name: aside.display_name,
         };
         assert!(says_the_same(&stored, &wish, &aside, &plain));
         assert!(!says_the_same(&stored, &wish, &aside, &by_path));
@@ -596,6 +601,7 @@ mod tests {
             StoredBindingRecord { path: b"<sip:p;lr>", ..stored },
             StoredBindingRecord { instance: b"<urn:2>", ..stored },
             StoredBindingRecord { user_agent: b"phone 2", ..stored },
+            StoredBindingRecord { display_name: b"Alice", ..stored },
         ] {
             assert!(!says_the_same(&differs, &wish, &aside, &plain), "{differs:?}");
         }
