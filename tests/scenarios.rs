@@ -214,6 +214,7 @@ scenarios! {
     sips_binding
     sips_dialog
     sips_needs_tls
+    subscribe_allow_events
     subscribe_an_hour_is_never_too_brief
     subscribe_bad_event
     subscribe_behind_nat

@@ -2,7 +2,7 @@
 
 use comsipl_core::dialog::{NextHop, Target, next_hop, push_route_set};
 use comsipl_core::event::winfo::WatcherEvent;
-use comsipl_core::event::{Capitals, EventPackage, RequestedInfo};
+use comsipl_core::event::{ALLOW_EVENTS, Capitals, EventPackage, RequestedInfo};
 use comsipl_core::limits::{ROUTE_SET_LEN_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX};
 use comsipl_core::locate::HopName;
 use comsipl_core::quirks::Quirks;
@@ -501,6 +501,9 @@ impl Shard {
         } else {
             (&b"<sip:"[..], params)
         };
+        // RFC 6665 §4.4.4: Allow-Events belongs into "all methods which initiate dialogs and their responses"; in an answer within a
+        // dialog it would be bytes for nothing. Installed ComSIPL clients get what they know.
+        let makes_dialog = request.message.to().tag().is_none() && self.settings.profile == Profile::Rfc;
         self.answer(request, 200, "OK", Some(&tag), |writer| {
             // RFC 3261 §12.1.1: the answer that makes a dialog repeats Record-Route.
             for route in request.message.lines(comsipl_core::header::HeaderName::RecordRoute) {
@@ -510,6 +513,11 @@ impl Shard {
             let line = writer.buffer();
             for part in [b"Contact: ", scheme, user, address, params, domain, b">\r\n"] {
                 line.extend_from_slice(part);
+            }
+            if makes_dialog {
+                for part in ["Allow-Events: ", ALLOW_EVENTS, "\r\n"] {
+                    line.extend_from_slice(part.as_bytes());
+                }
             }
             writer.number("Expires", u64::from(expires_secs)).content_length(0).end();
         });

@@ -83,6 +83,7 @@ const TITLES: &[(u16, &str)] = &[
     (5954, "Essential Correction for IPv6 ABNF and URI Comparison in RFC 3261"),
     (6011, "SIP User Agent Configuration"),
     (6026, "Correct Transaction Handling for 2xx Responses to SIP INVITE Requests"),
+    (6066, "Transport Layer Security (TLS) Extensions: Extension Definitions"),
     (6086, "SIP INFO Method and Package Framework"),
     (6223, "Indication of Support for Keep-Alive"),
     (6234, "US Secure Hash Algorithms (SHA and SHA-based HMAC and HKDF)"),
