@@ -1,8 +1,8 @@
 //! Beyond every bound the sender gets a clear answer, and nobody else notices.
 
 use comsipl_benches::{OneShard, phone, publish, register, subscribe};
-use comsipl_core::AorKey;
 use comsipl_core::event::winfo::{split_report, watchers};
+use comsipl_core::{AorKey, ConnectionId, Flow, Transport};
 use comsipl_shards::Report;
 use comsipl_shards::note::Note;
 
@@ -258,6 +258,68 @@ fn a_report_fits_the_bus_and_names_whoever_watches_first() {
     assert_eq!(told[0].uri, format!("sip:watcher{first}@example.com").as_bytes());
     assert!(told.len() > 30 && told[1..].iter().all(|watcher| !watcher.event.is_active()), "{}", told.len());
     assert_eq!(world.shard.counters().watchers_unlisted.get() - unlisted, 65 - told.len() as u64);
+}
+
+/// The flow of a connection.
+fn connection(slot: u32) -> Flow {
+    let connection = Some(ConnectionId::new(0, slot, 1));
+    Flow { transport: Transport::Tcp, connection, ..Flow::udp(0, None, phone(1)) }
+}
+
+#[test]
+fn a_register_brings_few_devices_to_a_new_connection() {
+    let mut world = OneShard::one_of(2, 4096);
+    let contacts: Vec<String> = (0..32)
+        .map(|n| format!("Contact: <sip:d{n}@192.0.2.1;transport=tcp>;+sip.instance=\"<urn:uuid:{n}>\"\r\n"))
+        .collect();
+    let mut notes = 0;
+    for n in 0..100 {
+        let message = String::from_utf8(register(n, 1)).expect("text");
+        let (head, rest) = message.split_once("Contact: ").expect("it has one");
+        let message = format!("{head}{}{}", contacts.concat(), rest.split_once("\r\n").expect("a line").1);
+        world.shard.on_datagram(world.now(), connection(7), message.as_bytes());
+        world.settle();
+        notes = world.shard.notes.iter().filter(|(_, note)| matches!(note, Note::FlowRenewed { .. })).count();
+        if notes > 0 {
+            break;
+        }
+    }
+    assert_eq!(notes, 8, "one of a hundred users is ours");
+}
+
+#[test]
+fn new_connections_take_turns_and_the_newest_counts() {
+    const WATCHING: usize = 1100;
+    let mut world = OneShard::new(4096);
+    for n in 0..WATCHING {
+        let message = String::from_utf8(subscribe(n, n, 1, None)).expect("text");
+        let message = message.replace(&format!("sip:watcher{n}@"), "sip:watcher@");
+        let message = message.replace(&phone(n).to_string(), &phone(0).to_string());
+        world.shard.on_datagram(world.now(), connection(1), message.as_bytes());
+        world.shard.outbox.clear(&mut world.shard.bodies);
+    }
+    // None of the NOTIFYs is answered, so each is sent anew by every new connection.
+    let by = |world: &mut OneShard, slot| {
+        let wanted = connection(slot).connection;
+        let count =
+            world.shard.outbox.messages().iter().filter(|message| message.flow.connection == wanted).count();
+        world.shard.outbox.clear(&mut world.shard.bodies);
+        count
+    };
+    let register = |world: &mut OneShard, slot: u32| {
+        let message =
+            String::from_utf8(register(0, slot)).expect("text").replace("sip:user0@", "sip:watcher@");
+        world.shard.on_datagram(world.now(), connection(slot), message.as_bytes());
+    };
+    register(&mut world, 2);
+    assert_eq!(by(&mut world, 2), 1 + WATCHING, "an answer, and all of them");
+    register(&mut world, 3);
+    register(&mut world, 4);
+    assert_eq!(by(&mut world, 4), 1, "the answer, and nothing in this turn");
+    for _ in 0..8 {
+        world.shard.on_turn_end(world.now());
+    }
+    assert_eq!(by(&mut world, 4), WATCHING);
 }
 
 #[test]

@@ -36,7 +36,7 @@ use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
-use crate::sipp::{Attempt, CACHED_MAX, Mark};
+use crate::sipp::{Attempt, CACHED_MAX, Mark, Renewals};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
 
@@ -144,6 +144,8 @@ pub struct Shard {
     pub(crate) cached: VecDeque<(u32, AorKey)>,
     /// Watched resources whose cached bodies tell what time it is, so that they are not kept beyond the turn.
     pub(crate) timed: Vec<(u32, AorKey)>,
+    /// Devices with new connections whose subscriptions wait for their turn.
+    pub(crate) renewals: Renewals,
     /// The registrations of our users that somebody watches, by user.
     pub(crate) watched_registrations: BTreeMap<AorKey, WatchedRegistration>,
     /// Our users whose watchers somebody watches.
@@ -205,6 +207,7 @@ impl Shard {
             due: VecDeque::new(),
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
             timed: Vec::new(),
+            renewals: Renewals::default(),
             watched_registrations: BTreeMap::new(),
             watched_watchers: WatchedWatchers::default(),
             reports_due: Reports::default(),
@@ -282,6 +285,7 @@ impl Shard {
         self.compose_again(now);
         let settling = self.settle(now);
         self.more_due = expiries || attempts || hold_downs || held || settling;
+        self.more_due |= self.renew_waiting(now);
         self.more_due |= self.end_lingering(now);
         self.more_due |= self.write_reports(now);
         self.fan_out(now);

@@ -27,6 +27,10 @@ use crate::watched::NONE;
 /// Room on the stack for the bindings of one user; more go to the heap.
 const CONTACTS: usize = 4;
 
+/// Devices that one REGISTER may bring a new connection to; each is a note to every shard. A phone that registers two contacts and
+/// changes both names six. The subscriptions of more wait for their next SUBSCRIBE.
+const RENEWED_DEVICES_MAX: usize = 8;
+
 /// Devices of one REGISTER.
 type Devices = SmallVec<[DeviceKey; CONTACTS]>;
 
@@ -381,6 +385,14 @@ impl Shard {
         if request.flow.connection.is_none() {
             return devices;
         }
+        let mut add = |device: Option<DeviceKey>| {
+            if let Some(device) = device
+                && devices.len() < RENEWED_DEVICES_MAX
+                && !devices.contains(&device)
+            {
+                devices.push(device);
+            }
+        };
         for change in changes {
             let contact = match *change {
                 BindingChange::Add { contact, .. } => contact,
@@ -389,20 +401,18 @@ impl Shard {
                     let partition = self.files.registered_partition(key.partition());
                     match records::view_binding(partition, slot, &mut self.scratch.document) {
                         Some(before) if before.flow.connection == request.flow.connection => continue,
-                        Some(before) => devices.extend(device_of(&self.keys, before.contact)),
+                        Some(before) => add(device_of(&self.keys, before.contact)),
                         None => {}
                     }
                     contact
                 }
                 BindingChange::Remove { .. } => continue,
             };
-            devices.extend(device_of(&self.keys, wishes[contact].contact));
+            add(device_of(&self.keys, wishes[contact].contact));
             // The Contact of its subscriptions may be the public GRUU that it was given.
             let urn = gruu::urn_of(wishes[contact].instance);
-            devices.extend(urn.map(|urn| device_of_instance(&self.keys, urn)));
+            add(urn.map(|urn| device_of_instance(&self.keys, urn)));
         }
-        devices.sort_unstable();
-        devices.dedup();
         devices
     }
 

@@ -13,4 +13,4 @@ pub(crate) use answer::dialog_hash;
 pub(crate) use attempt::{Attempt, Phase};
 pub(crate) use body::CACHED_MAX;
 pub(crate) use branch::{Mark, marked};
-pub(crate) use unreachable::{device_of, device_of_instance};
+pub(crate) use unreachable::{Renewals, device_of, device_of_instance};

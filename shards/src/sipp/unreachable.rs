@@ -12,6 +12,8 @@
 //! A proxy that record-routes is dialled instead. Connections end with the process, so after a start all watchers that were
 //! reached by one are unreachable.
 
+use std::collections::VecDeque;
+
 use comsipl_core::aor::canonical_into;
 use comsipl_core::dialog::{NextHop, Target, first_route};
 use comsipl_core::{AorKey, Flow, HashKey, Now, Transport, Uri, subscription};
@@ -26,6 +28,20 @@ use crate::watched::NONE;
 /// Subscriptions of one watcher that are looked at when one of its devices has a new connection; whoever has more is no
 /// phone, and the others wait for their next SUBSCRIBE.
 const RENEWED_MAX: usize = 4096;
+
+/// Subscriptions looked at for new connections in one turn before the rest waits for the next: whoever makes many of one watcher
+/// and changes his connection all the time does not hold up the others.
+const RENEWED_PER_TURN: usize = 1024;
+/// Devices with new connections that wait for their turn; beyond it their subscriptions wait for their next SUBSCRIBE.
+const RENEWALS_MAX: usize = 16_384;
+
+/// Devices that have new connections, and whose subscriptions have not been looked through yet.
+#[derive(Default)]
+pub(crate) struct Renewals {
+    waiting: VecDeque<(AorKey, DeviceKey, Flow)>,
+    /// Subscriptions looked at in this turn.
+    looked_at: usize,
+}
 
 /// What is left when a NOTIFY could not be sent.
 enum Way {
@@ -122,7 +138,29 @@ impl Shard {
 
     /// A device of `watcher` has registered on a new connection.
     pub(crate) fn on_flow_renewed(&mut self, now: Now, watcher: AorKey, device: DeviceKey, flow: Flow) {
+        let Renewals { waiting, looked_at } = &mut self.renewals;
+        if waiting.is_empty() && *looked_at < RENEWED_PER_TURN {
+            self.renew_flows(now, watcher, device, flow);
+        } else if waiting.len() < RENEWALS_MAX {
+            // In order: of two connections of a device the newer one counts.
+            waiting.push_back((watcher, device, flow));
+        }
+    }
+
+    /// Begins a turn: looks through the subscriptions of the devices that wait; says whether more do.
+    pub(crate) fn renew_waiting(&mut self, now: Now) -> bool {
+        self.renewals.looked_at = 0;
+        while self.renewals.looked_at < RENEWED_PER_TURN {
+            let Some((watcher, device, flow)) = self.renewals.waiting.pop_front() else { return false };
+            self.renew_flows(now, watcher, device, flow);
+        }
+        !self.renewals.waiting.is_empty()
+    }
+
+    /// Goes on over `flow` with the subscriptions of a device.
+    fn renew_flows(&mut self, now: Now, watcher: AorKey, device: DeviceKey, flow: Flow) {
         let ids: Vec<u32> = self.subscriptions.of_watcher(watcher).take(RENEWED_MAX).collect();
+        self.renewals.looked_at += 1 + ids.len();
         for id in ids {
             if !self.subscriptions.knows(id) {
                 continue;
