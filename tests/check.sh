@@ -64,7 +64,7 @@ install_web_phones() {
 
 check_licences() {
   if ! cargo deny --version >/dev/null 2>&1; then
-    echo "skipped: cargo-deny is not installed"
+    echo "cargo-deny is not installed: tests/licences.rs looks at licences and sources, and nobody at advisories"
   else
     cargo deny --offline check licenses
   fi
