@@ -22,6 +22,7 @@ macro_rules! scenarios {
 scenarios! {
     as_feature_event_newest
     auth_asserted_by_a_stranger
+    auth_asserted_own_registration
     auth_challenge_keeps_nothing
     auth_challenges_strongest_first
     auth_configured_realm
@@ -47,6 +48,9 @@ scenarios! {
     auth_stale_nonce
     auth_too_many_failures
     auth_trusted_proxy
+    auth_user_with_md5_alone
+    auth_username_is_the_address
+    auth_username_of_its_own
     auth_what_is_not_challenged
     auth_wrong_password_or_no_user
     compose_basic_with_capitals

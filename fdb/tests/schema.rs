@@ -72,7 +72,7 @@ proptest! {
             aor_key: key, reg_id: small.4, first_registered_at: small.3, request: numbers[1], expires_at: times.0, registered_at: times.1, cseq: small.3,
             q: small.1, flow, aor: a, contact: b, params: c, call_id: d, path: e, instance: f, user_agent: g, display_name: &body,
         };
-        let user = User { aor_key: key, flags: numbers[0], aor: a, ha1_md5: b, ha1_sha256: c };
+        let user = User { aor_key: key, flags: numbers[0], aor: a, ha1_md5: b, ha1_sha256: c, more: d };
 
         let mut first = Fdb::open(&presence, FileKind::Presence, &OPTIONS).expect("created");
         let partition = &mut first.partitions[1];
@@ -144,6 +144,7 @@ fn what_is_undelivered_survives_a_kill() {
 
 #[test]
 fn secrets_of_users_are_not_printed() {
-    let user = User { ha1_md5: b"0123456789abcdef", ..User::default() };
+    let secret = b"0123456789abcdef";
+    let user = User { ha1_md5: secret, more: secret, ..User::default() };
     assert!(!format!("{user:?}").contains("abcdef") && !format!("{user:?}").contains("102"));
 }

@@ -20,26 +20,98 @@ pub struct UserSecrets {
     pub aor: Box<str>,
     /// The realm that the secrets are made for.
     pub realm: Box<str>,
+    /// The `username` that the phone sends, if that is another than the user part of the address.
+    pub auth_name: Option<Box<str>>,
     /// H(A1) by MD5, unless the user has none.
     pub md5: Option<Hash>,
     /// H(A1) by SHA-256, unless the user has none.
     pub sha256: Option<Hash>,
+    /// The same for phones that send the whole address as `username`; H(A1) has the name in it.
+    pub address_md5: Option<Hash>,
+    /// The same by SHA-256.
+    pub address_sha256: Option<Hash>,
+}
+
+/// Most bytes of a user's name for authentication.
+pub const AUTH_NAME_LEN_MAX: usize = 128;
+
+/// Whether a text may be a user's name for authentication: what fits a quoted string without escapes.
+#[must_use]
+pub fn is_auth_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\' | 0x7f);
+    (1..=AUTH_NAME_LEN_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 impl UserSecrets {
-    /// The secrets of a user with a password, as phones make them of the user part of their address.
+    /// The secrets of a user with a password, as phones make them of the user part of their address, or of all of it.
     #[must_use]
     pub fn of_password(aor: &comsipl_core::Aor, realm: &str, password: &[u8]) -> Self {
         let username = username_of(aor);
-        let secret = |algorithm: Algorithm| algorithm.secret(&username, realm.as_bytes(), password);
+        let address = [&username, aor.host().as_bytes()].join(&b'@');
+        let secret = |algorithm: Algorithm, name: &[u8]| algorithm.secret(name, realm.as_bytes(), password);
         Self {
             aor: aor.as_str().into(),
             realm: realm.into(),
+            auth_name: None,
+            md5: Some(secret(Algorithm::Md5, &username)),
+            sha256: Some(secret(Algorithm::Sha256, &username)),
+            address_md5: Some(secret(Algorithm::Md5, &address)),
+            address_sha256: Some(secret(Algorithm::Sha256, &address)),
+        }
+    }
+
+    /// The secrets of a user whose phone sends `auth_name` for authentication, whatever its address is.
+    #[must_use]
+    pub fn of_name(aor: &comsipl_core::Aor, realm: &str, auth_name: &str, password: &[u8]) -> Self {
+        let secret =
+            |algorithm: Algorithm| algorithm.secret(auth_name.as_bytes(), realm.as_bytes(), password);
+        Self {
+            aor: aor.as_str().into(),
+            realm: realm.into(),
+            auth_name: Some(auth_name.into()),
             md5: Some(secret(Algorithm::Md5)),
             sha256: Some(secret(Algorithm::Sha256)),
+            address_md5: None,
+            address_sha256: None,
+        }
+    }
+
+    /// What is stored behind the hashes of the record: the name for authentication, or the hashes for the whole address, 16 bytes of
+    /// MD5 and 32 of SHA-256; [`HAS_AUTH_NAME`] says which.
+    fn more(&self) -> Vec<u8> {
+        match &self.auth_name {
+            Some(name) => name.as_bytes().to_vec(),
+            None => {
+                let hashes = [&self.address_md5, &self.address_sha256];
+                hashes.iter().copied().flatten().flat_map(Hash::as_bytes).copied().collect()
+            }
         }
     }
 }
+
+/// The name for authentication that a stored user has.
+#[must_use]
+pub fn auth_name_of<'a>(user: &User<'a>) -> Option<&'a [u8]> {
+    (user.flags & HAS_AUTH_NAME != 0).then_some(user.more)
+}
+
+/// The hash for the whole address that a stored user has.
+fn address_hash<'a>(user: &User<'a>, algorithm: Algorithm) -> &'a [u8] {
+    if user.flags & HAS_AUTH_NAME != 0 {
+        return &[];
+    }
+    match (user.more.len(), algorithm) {
+        (MD5_LEN | BOTH_LEN, Algorithm::Md5) => &user.more[..MD5_LEN],
+        (SHA256_LEN | BOTH_LEN, Algorithm::Sha256) => &user.more[user.more.len() - SHA256_LEN..],
+        _ => &[],
+    }
+}
+
+/// In the flags of a stored user, above the mark of the realm.
+const HAS_AUTH_NAME: u64 = 1 << 32;
+const MD5_LEN: usize = 16;
+const SHA256_LEN: usize = 32;
+const BOTH_LEN: usize = MD5_LEN + SHA256_LEN;
 
 /// What phones send as `username`: the user part of the address, its escapes resolved.
 #[must_use]
@@ -110,6 +182,10 @@ pub enum Outcome {
     Unknown,
     /// There is no room; nothing has changed.
     Full,
+    /// The server is too busy; nothing has changed.
+    Busy,
+    /// The server stops, or is stuck; it may have changed or not.
+    Unanswered,
 }
 
 /// Changes of users for the shard that owns them.
@@ -158,12 +234,15 @@ pub fn apply(partition: &mut Partition, keys: &HashKey, change: &UserChange) -> 
         (UserChange::Remove(_) | UserChange::Put(Put::Known, _), None) => Outcome::Unknown,
         (UserChange::Put(Put::New, _), Some(_)) => Outcome::Exists,
         (UserChange::Put(_, secrets), found) => {
+            let named = if secrets.auth_name.is_some() { HAS_AUTH_NAME } else { 0 };
+            let more = secrets.more();
             let user = User {
                 aor_key: key.0,
-                flags: u64::from(realm_mark(keys, secrets.realm.as_bytes())),
+                flags: u64::from(realm_mark(keys, secrets.realm.as_bytes())) | named,
                 aor: secrets.aor.as_bytes(),
                 ha1_md5: secrets.md5.as_ref().map_or(&[], Hash::as_bytes),
                 ha1_sha256: secrets.sha256.as_ref().map_or(&[], Hash::as_bytes),
+                more: &more,
             };
             let (stored, outcome) = match found {
                 Some(slot) => (partition.replace(slot, &user), Outcome::Changed),
@@ -172,6 +251,17 @@ pub fn apply(partition: &mut Partition, keys: &HashKey, change: &UserChange) -> 
             stored.map_or(Outcome::Full, |()| outcome)
         }
     }
+}
+
+/// What a user calls himself in credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Username<'a> {
+    /// The user part of the address.
+    User,
+    /// The whole address.
+    Address,
+    /// A name that may be that user's own.
+    Own(&'a [u8]),
 }
 
 /// What is known of a user's secret.
@@ -192,22 +282,44 @@ pub fn secret_of(
     registered: &Fdb,
     keys: &HashKey,
     key: AorKey,
+    username: Username<'_>,
     realm: &[u8],
     algorithm: Algorithm,
     record: &mut RecordBuf,
 ) -> Known {
-    if registered.read_by_key(key.partition(), key.0, record).is_err() {
+    let Some(user) = read(registered, key, record) else { return Known::NoUser };
+    let is_called_so = match (username, auth_name_of(&user)) {
+        (Username::Own(name), Some(own)) => name == own,
+        (Username::Own(_), None) => false,
+        (Username::User | Username::Address, own) => own.is_none(),
+    };
+    if !is_called_so {
         return Known::NoUser;
     }
-    let Ok(user) = User::decode(&*record) else { return Known::NoUser };
     if user.flags as u32 != realm_mark(keys, realm) {
         return Known::OtherRealm;
     }
-    let stored = match algorithm {
-        Algorithm::Md5 => user.ha1_md5,
-        Algorithm::Sha256 => user.ha1_sha256,
+    let stored = match (username, algorithm) {
+        (Username::Address, algorithm) => address_hash(&user, algorithm),
+        (_, Algorithm::Md5) => user.ha1_md5,
+        (_, Algorithm::Sha256) => user.ha1_sha256,
     };
     Hash::of_bytes(stored).map_or(Known::NoSecret, Known::Secret)
+}
+
+/// The only algorithm by which a user can prove himself, if there is only one.
+pub fn only_algorithm_of(registered: &Fdb, key: AorKey, record: &mut RecordBuf) -> Option<Algorithm> {
+    let user = read(registered, key, record)?;
+    match (user.ha1_md5.is_empty(), user.ha1_sha256.is_empty()) {
+        (false, true) => Some(Algorithm::Md5),
+        (true, false) => Some(Algorithm::Sha256),
+        _ => None,
+    }
+}
+
+fn read<'r>(registered: &Fdb, key: AorKey, record: &'r mut RecordBuf) -> Option<User<'r>> {
+    registered.read_by_key(key.partition(), key.0, record).ok()?;
+    User::decode(&*record).ok()
 }
 
 /// The mark of a realm in the flags of a user.
@@ -235,7 +347,8 @@ mod tests {
         let key = keys.aor(alice.as_bytes());
         let mut record = RecordBuf::default();
         let mut secret = |realm: &str, algorithm| {
-            let known = secret_of(&opened.file, &keys, key, realm.as_bytes(), algorithm, &mut record);
+            let (file, user) = (&opened.file, Username::User);
+            let known = secret_of(file, &keys, key, user, realm.as_bytes(), algorithm, &mut record);
             (known, algorithm.secret(b"alice", b"example.com", b"two"))
         };
         let partition = &mut opened.partitions[usize::from(key.partition())];
@@ -266,9 +379,59 @@ mod tests {
         let partition = &mut opened.partitions[usize::from(key.partition())];
         apply(partition, &keys, &UserChange::Put(Put::Any, secrets));
         let mut record = RecordBuf::default();
-        let mut known = |algorithm| secret_of(&opened.file, &keys, key, b"h", algorithm, &mut record);
+        let (file, user) = (&opened.file, Username::User);
+        let mut known = |algorithm| secret_of(file, &keys, key, user, b"h", algorithm, &mut record);
         assert!(matches!(known(Algorithm::Sha256), Known::NoSecret));
         assert!(matches!(known(Algorithm::Md5), Known::Secret(_)));
+        assert_eq!(only_algorithm_of(&opened.file, key, &mut record), Some(Algorithm::Md5));
+    }
+
+    #[test]
+    fn a_user_is_known_by_the_names_that_phones_send() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut opened, keys) = open(&folder);
+        let aor = Aor::from_canonical("alice@example.com").unwrap();
+        let key = keys.aor(aor.as_bytes());
+        let put = |opened: &mut Opened, secrets| {
+            let partition = &mut opened.partitions[usize::from(key.partition())];
+            apply(partition, &keys, &UserChange::Put(Put::Any, secrets));
+        };
+        let known = |opened: &Opened, username, name: &str, algorithm: Algorithm| {
+            let mut record = RecordBuf::default();
+            let realm = b"example.com";
+            match secret_of(&opened.file, &keys, key, username, realm, algorithm, &mut record) {
+                Known::Secret(it) => it.matches(&algorithm.secret(name.as_bytes(), realm, b"x")),
+                _ => false,
+            }
+        };
+        let own = Username::Own(b"x-1234");
+        put(&mut opened, UserSecrets::of_password(&aor, "example.com", b"x"));
+        for algorithm in Algorithm::ALL {
+            assert!(known(&opened, Username::User, "alice", algorithm));
+            assert!(known(&opened, Username::Address, "alice@example.com", algorithm));
+            assert!(!known(&opened, own, "x-1234", algorithm));
+        }
+        put(
+            &mut opened,
+            UserSecrets { address_md5: None, ..UserSecrets::of_password(&aor, "example.com", b"x") },
+        );
+        assert!(known(&opened, Username::Address, "alice@example.com", Algorithm::Sha256));
+        assert!(!known(&opened, Username::Address, "alice@example.com", Algorithm::Md5));
+        put(&mut opened, UserSecrets::of_name(&aor, "example.com", "x-1234", b"x"));
+        for algorithm in Algorithm::ALL {
+            assert!(known(&opened, own, "x-1234", algorithm));
+            assert!(!known(&opened, Username::Own(b"x-123"), "x-1234", algorithm));
+            assert!(!known(&opened, Username::User, "x-1234", algorithm));
+            assert!(!known(&opened, Username::Address, "x-1234", algorithm));
+        }
+    }
+
+    #[test]
+    fn names_for_authentication_fit_a_quoted_string() {
+        assert!(is_auth_name("x-1234") && is_auth_name("alice@other.example") && is_auth_name("Zoë W"));
+        for text in ["", "a\"b", "a\\b", "a\r\nb", &"x".repeat(AUTH_NAME_LEN_MAX + 1)] {
+            assert!(!is_auth_name(text), "{text:?}");
+        }
     }
 
     fn open(folder: &tempfile::TempDir) -> (Opened, HashKey) {

@@ -1,15 +1,20 @@
 //! Users from the command line to the phone: the real binary, its control socket and its files.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use comsipl_core::auth::Algorithm;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 #[test]
 fn a_user_who_is_added_while_the_server_runs_may_register() {
@@ -99,6 +104,12 @@ fn users_are_listed_for_people_and_for_programs() {
     assert_eq!((&users[0]["user"], &users[0]["realm_ok"]), (&"alice@example.com".into(), &true.into()));
     assert_eq!((&users[1]["user"], &users[1]["realm_ok"]), (&"bob@example.com".into(), &false.into()));
     assert_eq!(users[0]["algorithms"], serde_json::json!(["SHA-256", "MD5"]));
+    let named = ["carol@example.com", "--password", "x", "--auth-name", "x-1", "--config", config];
+    user(folder.path(), &[&["add"][..], &named].concat(), "");
+    user(folder.path(), &["passwd", "carol@example.com", "--password", "y", "--config", config], "");
+    let list = stdout(&user(folder.path(), &["list", "--json", "--config", config], ""));
+    assert!(list.contains(r#""auth_name":"x-1""#) && list.contains(r#""auth_name":null"#), "{list}");
+    user(folder.path(), &["remove", "carol@example.com"], "");
     let list = stdout(&user(folder.path(), &["list", "--config", config], ""));
     assert!(list.contains("2 users") && list.contains("needs a new password"), "{list}");
 }
@@ -168,6 +179,56 @@ fn the_security_log_names_who_guesses_passwords() {
         assert!(log.contains(&part), "{part} in {log}");
     }
     assert!(!log.contains("secret") && !log.contains("evil"));
+}
+
+/// Once the program waited for Enter after Ctrl-C, and the terminal stayed silent if somebody lost patience.
+#[test]
+fn a_question_ends_at_once_when_somebody_wants_that_and_the_terminal_shows_again_what_is_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let shows = || tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+    assert!(shows());
+    let mut command = Command::new(COMSIPL);
+    command.args(["user", "add", "alice@example.com", "--data-dir"]).arg(folder.path().join("data"));
+    command.stdin(terminal.try_clone().unwrap()).stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut asked = [0; 9];
+    child.stderr.as_mut().unwrap().read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"Password ");
+    assert!(!shows(), "before anybody types");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).unwrap();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait()));
+    let Ok(status) = ended.recv_timeout(PATIENCE) else {
+        kill_process(pid, Signal::KILL).unwrap();
+        panic!("it waits for Enter");
+    };
+    assert_eq!(status.unwrap().code(), Some(130));
+    assert!(shows());
+    assert!(!folder.path().join("data").exists(), "nothing is changed");
+}
+
+/// Once root added the first user of a server that another user runs, and that server could not open its file.
+#[test]
+fn a_new_file_belongs_to_the_owner_of_its_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(&data, Some(4711), Some(4712)).unwrap();
+    }
+    let added = user(folder.path(), &["add", "alice@example.com", "--password", "secret"], "");
+    assert_eq!(code(&added), 0, "{added:?}");
+    let owner = |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().gid());
+    assert_eq!(owner(&data.join("registered.fdb")), owner(&data));
+    for entry in fs::read_dir(&data).unwrap() {
+        assert_eq!(owner(&entry.unwrap().path()), owner(&data), "nothing else is left behind either");
+    }
 }
 
 /// A phone that registers with a password.

@@ -145,8 +145,8 @@ impl Stage {
                 self.phone(phone).listens = listens.then_some(*over);
                 self.world().listen(*over, at, *listens);
             }
-            Verb::User { aor, password } => {
-                self.world().put_user(aor, password).map_err(fault)?;
+            Verb::User { aor, secret } => {
+                self.world().put_user(aor, secret).map_err(fault)?;
             }
             Verb::Name { host, entry } => self.world().put_name(host, *entry),
             Verb::Moves { phone, to } => {

@@ -34,7 +34,7 @@ use comsipl_shards::users::Outcome;
 
 pub use network::Network;
 use node::Node;
-pub use node::RecordsInUse;
+pub use node::{RecordsInUse, Secret};
 use streams::Streams;
 
 /// What a world is made of.
@@ -315,11 +315,11 @@ impl World {
     ///
     /// # Panics
     /// If the server is down.
-    pub fn put_user(&mut self, user: &str, password: &str) -> Result<(), String> {
+    pub fn put_user(&mut self, user: &str, secret: &Secret) -> Result<(), String> {
         let user = Aor::from_canonical(user).map_err(|bad| format!("{user}: {bad}"))?;
         let realm = self.settings.access.realm.clone().unwrap_or_else(|| user.host().to_owned());
         let node = self.node.as_mut().expect("the server is up");
-        match node.put_user(&user, &realm, password) {
+        match node.put_user(&user, &realm, secret) {
             Outcome::Added | Outcome::Changed => Ok(()),
             other => Err(format!("{user}: {other:?}")),
         }

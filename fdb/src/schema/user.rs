@@ -3,7 +3,7 @@
 //! ```text
 //! word 0, 1  AoR key, by which it is indexed
 //! word 2     flags
-//! word 3..12 0                              payload: aor, HA1 by MD5, HA1 by SHA-256
+//! word 3..12 0                              payload: aor, HA1 by MD5, HA1 by SHA-256; document: more of the caller's
 //! ```
 
 use super::{DecodeError, Encoded, Schema, expect, pack_key, texts, unpack_key};
@@ -25,6 +25,8 @@ pub struct User<'a> {
     pub ha1_md5: &'a [u8],
     /// H(A1) by SHA-256; empty: none.
     pub ha1_sha256: &'a [u8],
+    /// What else the caller keeps of the user, secrets perhaps.
+    pub more: &'a [u8],
 }
 
 impl std::fmt::Debug for User<'_> {
@@ -42,7 +44,8 @@ impl<'a> Schema<'a> for User<'a> {
     const KIND: Kind = Kind::User;
 
     fn encode(&self) -> Result<Encoded<'a>, Full> {
-        Encoded::new(Self::KIND, self.fixed_words()).texts([self.aor, self.ha1_md5, self.ha1_sha256])
+        let texts = [self.aor, self.ha1_md5, self.ha1_sha256];
+        Ok(Encoded::new(Self::KIND, self.fixed_words()).texts(texts)?.document(self.more))
     }
 
     fn fixed_words(&self) -> [u64; FIXED_WORDS] {
@@ -56,8 +59,8 @@ impl<'a> Schema<'a> for User<'a> {
     fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
         let record = record.into();
         expect(&record, Self::KIND)?;
-        let ([aor, ha1_md5, ha1_sha256], _) = texts::split(record.payload())?;
-        Ok(Self { aor, ha1_md5, ha1_sha256, ..Self::decode_fixed(record.fixed())? })
+        let ([aor, ha1_md5, ha1_sha256], more) = texts::split(record.payload())?;
+        Ok(Self { aor, ha1_md5, ha1_sha256, more, ..Self::decode_fixed(record.fixed())? })
     }
 
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {

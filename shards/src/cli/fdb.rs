@@ -472,7 +472,8 @@ mod tests {
         let path = folder.path().join("registered.fdb");
         let mut opened = open(&path, FileKind::Registered);
         let (aor, secret) = (b"alice@example.net", b"0123456789abcdef");
-        opened.partitions[0].put(&User { aor_key: 64, aor, ha1_md5: secret, ..User::default() }).unwrap();
+        let user = User { aor_key: 64, aor, ha1_md5: secret, more: secret, ..User::default() };
+        opened.partitions[0].put(&user).unwrap();
         opened.partitions[1]
             .put(&Binding { aor_key: 65, aor, contact: b"sip:alice@10.0.0.1", ..Binding::default() })
             .unwrap();

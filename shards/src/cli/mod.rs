@@ -33,6 +33,7 @@ enum Exit {
     Failed = 1,
     Misused = 2,
     NotStarted = 3,
+    Interrupted = FORCED_EXIT as isize,
 }
 
 impl From<Exit> for ExitCode {
@@ -41,7 +42,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Exit code of a server that is ended by a second signal.
+/// Exit code of a server that is ended by a second signal, and of a question that is answered by one.
 const FORCED_EXIT: i32 = 130;
 
 /// A SIP presence server: phones REGISTER, PUBLISH and SUBSCRIBE, watchers are told by NOTIFY.

@@ -13,7 +13,9 @@ use serde_json::json;
 use super::{Exit, complain};
 use crate::config;
 use crate::settings::Settings;
-use crate::users::{Outcome, Put, UserChange, UserSecrets, realm_mark};
+use crate::users::{
+    AUTH_NAME_LEN_MAX, Outcome, Put, UserChange, UserSecrets, auth_name_of, is_auth_name, realm_mark,
+};
 
 mod import;
 mod password;
@@ -44,6 +46,8 @@ enum UserCommand {
         #[arg(value_name = "USER", value_parser = user_value)]
         user: Aor,
         #[command(flatten)]
+        auth_name: AuthNameArgs,
+        #[command(flatten)]
         password: PasswordArgs,
     },
     /// Give a user another password.
@@ -51,6 +55,8 @@ enum UserCommand {
         /// The user's address.
         #[arg(value_name = "USER", value_parser = user_value)]
         user: Aor,
+        #[command(flatten)]
+        auth_name: AuthNameArgs,
         #[command(flatten)]
         password: PasswordArgs,
     },
@@ -75,6 +81,25 @@ enum UserCommand {
     },
 }
 
+/// Options that name what a phone sends as user name.
+#[derive(Debug, Args)]
+struct AuthNameArgs {
+    /// The user name that the phone proves itself by, if that is neither the part before the @ nor the whole address; phones call
+    /// it authentication name or user ID. `passwd` keeps what was given before.
+    #[arg(long, value_name = "NAME", value_parser = auth_name_value)]
+    auth_name: Option<String>,
+}
+
+fn auth_name_value(text: &str) -> Result<String, String> {
+    if is_auth_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "a name of 1 to {AUTH_NAME_LEN_MAX} bytes without quotes, backslashes and control characters is expected"
+        ))
+    }
+}
+
 fn user_value(text: &str) -> Result<Aor, String> {
     config::parse_user(text)
         .ok_or_else(|| "the address of a user is expected, as alice@example.net".to_owned())
@@ -86,6 +111,8 @@ enum Failure {
     Misused(String),
     /// It could not be done.
     Failed(String),
+    /// Somebody ended it while a question was asked.
+    Interrupted,
 }
 
 /// Does what the command says.
@@ -101,8 +128,13 @@ pub(super) fn run(args: UserArgs) -> Exit {
         settings.data_dir = data_dir;
     }
     let result = match args.command {
-        UserCommand::Add { user, password } => put(&settings, Put::New, &user, &password),
-        UserCommand::Passwd { user, password } => put(&settings, Put::Known, &user, &password),
+        UserCommand::Add { user, auth_name, password } => {
+            put(&settings, Put::New, &user, auth_name.auth_name, &password)
+        }
+        UserCommand::Passwd { user, auth_name, password } => {
+            let auth_name = auth_name.auth_name.or_else(|| stored_auth_name(&settings, &user));
+            put(&settings, Put::Known, &user, auth_name, &password)
+        }
         UserCommand::Remove { users } => remove(&settings, &users),
         UserCommand::List { json } => list(&settings, json),
         UserCommand::Import { file } => import::run(&settings, &file),
@@ -117,15 +149,40 @@ pub(super) fn run(args: UserArgs) -> Exit {
             complain(&why);
             Exit::Failed
         }
+        Err(Failure::Interrupted) => Exit::Interrupted,
     }
 }
 
-fn put(settings: &Settings, put: Put, user: &Aor, password: &PasswordArgs) -> Result<(), Failure> {
+/// The name for authentication that a user has.
+fn stored_auth_name(settings: &Settings, user: &Aor) -> Option<String> {
+    let path = settings.data_dir.join(FileKind::Registered.file_name());
+    let file = Fdb::open_reader(&path).ok()?;
+    let mut found = None;
+    inspect::for_each_record(&file, |_, record| {
+        if let AnyRecord::User(stored) = record
+            && stored.aor == user.as_bytes()
+        {
+            found = auth_name_of(&stored).map(|name| String::from_utf8_lossy(name).into_owned());
+        }
+    });
+    found
+}
+
+fn put(
+    settings: &Settings,
+    put: Put,
+    user: &Aor,
+    auth_name: Option<String>,
+    password: &PasswordArgs,
+) -> Result<(), Failure> {
     // Before anything is opened: whoever types takes his time.
     let password = password.read(user.as_str())?;
     let mut store = Store::open(settings)?;
     let realm = store.realm()?.unwrap_or_else(|| user.host().to_owned());
-    let secrets = UserSecrets::of_password(user, &realm, password.as_bytes());
+    let secrets = match auth_name {
+        Some(name) => UserSecrets::of_name(user, &realm, &name, password.as_bytes()),
+        None => UserSecrets::of_password(user, &realm, password.as_bytes()),
+    };
     let outcomes = store.change(vec![UserChange::Put(put, secrets)])?;
     store.close()?;
     match outcomes.first() {
@@ -137,7 +194,7 @@ fn put(settings: &Settings, put: Put, user: &Aor, password: &PasswordArgs) -> Re
         Some(Outcome::Unknown) => Err(Failure::Failed(format!(
             "{user} does not exist\n  help: `comsipl user add {user}` adds a user"
         ))),
-        _ => Err(full()),
+        other => Err(undone(user.as_str(), other.copied())),
     }
 }
 
@@ -154,6 +211,10 @@ fn remove(settings: &Settings, users: &[Aor]) -> Result<(), Failure> {
     if !removed.is_empty() {
         say(&format!("removed: {}", removed.join(" ")))?;
     }
+    let is_undone = |outcome: &Outcome| matches!(outcome, Outcome::Busy | Outcome::Unanswered);
+    if let Some((user, outcome)) = users.iter().zip(&outcomes).find(|(_, outcome)| is_undone(outcome)) {
+        return Err(undone(user.as_str(), Some(*outcome)));
+    }
     if unknown.is_empty() {
         Ok(())
     } else {
@@ -167,6 +228,7 @@ fn remove(settings: &Settings, users: &[Aor]) -> Result<(), Failure> {
 /// A user as it is listed.
 struct Listed {
     aor: String,
+    auth_name: Option<String>,
     algorithms: Vec<&'static str>,
     /// Whether the secrets are for the realm in force.
     realm_ok: bool,
@@ -187,7 +249,8 @@ fn list(settings: &Settings, json: bool) -> Result<(), Failure> {
             let algorithms = [("SHA-256", user.ha1_sha256), ("MD5", user.ha1_md5)];
             let algorithms = algorithms.into_iter().filter(|(_, it)| !it.is_empty()).map(|(name, _)| name);
             let algorithms = algorithms.collect();
-            users.push(Listed { aor, algorithms, realm_ok: user.flags as u32 == mark });
+            let auth_name = auth_name_of(&user).map(|name| String::from_utf8_lossy(name).into_owned());
+            users.push(Listed { aor, auth_name, algorithms, realm_ok: user.flags as u32 == mark });
         }
     });
     users.sort_by(|a, b| a.aor.cmp(&b.aor));
@@ -203,17 +266,22 @@ fn list(settings: &Settings, json: bool) -> Result<(), Failure> {
 fn print_list(users: &[Listed], json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         for user in users {
-            let line = json!({ "user": user.aor, "algorithms": user.algorithms, "realm_ok": user.realm_ok });
+            let line = json!({ "user": user.aor, "auth_name": user.auth_name, "algorithms": user.algorithms, "realm_ok": user.realm_ok });
             writeln!(out, "{line}")?;
         }
         return Ok(());
     }
     if !users.is_empty() {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(["user", "algorithms", "note"]);
+        table.load_preset(presets::NOTHING).set_header(["user", "auth name", "algorithms", "note"]);
         for user in users {
             let note = if user.realm_ok { "" } else { "for another realm: needs a new password" };
-            table.add_row([user.aor.as_str(), &user.algorithms.join(" "), note]);
+            table.add_row([
+                user.aor.as_str(),
+                user.auth_name.as_deref().unwrap_or_default(),
+                &user.algorithms.join(" "),
+                note,
+            ]);
         }
         writeln!(out, "{table}")?;
     }
@@ -226,12 +294,18 @@ fn say(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn full() -> Failure {
-    Failure::Failed(
-        "there is no room for the user\n  help: check the disk and its free space, and registered_records_max under \
-         [storage]"
-            .to_owned(),
-    )
+/// Why a user was not changed who should have been.
+fn undone(user: &str, outcome: Option<Outcome>) -> Failure {
+    Failure::Failed(match outcome {
+        Some(Outcome::Busy) => format!("{user}: the server is too busy\n  help: try again"),
+        Some(Outcome::Unanswered) => format!(
+            "{user}: the server stops or is stuck, and may have made the change or not\n  help: look into its log, and try \
+             again"
+        ),
+        _ => format!(
+            "{user}: there is no room\n  help: check the disk and its free space, and registered_records_max under [storage]"
+        ),
+    })
 }
 
 const EXAMPLES: &str = "\
@@ -250,5 +324,6 @@ A file to import:
   user,password
   alice@example.net,correct horse
   bob@example.net,\"battery, staple\"
+A further column auth_name has the user names of phones that send neither the part before the @ nor the whole address.
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, configuration or file to import.";
+Exit codes: 0 done, 1 failed, 2 wrong command line, configuration or file to import, 130 interrupted.";

@@ -4,7 +4,7 @@ use comsipl_core::Aor;
 use comsipl_core::auth::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::users::{Outcome, Put, UserChange, UserSecrets};
+use crate::users::{Outcome, Put, UserChange, UserSecrets, is_auth_name};
 
 /// Longest line in either direction, in bytes, its end included; a longer one ends the connection.
 pub const LINE_LEN_MAX: usize = 256 * 1024;
@@ -46,6 +46,15 @@ pub struct UserLine {
     /// H(A1) by SHA-256, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ha1_sha256: Option<String>,
+    /// The `username` that the phone sends, if it is another than the user part of the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_name: Option<String>,
+    /// H(A1) by MD5 with the whole address as name, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ha1_address_md5: Option<String>,
+    /// The same by SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ha1_address_sha256: Option<String>,
 }
 
 /// What the server answers.
@@ -82,6 +91,9 @@ impl UserLine {
             realm: secrets.realm.to_string(),
             ha1_md5: hex(&secrets.md5),
             ha1_sha256: hex(&secrets.sha256),
+            auth_name: secrets.auth_name.as_deref().map(str::to_owned),
+            ha1_address_md5: hex(&secrets.address_md5),
+            ha1_address_sha256: hex(&secrets.address_sha256),
         }
     }
 
@@ -93,11 +105,20 @@ impl UserLine {
                 .map(Some)
                 .ok_or_else(|| format!("{}: {name} has {} hexadecimal digits", self.aor, 2 * len)),
         };
+        let auth_name = match &self.auth_name {
+            Some(name) if !is_auth_name(name) => {
+                return Err(format!("{}: auth_name is no name that a phone could send", self.aor));
+            }
+            name => name.as_deref().map(Into::into),
+        };
         Ok(UserSecrets {
             aor: checked(&self.aor)?,
             realm: self.realm.as_str().into(),
+            auth_name,
             md5: hash(&self.ha1_md5, "ha1_md5", 16)?,
             sha256: hash(&self.ha1_sha256, "ha1_sha256", 32)?,
+            address_md5: hash(&self.ha1_address_md5, "ha1_address_md5", 16)?,
+            address_sha256: hash(&self.ha1_address_sha256, "ha1_address_sha256", 32)?,
         })
     }
 }
@@ -169,6 +190,9 @@ mod tests {
             realm: "h".to_owned(),
             ha1_md5: Some(md5.to_owned()),
             ha1_sha256: None,
+            auth_name: None,
+            ha1_address_md5: None,
+            ha1_address_sha256: None,
         };
         let put = |line: UserLine, count| Request::PutUsers { put: Put::Any, users: vec![line; count] };
         let good = "0123456789abcdef0123456789ABCDEF";
@@ -179,6 +203,8 @@ mod tests {
         {
             assert!(put(line(aor, md5), 1).changes().is_err(), "{aor} {md5}");
         }
+        let named = UserLine { auth_name: Some("a\"b".to_owned()), ..line("a@h", good) };
+        assert!(put(named, 1).changes().unwrap_err().contains("auth_name"));
         assert!(Request::RemoveUsers { users: vec!["h".to_owned()] }.changes().is_err());
         assert!(serde_json::from_str::<Request>(r#"{"request":"shutdown"}"#).is_err());
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,19 +70,68 @@ impl Drop for Control {
     }
 }
 
-/// Serves one connection after the other until `stop` is closed.
+/// Serves connections, each in a thread of its own, until `stop` is closed.
 fn serve(listener: &UnixListener, stop: &UnixStream, office: &Office) {
-    while wait(listener.as_fd(), PollFlags::IN, stop, None) {
-        let Ok((connection, _)) = listener.accept() else { continue };
-        let work = AssertUnwindSafe(|| talk(&connection, stop, office));
-        match catch_unwind(work) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a connection of the control socket ended"),
-            Err(_) => {
-                tracing::error!("a request to the control socket met a bug of ComSIPL; the server goes on")
+    let clients = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        while wait(listener.as_fd(), PollFlags::IN, stop, None) {
+            let connection = match listener.accept() {
+                Ok((connection, _)) => connection,
+                Err(error) => {
+                    // Without descriptors the client still waits at the door, and would be found there at once again.
+                    tracing::debug!(%error, "the control socket takes no connection");
+                    if !pause(stop) {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX {
+                clients.fetch_sub(1, Ordering::Relaxed);
+                refuse(&connection);
+                continue;
+            }
+            let clients = &clients;
+            let work = move || {
+                serve_one(&connection, stop, office);
+                clients.fetch_sub(1, Ordering::Relaxed);
+            };
+            if let Err(error) =
+                std::thread::Builder::new().name("control-client".to_owned()).spawn_scoped(scope, work)
+            {
+                clients.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(%error, "no thread for a client of the control socket");
             }
         }
+    });
+}
+
+/// Serves a connection to its end, whatever that is.
+fn serve_one(connection: &UnixStream, stop: &UnixStream, office: &Office) {
+    match catch_unwind(AssertUnwindSafe(|| talk(connection, stop, office))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection of the control socket ended"),
+        Err(_) => {
+            tracing::error!("a request to the control socket met a bug of ComSIPL; the server goes on")
+        }
     }
+}
+
+/// Tells one client too many so, as far as that can be done without waiting.
+fn refuse(mut connection: &UnixStream) {
+    let why = format!("{CLIENTS_MAX} tools use this server already; try again");
+    if connection.set_nonblocking(true).is_ok()
+        && let Ok(mut text) = serde_json::to_vec(&Answer::Refused { why })
+    {
+        text.push(b'\n');
+        let _ = connection.write(&text);
+    }
+}
+
+/// Waits a moment. `false`: the server stops.
+fn pause(stop: &UnixStream) -> bool {
+    let timeout = Timespec::try_from(ACCEPT_PAUSE).ok();
+    !matches!(poll(&mut [PollFd::new(stop, PollFlags::IN)], timeout.as_ref()), Ok(1..))
 }
 
 /// Answers the requests of a connection until it ends, says nothing for too long, or says too much.
@@ -94,8 +144,11 @@ fn talk(mut connection: &UnixStream, stop: &UnixStream, office: &Office) -> io::
     connection.set_nonblocking(true)?;
     let mut line = Vec::new();
     let mut room = vec![0; 16 * 1024];
+    // A request that comes byte by byte is no better than none.
+    let mut give_up = Instant::now() + SILENCE_MAX;
     loop {
-        if !wait(connection.as_fd(), PollFlags::IN, stop, Some(SILENCE_MAX)) {
+        let left = give_up.saturating_duration_since(Instant::now());
+        if !wait(connection.as_fd(), PollFlags::IN, stop, Some(left)) {
             return Ok(());
         }
         let read = match connection.read(&mut room) {
@@ -113,6 +166,7 @@ fn talk(mut connection: &UnixStream, stop: &UnixStream, office: &Office) -> io::
             }
             answer(connection, stop, &office.answer(&line))?;
             line.clear();
+            give_up = Instant::now() + SILENCE_MAX;
         }
         line.extend_from_slice(rest);
         if line.len() >= LINE_LEN_MAX {
@@ -134,6 +188,7 @@ fn is_welcome(connection: &UnixStream) -> bool {
 
 /// Sends an answer; a peer that takes none is given up.
 fn answer(mut connection: &UnixStream, stop: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let give_up = Instant::now() + SILENCE_MAX;
     let mut text = serde_json::to_vec(answer).map_err(io::Error::other)?;
     text.push(b'\n');
     let mut rest = &text[..];
@@ -142,7 +197,8 @@ fn answer(mut connection: &UnixStream, stop: &UnixStream, answer: &Answer) -> io
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !wait(connection.as_fd(), PollFlags::OUT, stop, Some(SILENCE_MAX)) {
+                let left = give_up.saturating_duration_since(Instant::now());
+                if !wait(connection.as_fd(), PollFlags::OUT, stop, Some(left)) {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }
@@ -176,12 +232,14 @@ impl Office {
         if request == Request::Realm {
             return Answer::Realm { realm: self.realm.clone() };
         }
-        let outcomes = request.changes().and_then(|changes| self.change(changes));
-        outcomes.map_or_else(|why| Answer::Refused { why }, |outcomes| Answer::Outcomes { outcomes })
+        match request.changes() {
+            Ok(changes) => Answer::Outcomes { outcomes: self.change(changes) },
+            Err(why) => Answer::Refused { why },
+        }
     }
 
-    /// Has users changed by the shards that own them.
-    fn change(&self, changes: Vec<UserChange>) -> Result<Vec<Outcome>, String> {
+    /// Has users changed by the shards that own them; tells of each what came of it.
+    fn change(&self, changes: Vec<UserChange>) -> Vec<Outcome> {
         let count = changes.len();
         let mut of_shard: Vec<Vec<(usize, UserChange)>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
         for (number, change) in changes.into_iter().enumerate() {
@@ -189,26 +247,37 @@ impl Office {
             of_shard[usize::from(partition) % self.mailboxes.len()].push((number, change));
         }
         let (sender, answers) = channel();
+        let mut outcomes = vec![Outcome::Unanswered; count];
+        let mut awaited = 0;
         for (mailbox, changes) in self.mailboxes.iter().zip(of_shard) {
-            if !changes.is_empty() {
-                let command = Command::Users(UserCommand { changes, answer: sender.clone() });
-                mailbox.post(command).map_err(|_| "the server is too busy; try again".to_owned())?;
+            let numbers: Vec<usize> = changes.iter().map(|(number, _)| *number).collect();
+            if numbers.is_empty() {
+                continue;
+            }
+            let command = Command::Users(UserCommand { changes, answer: sender.clone() });
+            match mailbox.post(command) {
+                Ok(()) => awaited += numbers.len(),
+                Err(_) => numbers.iter().for_each(|&number| outcomes[number] = Outcome::Busy),
             }
         }
         drop(sender);
         let give_up = Instant::now() + SHARD_SPAN;
-        let mut outcomes = vec![None; count];
-        for _ in 0..count {
+        for _ in 0..awaited {
             let left = give_up.saturating_duration_since(Instant::now());
-            let (number, outcome) =
-                answers.recv_timeout(left).map_err(|_| "the server stops, or is stuck".to_owned())?;
-            outcomes[number] = Some(outcome);
+            let Ok((number, outcome)) = answers.recv_timeout(left) else { break };
+            outcomes[number] = outcome;
         }
-        Ok(outcomes.into_iter().flatten().collect())
+        outcomes
     }
 }
 
-/// How long a peer may say nothing, or take nothing; others wait for it meanwhile.
+/// Most clients at a time; one more is told so.
+const CLIENTS_MAX: usize = 8;
+
+/// How long nobody is accepted when the system lets nobody in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a peer may take for a request, or to take an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long shards are waited for, which answer within a turn.
@@ -246,6 +315,59 @@ mod tests {
         drop(connection);
         let mut another = BufReader::new(UnixStream::connect(&control.path).unwrap());
         assert_eq!(ask(&mut another, b"{\"request\":\"realm\"}\n"), realm);
+    }
+
+    /// Once a client that connected and said nothing kept all others waiting for five seconds.
+    #[test]
+    fn clients_that_stall_hinder_nobody_until_there_are_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = start(&folder);
+        let connect = || UnixStream::connect(&control.path).unwrap();
+        let mut stalled: Vec<_> = (1..CLIENTS_MAX).map(|_| connect()).collect();
+        for half in &mut stalled {
+            half.write_all(b"{\"request\":").unwrap();
+        }
+        let begin = Instant::now();
+        let mut connection = BufReader::new(connect());
+        assert!(ask(&mut connection, b"{\"request\":\"realm\"}\n").contains("here"));
+        let mut many = BufReader::new(connect());
+        assert!(ask(&mut many, b"").contains("tools use this server already"));
+        assert!(begin.elapsed() < SILENCE_MAX, "{:?}", begin.elapsed());
+        drop(stalled);
+    }
+
+    #[test]
+    fn of_each_user_it_is_told_what_came_of_the_change() {
+        struct Nobody;
+        impl crate::bus::Wake for Nobody {
+            fn wake(&self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mailbox = Arc::new(Mailbox::new(Arc::new(Nobody)));
+        let office = Office { mailboxes: vec![Arc::clone(&mailbox)], keys: HashKey([0; 2]), realm: None };
+        let changes = || vec![UserChange::Remove("a@h".into()), UserChange::Remove("b@h".into())];
+        let shard = std::thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || {
+                while !mailbox.is_filled() {
+                    std::thread::yield_now();
+                }
+                mailbox.take(|command| {
+                    let Command::Users(command) = command else { unreachable!("nothing else was posted") };
+                    // It dies after the first.
+                    command.answer.send((command.changes[0].0, Outcome::Removed)).unwrap();
+                });
+            }
+        });
+        assert_eq!(office.change(changes()), [Outcome::Removed, Outcome::Unanswered]);
+        shard.join().unwrap();
+        let (answer, _outcomes) = channel();
+        while mailbox
+            .post(Command::Users(UserCommand { changes: Vec::new(), answer: answer.clone() }))
+            .is_ok()
+        {}
+        assert_eq!(office.change(changes()), [Outcome::Busy; 2]);
     }
 
     #[test]

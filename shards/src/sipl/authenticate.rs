@@ -26,7 +26,7 @@ use crate::reply::Request;
 use crate::security::{Event, SecurityLog};
 use crate::settings::{Auth, Settings};
 use crate::shard::Shard;
-use crate::users::{self, Known};
+use crate::users::{self, Known, Username};
 
 /// What a shard needs to know senders by.
 pub(crate) struct Guard {
@@ -44,6 +44,8 @@ pub(crate) struct Guard {
     /// The canonical address-of-record of somebody.
     aor: Vec<u8>,
     username: Vec<u8>,
+    /// Who sent the request at hand, if anybody has proved it.
+    pub(super) sender: Option<AorKey>,
 }
 
 /// Who sent a request.
@@ -90,6 +92,7 @@ impl Guard {
             host: Vec::new(),
             aor: Vec::new(),
             username: Vec::new(),
+            sender: None,
         }
     }
 
@@ -144,6 +147,7 @@ impl Shard {
     /// Whether the request goes on to its method; else it is answered or dropped.
     #[cold]
     pub(super) fn is_authorized(&mut self, request: &Request<'_>, method: Method) -> bool {
+        self.guard.sender = None;
         if !matches!(method, Method::Register | Method::Publish | Method::Subscribe) {
             return true;
         }
@@ -154,7 +158,10 @@ impl Shard {
         };
         match identified {
             Ok(sender) => match self.authorize(request, method, sender) {
-                Ok(()) => true,
+                Ok(()) => {
+                    self.guard.sender = Some(sender.key);
+                    true
+                }
                 Err(refusal) => {
                     self.refuse(request, refusal);
                     false
@@ -171,7 +178,7 @@ impl Shard {
                 false
             }
             Err(Turned::Challenged { stale }) => {
-                self.challenge(request, stale);
+                self.challenge(request, method, stale);
                 false
             }
         }
@@ -255,16 +262,10 @@ impl Shard {
         protection: &Protection<'_>,
         algorithm: Algorithm,
     ) -> Result<AorKey, Turned> {
-        let guard = &mut self.guard;
-        let realm = self.settings.access.realm.as_ref().map_or(&guard.host[..], |realm| realm.as_bytes());
-        guard.aor.clear();
-        let is_name = canonical_of_user(&guard.username, &guard.host, &mut guard.aor).is_ok();
-        let key = self.keys.aor(&guard.aor);
-        let registered = &self.files.registered_file;
-        let known = users::secret_of(registered, &self.keys, key, realm, algorithm, &mut guard.record);
+        let (key, known) = self.find_user(request, algorithm);
         let (secret, reason) = match known {
-            Known::Secret(secret) if is_name => (Some(secret), "wrong_password"),
-            Known::Secret(_) | Known::NoUser => (None, "unknown_user"),
+            Known::Secret(secret) => (Some(secret), "wrong_password"),
+            Known::NoUser => (None, "unknown_user"),
             Known::NoSecret => (None, "no_secret_for_algorithm"),
             Known::OtherRealm => (None, "secret_for_other_realm"),
         };
@@ -291,6 +292,49 @@ impl Shard {
             }
             Spending::Beyond => Err(Turned::Away),
         }
+    }
+
+    /// The user whom the credentials name: by the user part of an address in our domain, by the whole address, or by a name of his own,
+    /// and then it is the user whose request this is. Without a user, the key is that of the first.
+    fn find_user(&mut self, request: &Request<'_>, algorithm: Algorithm) -> (AorKey, Known) {
+        let guard = &mut self.guard;
+        let settings = &self.settings;
+        let realm = settings.access.realm.as_ref().map_or(&guard.host[..], |realm| realm.as_bytes());
+        let (registered, keys) = (&self.files.registered_file, &self.keys);
+        let mut look = |aor: &[u8], username: Username<'_>| {
+            let key = keys.aor(aor);
+            let record = &mut guard.record;
+            (key, users::secret_of(registered, keys, key, username, realm, algorithm, record))
+        };
+        let (name, aor) = (&guard.username[..], &mut guard.aor);
+        aor.clear();
+        let first = match canonical_of_user(name, &guard.host, aor) {
+            Ok(()) => look(aor, Username::User),
+            Err(_) => (keys.aor(name), Known::NoUser),
+        };
+        if !matches!(first.1, Known::NoUser) {
+            return first;
+        }
+        if let Some(at) = name.iter().rposition(|&byte| byte == b'@')
+            && name[at + 1..].eq_ignore_ascii_case(&guard.host)
+        {
+            aor.clear();
+            if canonical_of_user(&name[..at], &guard.host, aor).is_ok() {
+                let found = look(aor, Username::Address);
+                if !matches!(found.1, Known::NoUser) {
+                    return found;
+                }
+            }
+        }
+        let own = own_uri(request.message, request.message.cseq().method);
+        aor.clear();
+        if Uri::parse(own).is_ok_and(|uri| canonical_into(&uri, aor).is_ok()) {
+            let found = look(aor, Username::Own(name));
+            if !matches!(found.1, Known::NoUser) {
+                return found;
+            }
+        }
+        first
     }
 
     /// Whether a known sender may do what the request asks.
@@ -327,8 +371,8 @@ impl Shard {
         Err(Refusal::Forbidden(phrase))
     }
 
-    /// 401 with a fresh nonce.
-    fn challenge(&mut self, request: &Request<'_>, stale: bool) {
+    /// 401 with a fresh nonce, and with the algorithms by which the user could prove himself.
+    fn challenge(&mut self, request: &Request<'_>, method: Method, stale: bool) {
         let gate = Arc::clone(&self.guard.gate);
         let Some(nonces) = &gate.nonces else { return };
         let settings = Arc::clone(&self.settings);
@@ -339,10 +383,18 @@ impl Shard {
         self.counters.challenged.up();
         // The User-Agent proves nothing, but whoever could change it on its way could as well take a challenge out.
         let md5_alone = Quirks::of(request.message.user_agent().unwrap_or_default()).md5_alone;
-        let algorithms = match &settings.access.algorithms[..] {
-            offered if md5_alone && offered.contains(&Algorithm::Md5) => &[Algorithm::Md5],
-            offered => offered,
-        };
+        let offered = &settings.access.algorithms[..];
+        let mut only = (md5_alone && offered.contains(&Algorithm::Md5)).then_some(Algorithm::Md5);
+        if only.is_none()
+            && offered.len() > 1
+            && self.guard.canonical(own_uri(request.message, method)).is_some()
+        {
+            // RFC 8760 §2.4: a phone answers the topmost challenge that it supports, and is not told to try the next one when that
+            // fails. A user who came with a hash of MD5 alone could never get in by SHA-256.
+            let key = self.keys.aor(&self.guard.aor);
+            only = users::only_algorithm_of(&self.files.registered_file, key, &mut self.guard.record);
+        }
+        let algorithms = only.as_ref().map_or(offered, std::slice::from_ref);
         self.answer_unremembered(request, 401, "Unauthorized", |writer| {
             Challenge { realm, nonce: &nonce, stale }.write(writer, algorithms);
             writer.content_length(0).end();
@@ -353,8 +405,7 @@ impl Shard {
     /// Finds the domain whose user sends the request: that of To for REGISTER (RFC 3261 §10.2: the user who is registered), that
     /// of From for the others; where we serve none of these, the first that we serve.
     fn find_host(&mut self, message: &Message<'_>, method: Method) {
-        let own = if method == Method::Register { message.to().uri() } else { message.from().uri() };
-        for uri in [own, message.request_uri()] {
+        for uri in [own_uri(message, method), message.request_uri()] {
             if self.guard.canonical(uri).is_some() {
                 let guard = &mut self.guard;
                 let user = guard.aor.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
@@ -375,6 +426,11 @@ impl Shard {
         let method = request.message.cseq().method_text;
         self.guard.log.log(request.now.mono, &Event { event: "auth_failed", source, user, method, reason });
     }
+}
+
+/// The URI of the user whose request this must be: that of To for REGISTER (RFC 3261 §10.2), that of From for the others.
+fn own_uri<'a>(message: &Message<'a>, method: Method) -> &'a [u8] {
+    if method == Method::Register { message.to().uri() } else { message.from().uri() }
 }
 
 /// The credentials for our realm with an algorithm that we offer; other realms and schemes are for others (RFC 3261 §22.3: a

@@ -6,8 +6,8 @@ use std::time::Duration;
 use comsipl_core::Transport;
 use comsipl_shards::resolve::Found;
 
-use crate::world::NameEntry;
 use crate::world::sip_text::SipText;
+use crate::world::{NameEntry, Secret};
 
 /// A step, where it stands, and the indented lines below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) enum Verb {
     /// `NAME listens over TRANSPORT`, `NAME listens no more over TRANSPORT`
     Listens { phone: String, over: Transport, listens: bool },
     /// `user ADDRESS PASSWORD`
-    User { aor: String, password: String },
+    User { aor: String, secret: Secret },
     /// `name HOST is ADDRESS|unknown|silent [over TRANSPORT] [for SPAN] [slowly SPAN]`
     Name { host: String, entry: NameEntry },
     /// `NAME moves to ADDRESS`
@@ -174,8 +174,15 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
             };
             Ok(Verb::Phone { name: (*name).to_owned(), at: parse_as(at)?, via, over })
         }
-        ["user", aor, password] => {
-            Ok(Verb::User { aor: (*aor).to_owned(), password: (*password).to_owned() })
+        ["user", aor, password, rest @ ..] => {
+            let password = (*password).to_owned();
+            let secret = match rest {
+                [] => Secret::Password(password),
+                ["as", name] => Secret::Named { name: (*name).to_owned(), password },
+                ["by", "MD5"] => Secret::Md5(password),
+                _ => return Err("user AOR PASSWORD, or behind it as NAME, or by MD5".to_owned()),
+            };
+            Ok(Verb::User { aor: (*aor).to_owned(), secret })
         }
         ["name", host, "is", what, rest @ ..] => parse_name(host, what, rest),
         ["TIME_PASSES", span] => Ok(Verb::TimePasses(parse_span(span)?)),

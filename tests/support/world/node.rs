@@ -16,6 +16,22 @@ use comsipl_shards::shard::{Shard, ShardStart};
 use comsipl_shards::shard_files::ShardFiles;
 use comsipl_shards::users::{Outcome, Put, UserChange, UserCommand, UserSecrets};
 
+/// What the server knows of a user's password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// As of any user who was added with this one.
+    Password(String),
+    /// The phone sends this name for authentication.
+    Named {
+        /// The name.
+        name: String,
+        /// The password.
+        password: String,
+    },
+    /// The hash by MD5 alone.
+    Md5(String),
+}
+
 /// How many records of each file are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordsInUse {
@@ -105,10 +121,19 @@ impl Node {
     }
 
     /// Has the shard that owns a user store the user's secrets, as `comsipl user add` does.
-    pub fn put_user(&mut self, user: &Aor, realm: &str, password: &str) -> Outcome {
+    pub fn put_user(&mut self, user: &Aor, realm: &str, secret: &Secret) -> Outcome {
         let keys = HashKey(self.registered.hash_key());
         let owner = usize::from(keys.aor(user.as_bytes()).partition()) % self.shards.len();
-        let secrets = UserSecrets::of_password(user, realm, password.as_bytes());
+        let secrets = match secret {
+            Secret::Password(password) => UserSecrets::of_password(user, realm, password.as_bytes()),
+            Secret::Named { name, password } => UserSecrets::of_name(user, realm, name, password.as_bytes()),
+            Secret::Md5(password) => UserSecrets {
+                sha256: None,
+                address_md5: None,
+                address_sha256: None,
+                ..UserSecrets::of_password(user, realm, password.as_bytes())
+            },
+        };
         let (answer, outcomes) = channel();
         let changes = vec![(0, UserChange::Put(Put::Any, secrets))];
         self.shards[owner].on_command(Command::Users(UserCommand { changes, answer }));

@@ -11,11 +11,11 @@ use csv::StringRecord;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::store::Store;
-use super::{Failure, full, password, say};
+use super::{Failure, password, say, undone};
 use crate::config::parse_user;
 use crate::control::USERS_PER_REQUEST_MAX;
 use crate::settings::Settings;
-use crate::users::{Outcome, Put, UserChange, UserSecrets};
+use crate::users::{Outcome, Put, UserChange, UserSecrets, is_auth_name};
 
 /// Imports a file.
 pub(super) fn run(settings: &Settings, path: &Path) -> Result<(), Failure> {
@@ -42,15 +42,27 @@ pub(super) fn run(settings: &Settings, path: &Path) -> Result<(), Failure> {
     while !rest.is_empty() {
         let later = rest.split_off(rest.len().min(USERS_PER_REQUEST_MAX));
         let count = rest.len() as u64;
+        let names: Vec<Box<str>> = rest.iter().map(|secrets| secrets.aor.clone()).collect();
         let changes = rest.into_iter().map(|secrets| UserChange::Put(Put::Any, secrets)).collect();
-        let outcomes = store.change(changes)?;
+        let told = |added: usize, changed: usize| {
+            say(&format!("{added} users were added and {changed} changed before this went wrong:"))
+        };
+        let outcomes = match store.change(changes) {
+            Ok(outcomes) => outcomes,
+            Err(failure) => {
+                bar.abandon();
+                told(added, changed)?;
+                return Err(failure);
+            }
+        };
         added += outcomes.iter().filter(|outcome| **outcome == Outcome::Added).count();
         changed += outcomes.iter().filter(|outcome| **outcome == Outcome::Changed).count();
-        if outcomes.contains(&Outcome::Full) {
+        let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Added | Outcome::Changed);
+        if let Some((user, outcome)) = names.iter().zip(&outcomes).find(|(_, outcome)| !is_done(outcome)) {
             bar.abandon();
             store.close()?;
-            say(&format!("{added} users were added and {changed} changed before the room was used up"))?;
-            return Err(full());
+            told(added, changed)?;
+            return Err(undone(user, Some(*outcome)));
         }
         bar.inc(count);
         rest = later;
@@ -93,6 +105,7 @@ struct Columns {
     password: Option<usize>,
     ha1_md5: Option<usize>,
     ha1_sha256: Option<usize>,
+    auth_name: Option<usize>,
 }
 
 /// Reads all users of a file, or finds all mistakes in it.
@@ -138,12 +151,12 @@ impl Columns {
                 return Err(format!("the column {} is expected once, found twice", NAMES[name]));
             }
         }
-        let [user, password, ha1_md5, ha1_sha256] = columns;
+        let [user, password, ha1_md5, ha1_sha256, auth_name] = columns;
         let user = user.ok_or("a column user is expected, found none")?;
         if password.is_some() == (ha1_md5.is_some() || ha1_sha256.is_some()) {
             return Err("a column password is expected, or ha1_md5 and ha1_sha256 or one of them".to_owned());
         }
-        Ok(Self { user, password, ha1_md5, ha1_sha256 })
+        Ok(Self { user, password, ha1_md5, ha1_sha256, auth_name })
     }
 
     fn secrets(
@@ -151,7 +164,7 @@ impl Columns {
         record: &StringRecord,
         realm: Option<&str>,
     ) -> Result<UserSecrets, (String, &'static str)> {
-        let columns = [Some(self.user), self.password, self.ha1_md5, self.ha1_sha256];
+        let columns = [Some(self.user), self.password, self.ha1_md5, self.ha1_sha256, self.auth_name];
         let count = columns.iter().flatten().count();
         if record.len() != count {
             let help = "put a text with commas into double quotes";
@@ -166,10 +179,20 @@ impl Columns {
             )
         })?;
         let realm = realm.unwrap_or(aor.host());
+        let auth_name = text(self.auth_name).filter(|name| !name.is_empty());
+        if auth_name.is_some_and(|name| !is_auth_name(name)) {
+            return Err((
+                "a name that a phone could send is expected in auth_name, found another".to_owned(),
+                "write a name without quotes, backslashes and control characters, or none",
+            ));
+        }
         if let Some(password) = text(self.password) {
             password::check(password)
                 .map_err(|why| (why.to_owned(), "write a password behind the address"))?;
-            return Ok(UserSecrets::of_password(&aor, realm, password.as_bytes()));
+            return Ok(match auth_name {
+                Some(name) => UserSecrets::of_name(&aor, realm, name, password.as_bytes()),
+                None => UserSecrets::of_password(&aor, realm, password.as_bytes()),
+            });
         }
         let hash = |column, len: usize, help| match text(column).map(str::trim) {
             None | Some("") => Ok(None),
@@ -184,6 +207,9 @@ impl Columns {
         let secrets = UserSecrets {
             aor: aor.as_str().into(),
             realm: realm.into(),
+            auth_name: auth_name.map(Into::into),
+            address_md5: None,
+            address_sha256: None,
             md5: hash(self.ha1_md5, 16, "ha1_md5 is MD5(user:realm:password)")?,
             sha256: hash(self.ha1_sha256, 32, "ha1_sha256 is SHA-256(user:realm:password)")?,
         };
@@ -200,7 +226,7 @@ fn unreadable(error: &csv::Error) -> Mistake {
 }
 
 /// The columns that there may be.
-const NAMES: [&str; 4] = ["user", "password", "ha1_md5", "ha1_sha256"];
+const NAMES: [&str; 5] = ["user", "password", "ha1_md5", "ha1_sha256", "auth_name"];
 const HEADER_HELP: &str =
     "the first line is `user,password` or `user,ha1_md5,ha1_sha256`; `comsipl user --help` shows a file";
 /// Most mistakes that are shown one by one.
@@ -235,6 +261,17 @@ mod tests {
         let users = read(text.as_bytes(), None).unwrap();
         assert!(users[0].md5.unwrap().matches(&Algorithm::Md5.hash(&[b"abc"])));
         assert!(users[0].sha256.is_none());
+    }
+
+    #[test]
+    fn a_phone_may_have_a_name_of_its_own_for_authentication() {
+        let text = "user,auth_name,password\nalice@h,x-1,secret\nbob@h,,secret\n";
+        let users = read(text.as_bytes(), None).unwrap();
+        assert_eq!(users[0].auth_name.as_deref(), Some("x-1"));
+        assert!(users[0].md5.unwrap().matches(&Algorithm::Md5.secret(b"x-1", b"h", b"secret")));
+        assert_eq!(users[1].auth_name, None);
+        assert!(users[1].address_md5.unwrap().matches(&Algorithm::Md5.secret(b"bob@h", b"h", b"secret")));
+        assert_eq!(mistakes("user,auth_name,password\nalice@h,a\\b,x\n")[0].0, 2);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Failure;
 
@@ -40,7 +40,10 @@ impl PasswordArgs {
                 first_line(&mut std::fs::File::open(path).map_err(cannot)?).map_err(cannot)?
             }
             (None, None) => {
-                let cannot = |error| Failure::Failed(format!("cannot read the password: {error}"));
+                let cannot = |error: io::Error| match error.kind() {
+                    io::ErrorKind::Interrupted => Failure::Interrupted,
+                    _ => Failure::Failed(format!("cannot read the password: {error}")),
+                };
                 if io::stdin().is_terminal() {
                     let first = ask(&format!("Password of {user}: ")).map_err(cannot)?;
                     let second = ask("The same again: ").map_err(cannot)?;
@@ -83,31 +86,42 @@ fn first_line(from: &mut impl Read) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is no UTF-8 text"))
 }
 
-/// Asks at the terminal, without showing what is typed.
+/// Asks at the terminal, without showing what is typed. A signal that would end the program ends the question as
+/// [`io::ErrorKind::Interrupted`], when the terminal is as it was.
 fn ask(question: &str) -> io::Result<String> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let signal = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
+    let (signals, signalled) = UnixStream::pair()?;
+    let mut registered = Vec::new();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        registered.push(signal_hook::low_level::pipe::register(signal, signals.try_clone()?)?);
+    }
     let silence = Silence::begin()?;
     eprint!("{question}");
     io::stderr().flush()?;
-    let line = first_line(&mut Terminal(&interrupted));
+    let line = first_line(&mut Terminal { signalled });
     drop(silence);
     eprintln!();
-    signal_hook::low_level::unregister(signal);
+    for signal in registered {
+        signal_hook::low_level::unregister(signal);
+    }
     line
 }
 
-/// Standard input, whose reading a signal ends.
-struct Terminal<'a>(&'a AtomicBool);
+/// Standard input, whose reading a signal ends. (Signals do not interrupt the reading itself: their handlers have it go on.)
+struct Terminal {
+    signalled: UnixStream,
+}
 
-impl Read for Terminal<'_> {
+impl Read for Terminal {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let mut fds = [
+            PollFd::new(&self.signalled, PollFlags::IN),
+            PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN),
+        ];
         loop {
-            match rustix::io::read(io::stdin().as_fd(), &mut *buf) {
-                Ok(read) => return Ok(read),
-                Err(rustix::io::Errno::INTR) if self.0.load(Ordering::Relaxed) => {
-                    return Err(io::Error::other("interrupted"));
-                }
+            match poll(&mut fds, None) {
+                Ok(_) if !fds[0].revents().is_empty() => return Err(io::ErrorKind::Interrupted.into()),
+                Ok(_) => return Ok(rustix::io::read(stdin.as_fd(), &mut *buf)?),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,7 +1,12 @@
 //! Where users are changed: in a running server, or in its files.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::PathBuf;
+
 use comsipl_core::HashKey;
-use comsipl_fdb::{Fdb, OpenFault, Opened};
+use comsipl_fdb::{Fdb, FileKind, OpenFault, Opened};
 
 use super::Failure;
 use crate::control::{
@@ -17,6 +22,46 @@ pub(super) enum Store {
     Server(Client),
     /// The file, while no server runs.
     File { opened: Opened, keys: HashKey, realm: Option<String> },
+}
+
+/// Whose the file is to be that is made where there is none: the owner of the directory, who runs the server. Root alone could
+/// make it somebody else's.
+struct Ownership {
+    path: PathBuf,
+    /// The directory's owner and group, if we are root, it is another's, and there is no file yet.
+    owner: Option<(u32, u32)>,
+}
+
+impl Ownership {
+    fn before(settings: &Settings) -> Self {
+        let path = settings.data_dir.join(FileKind::Registered.file_name());
+        let is_new = std::fs::symlink_metadata(&path).is_err();
+        let owner = std::fs::metadata(&settings.data_dir).ok().map(|dir| (dir.uid(), dir.gid()));
+        let is_anothers = |owner: &(u32, u32)| owner.0 != 0 && rustix::process::geteuid().is_root();
+        Self { owner: owner.filter(|owner| is_new && is_anothers(owner)), path }
+    }
+
+    /// Gives the new file to the owner of the directory, or takes it away again.
+    fn keep(self) -> Result<(), Failure> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        let give = || {
+            // The directory's owner could put a link to another's file there meanwhile; only what we have made is given away.
+            let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&self.path)?;
+            let found = file.metadata()?;
+            if !found.is_file() || found.nlink() != 1 || found.uid() != 0 {
+                return Err(io::Error::other("it is not the file that was just made"));
+            }
+            fchown(&file, Some(user), Some(group))
+        };
+        give().map_err(|error| {
+            let _ = std::fs::remove_file(&self.path);
+            Failure::Failed(format!(
+                "the new {} cannot be given to the owner of its directory, who runs the server: {error}\n  help: run this as \
+                 that user",
+                self.path.display()
+            ))
+        })
+    }
 }
 
 /// The realm of all users, as the running server says, or else the configuration.
@@ -37,8 +82,10 @@ impl Store {
             Err(ConnectError::NoServer) => {}
             Err(error) => return Err(Failure::Failed(error.to_string())),
         }
+        let ownership = Ownership::before(settings);
         match open_registered(settings) {
             Ok(opened) => {
+                ownership.keep()?;
                 let keys = HashKey(opened.file.hash_key());
                 Ok(Self::File { opened, keys, realm: settings.access.realm.clone() })
             }
@@ -98,6 +145,9 @@ impl Store {
         }
     }
 }
+
+/// What `open` is told not to follow a link.
+const O_NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 fn close(file: &Fdb) -> Result<(), Failure> {
     file.close().map_err(|error| {
