@@ -1,6 +1,6 @@
 //! Addresses-of-record in canonical form.
 
-use crate::header::scan::{USER, is, skip};
+use crate::header::scan::{USER, ipv4, is, is_small_name, skip};
 use crate::limits::AOR_LEN_MAX;
 use crate::uri::{Host, Scheme, Uri, hex, push_ipv4};
 
@@ -123,6 +123,19 @@ pub fn canonical_into(uri: &Uri<'_>, out: &mut Vec<u8>) -> Result<(), BadAor> {
     Ok(())
 }
 
+/// The canonical form of the address-of-record that `uri` names, where it stands in the URI as it is: `sip:`, a user part without
+/// escapes, and a host in small letters or an IPv4 address. So does nearly everybody write it. `None` is not a verdict:
+/// [`canonical_into`] decides then.
+#[must_use]
+pub fn plain(uri: &[u8]) -> Option<&[u8]> {
+    let aor = uri.strip_prefix(b"sip:")?;
+    let at = skip(aor, 0, USER);
+    let host = aor.get(at..)?.strip_prefix(b"@")?;
+    let is_canonical =
+        if host.first()?.is_ascii_digit() { ipv4(host).is_some() } else { is_small_name(host) };
+    (is_canonical && at != 0 && aor.len() <= AOR_LEN_MAX).then_some(aor)
+}
+
 /// Appends the canonical form of the address-of-record of `user`, written plainly or with escapes, at `host`, which is in
 /// canonical form; on an error `out` is as before.
 ///
@@ -229,6 +242,41 @@ mod tests {
         assert_eq!(out, b"kept");
         let longest = format!("sip:{}@h", "a".repeat(AOR_LEN_MAX - 2));
         assert!(aor(&longest).is_ok());
+    }
+
+    #[test]
+    fn what_is_plain_is_its_own_canonical_form() {
+        for text in ["sip:alice@example.com", "sip:a;b?c/d@10.0.0.1", "sip:Al+1.x@a_b-c.d", "sip:a@h"] {
+            assert_eq!(plain(text.as_bytes()), aor(text).ok().as_ref().map(Aor::as_bytes), "{text}");
+        }
+        let long = format!("sip:{}@h", "a".repeat(AOR_LEN_MAX - 1));
+        for text in [
+            "",
+            "sip:",
+            "sip:@h",
+            "sip:h",
+            "sip:a@",
+            "SIP:a@h",
+            "sips:a@h",
+            "sip:a:b@h",
+            "sip:%61@h",
+            "sip:a@b@h",
+            "sip:a b@h",
+            "sip:a@H",
+            "sip:a@h.",
+            "sip:a@.h",
+            "sip:a@b..h",
+            "sip:a@h:5060",
+            "sip:a@h;x",
+            "sip:a@h?x",
+            "sip:a@[::1]",
+            "sip:a@1.2.3",
+            "sip:a@01.2.3.4",
+            "sip:a@1.example.com",
+            &long,
+        ] {
+            assert_eq!(plain(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher13 as SipHasher13x128};
 
-use crate::aor::canonical_into;
+use crate::aor::{canonical_into, plain};
 use crate::event::EventPackage;
 use crate::transaction::TransactionKey;
 use crate::uri::Uri;
@@ -29,7 +29,10 @@ impl HashKey {
     #[must_use]
     pub fn aor_of_uri(&self, uri: &[u8], room: &mut Vec<u8>) -> Option<AorKey> {
         room.clear();
-        canonical_into(&Uri::parse(uri).ok()?, room).ok()?;
+        match plain(uri) {
+            Some(aor) => room.extend_from_slice(aor),
+            None => canonical_into(&Uri::parse(uri).ok()?, room).ok()?,
+        }
         Some(self.aor(room))
     }
 

@@ -303,6 +303,13 @@ fn scheme(name: &[u8]) -> Result<Scheme, BadUri> {
     if is_scheme { Ok(Scheme::Other) } else { Err(BadUri) }
 }
 
+/// Whether a text may be the value of a parameter of a URI as it stands: not empty, and of `paramchar`s without escapes
+/// (RFC 3261 §25.1).
+#[must_use]
+pub fn is_param_value(text: &[u8]) -> bool {
+    scan::is_param_value(text)
+}
+
 /// Whether every `%` is followed by two hexadecimal digits.
 pub(crate) fn escapes_are_whole(text: &[u8]) -> bool {
     let mut at = 0;

@@ -3,7 +3,7 @@
 //! Lines, names and the longer runs within values are found with these; a loop over single bytes takes some times as long
 //! for a whole message, and so does a call of `memchr` for each line, as lines are short.
 
-use std::ops::BitOr;
+use std::ops::{BitOr, Not, RangeInclusive};
 
 use wide::u8x16;
 
@@ -28,6 +28,22 @@ pub(crate) fn equal(block: Block, byte: u8) -> Marks {
 #[inline(always)]
 pub(crate) fn below(block: Block, limit: u8) -> Marks {
     Marks(block.0.min(u8x16::splat(limit - 1)).simd_eq(block.0))
+}
+
+/// Marks the bytes in `range`, which is not empty.
+#[inline(always)]
+pub(crate) fn within(block: Block, range: RangeInclusive<u8>) -> Marks {
+    let from_start = block.0 - u8x16::splat(*range.start());
+    Marks(from_start.min(u8x16::splat(range.end() - range.start())).simd_eq(from_start))
+}
+
+impl Not for Marks {
+    type Output = Self;
+
+    #[inline(always)]
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
 }
 
 impl BitOr for Marks {
@@ -82,6 +98,73 @@ pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(Block) -> Marks) -> u
     (at + found).min(bytes.len())
 }
 
+/// The positions of all marks in a text, in their order; four times sixteen bytes are looked at together.
+pub(crate) struct Positions<'b, F> {
+    bytes: &'b [u8],
+    marks: F,
+    /// One bit for each mark not yet given of the bytes that were looked at last, and where those begin.
+    bits: u64,
+    base: usize,
+    /// Where the next look begins.
+    next: usize,
+}
+
+impl<'b, F: Fn(Block) -> Marks> Positions<'b, F> {
+    /// The positions in `bytes` from `start` on.
+    #[inline(always)]
+    pub(crate) const fn new(bytes: &'b [u8], start: usize, marks: F) -> Self {
+        Self { bytes, marks, bits: 0, base: start, next: start }
+    }
+
+    /// Looks at the next bytes, as long as there are any.
+    #[inline(always)]
+    fn look(&mut self) -> Option<()> {
+        let rest = self.bytes.get(self.next..)?;
+        self.base = self.next;
+        self.next += WIDE;
+        let bits_of = |block: u8x16| u64::from((self.marks)(Block(block)).0.to_bitmask());
+        let mut bits = 0;
+        if let Some(wide) = rest.first_chunk::<WIDE>() {
+            let (chunks, _) = wide.as_chunks::<CHUNK>();
+            for (n, chunk) in chunks.iter().enumerate() {
+                bits |= bits_of(u8x16::new(*chunk)) << (n * CHUNK);
+            }
+        } else {
+            if rest.is_empty() {
+                return None;
+            }
+            let (chunks, last) = rest.as_chunks::<CHUNK>();
+            for (n, chunk) in chunks.iter().enumerate() {
+                bits |= bits_of(u8x16::new(*chunk)) << (n * CHUNK);
+            }
+            if !last.is_empty() {
+                // What stands behind the end is dropped, whatever marks it has.
+                let bits_of_last = bits_of(u8x16::new(short(last).to_le_bytes())) & ((1 << last.len()) - 1);
+                bits |= bits_of_last << (chunks.len() * CHUNK);
+            }
+        }
+        self.bits = bits;
+        Some(())
+    }
+}
+
+impl<F: Fn(Block) -> Marks> Iterator for Positions<'_, F> {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        while self.bits == 0 {
+            self.look()?;
+        }
+        let at = self.base + self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        Some(at)
+    }
+}
+
+/// Bytes that [`Positions`] looks at together.
+const WIDE: usize = 4 * CHUNK;
+
 /// At most sixteen bytes, zeros behind them.
 #[inline(always)]
 fn short(bytes: &[u8]) -> u128 {
@@ -125,10 +208,30 @@ mod tests {
                 check(equal(block, b':'), |byte| byte == b':');
                 check(equal(block, 0), |byte| byte == 0);
                 check(equal(block, 0xff), |byte| byte == 0xff);
+                check(!equal(block, 0xff), |byte| byte != 0xff);
+                check(within(block, b'-'..=b':'), |byte| (b'-'..=b':').contains(&byte));
+                check(within(block, 0..=13), |byte| byte < 14);
+                check(within(block, 0x80..=0xff), |byte| byte >= 0x80);
                 check(below(block, b'!'), |byte| byte < b'!');
                 check(below(block, 14), |byte| byte < 14);
                 check(below(block, 1), |byte| byte == 0);
                 check(equal(block, b';') | below(block, 14), |byte| byte == b';' || byte < 14);
+            }
+        }
+    }
+
+    #[test]
+    fn positions_are_those_of_all_marks_in_slices_of_any_length() {
+        for len in 0..200 {
+            for (step, first) in [(1, 0), (2, 1), (7, 3), (16, 15), (63, 0), (64, 63), (300, 0)] {
+                let mut bytes = vec![b'x'; len];
+                let expected: Vec<usize> = (first..len).step_by(step).collect();
+                expected.iter().for_each(|&at| bytes[at] = 0);
+                for start in [0, 1, 20, 64, 65, 128] {
+                    let found: Vec<usize> = Positions::new(&bytes, start, |block| equal(block, 0)).collect();
+                    let expected: Vec<usize> = expected.iter().copied().filter(|&at| at >= start).collect();
+                    assert_eq!(found, expected, "{len} {step} {first} {start}");
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! `Contact`: where a user agent can be reached (RFC 3261 §20.10).
 
 use super::media_type::thousandths;
-use super::scan::number_saturating;
-use super::{BadValue, NameAddr, Params, Values};
+use super::scan::{element_end, number_saturating, skip_space, trim_end};
+use super::{BadValue, Lines, NameAddr, Params};
 
 /// One value of a Contact header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,26 +32,6 @@ impl<'a> Contact<'a> {
         }
         let name_addr = NameAddr::parse(value)?;
         Ok(Self::Addr { name_addr, params: name_addr.params() })
-    }
-
-    /// Parses one value and gives the parameters with these names along, as [`Params::get`] gives them.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    #[inline]
-    pub fn parse_finding<const N: usize>(
-        value: &'a [u8],
-        names: [&str; N],
-    ) -> Result<(Self, NamedParams<'a, N>), BadValue> {
-        let mut found = [None; N];
-        if value == b"*" {
-            return Ok((Self::Star, found));
-        }
-        let (name_addr, end) = NameAddr::parse_each(value, 0, |param| param.note(names, &mut found))?;
-        if end != value.len() {
-            return Err(BadValue);
-        }
-        Ok((Self::Addr { name_addr, params: name_addr.params() }, found))
     }
 
     /// The URI without angle brackets; `None` for `*`.
@@ -88,13 +68,68 @@ impl<'a> Contact<'a> {
 
 /// The contacts of a message in order, across lines and commas.
 #[derive(Clone, Debug)]
-pub struct Contacts<'a>(pub(crate) Values<'a>);
+pub struct Contacts<'a> {
+    lines: Lines<'a>,
+    /// What is left of the present line.
+    rest: &'a [u8],
+}
+
+impl<'a> Contacts<'a> {
+    /// The contacts on `lines`.
+    pub(crate) const fn new(lines: Lines<'a>) -> Self {
+        Self { lines, rest: &[] }
+    }
+
+    /// The next contact, and its parameters with these names, as [`Params::get`] gives them.
+    ///
+    /// Reading a contact finds its end, so the commas between them are not looked for before.
+    #[inline]
+    pub fn next_finding<const N: usize>(
+        &mut self,
+        names: [&str; N],
+    ) -> Option<Result<(Contact<'a>, NamedParams<'a, N>), BadValue>> {
+        loop {
+            let at = skip_space(self.rest, 0);
+            match self.rest.get(at) {
+                None => self.rest = self.lines.next()?,
+                // Empty elements are left out.
+                Some(b',') => self.rest = &self.rest[at + 1..],
+                Some(first) => {
+                    let first = *first;
+                    self.rest = &self.rest[at..];
+                    return Some(self.read(first == b'*', names));
+                }
+            }
+        }
+    }
+
+    /// Reads the contact with which `rest` begins.
+    #[inline(always)]
+    fn read<const N: usize>(
+        &mut self,
+        may_be_star: bool,
+        names: [&str; N],
+    ) -> Result<(Contact<'a>, NamedParams<'a, N>), BadValue> {
+        let mut found = [None; N];
+        if !may_be_star
+            && let Ok((name_addr, end)) =
+                NameAddr::parse_each(self.rest, 0, |param| param.note(names, &mut found))
+        {
+            self.rest = &self.rest[end..];
+            return Ok((Contact::Addr { name_addr, params: name_addr.params() }, found));
+        }
+        let (element, rest) = self.rest.split_at(element_end(self.rest, 0));
+        self.rest = rest;
+        if trim_end(element) == b"*" { Ok((Contact::Star, [None; N])) } else { Err(BadValue) }
+    }
+}
 
 impl<'a> Iterator for Contacts<'a> {
     type Item = Result<Contact<'a>, BadValue>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(Contact::parse)
+        Some(self.next_finding([])?.map(|(contact, _)| contact))
     }
 }
 
@@ -112,6 +147,7 @@ pub fn preference(value: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Values;
     use super::*;
 
     #[test]
@@ -126,24 +162,55 @@ mod tests {
         assert_eq!(contact.param("transport"), None);
     }
 
+    /// The contacts of a message with this one Contact line.
+    fn contacts(line: &str, check: impl FnOnce(Contacts<'_>)) {
+        let text = format!(
+            "REGISTER sip:h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=b\r\nFrom: <sip:a@h>;tag=f\r\nTo: <sip:a@h>\r\n\
+             Call-ID: c\r\nCSeq: 1 REGISTER\r\nContact: {line}\r\n\r\n"
+        );
+        check(crate::msg::parse(text.as_bytes()).unwrap().contacts());
+    }
+
     #[test]
     fn parameters_found_on_the_way_are_those_found_afterwards() {
         for value in [
-            &b"<sip:a@h>;Expires=60;q=0.5;expires=7;x;reg-id=\"1\""[..],
-            b"\"Me\" <sip:a@h>",
-            b"sip:a@h;q",
-            b"*",
-            b"<sip:a@h>;expires=",
-            b"<sip:a@h>;=",
-            b"<sip:a@h>;q=1, <sip:b@h>",
-            b"<sip:a@h",
+            "<sip:a@h>;Expires=60;q=0.5;expires=7;x;reg-id=\"1\"",
+            "\"Me\" <sip:a@h>",
+            "sip:a@h;q",
+            "*",
+            "<sip:a@h>;expires=",
+            "<sip:a@h>;=",
+            "<sip:a@h",
+            "* x",
+            "*;expires=0",
         ] {
             let names = ["expires", "q", "reg-id"];
-            let afterwards = Contact::parse(value).map(|contact| match contact {
+            let afterwards = Contact::parse(value.as_bytes()).map(|contact| match contact {
                 Contact::Star => (contact, [None; 3]),
                 Contact::Addr { params, .. } => (contact, names.map(|name| params.get(name))),
             });
-            assert_eq!(Contact::parse_finding(value, names), afterwards, "{}", value.escape_ascii());
+            contacts(value, |mut contacts| {
+                assert_eq!(contacts.next_finding(names), Some(afterwards), "{value}");
+            });
+        }
+    }
+
+    #[test]
+    fn contacts_are_those_between_the_commas() {
+        for line in [
+            "<sip:a@h>;q=1, <sip:b@h>,sip:c@h",
+            ",, \"x, y\" <sip:a,b@h> , ,*,",
+            "<sip:a@h>x, <sip:b@h>",
+            "<sip:a@h, <sip:b@h>",
+            "\"open <sip:a@h>, sip:b@h",
+            "*x, *",
+            "",
+        ] {
+            contacts(line, |contacts| {
+                let values = Values::new(contacts.lines.clone());
+                let expected: Vec<_> = values.map(Contact::parse).collect();
+                assert_eq!(contacts.collect::<Vec<_>>(), expected, "{line}");
+            });
         }
     }
 

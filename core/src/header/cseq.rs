@@ -1,7 +1,7 @@
 //! `CSeq`: number and method of a request within its dialog (RFC 3261 §20.16).
 
 use super::BadValue;
-use super::scan::{DIGIT, TOKEN, number, skip, skip_space};
+use super::scan::{DIGIT, SHORT_NUMBER, TOKEN, number, skip, skip_space};
 use crate::msg::Method;
 
 /// The value of a CSeq header.
@@ -30,6 +30,18 @@ impl<'a> CSeq<'a> {
         Ok(Self { number, method: Method::of(method_text), method_text })
     }
 
+    /// Parses the CSeq value of a request of `method`, whose name is `method_text`, as nearly everybody writes it: a number of at
+    /// most nine digits, one space, the name. `None` is not a verdict: [`Self::parse`] decides then.
+    #[inline]
+    pub(crate) fn parse_of(value: &'a [u8], method: Method, method_text: &[u8]) -> Option<Self> {
+        let (digits, rest) = value.split_at_checked(value.len().checked_sub(method_text.len() + 1)?)?;
+        let (b' ', text) = rest.split_first()? else { return None };
+        if text != method_text || digits.len() > SHORT_NUMBER {
+            return None;
+        }
+        Some(Self { number: number(digits).ok()?, method, method_text: text })
+    }
+
     /// The digits, however many, and the method.
     #[inline]
     pub(crate) fn split(value: &[u8]) -> Result<(&[u8], &[u8]), BadValue> {
@@ -55,6 +67,18 @@ mod tests {
         let cseq = CSeq::parse(b"0009\r\n  INVITE").unwrap();
         assert_eq!((cseq.number, cseq.method), (9, Method::Invite));
         assert_eq!(CSeq::parse(b"2147483647 X").unwrap().method, Method::Other);
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_read_alike() {
+        for value in [&b"1 INVITE"[..], b"0 INVITE", b"007 INVITE", b"999999999 INVITE"] {
+            assert_eq!(CSeq::parse_of(value, Method::Invite, b"INVITE"), CSeq::parse(value).ok());
+        }
+        for value in
+            [&b""[..], b"INVITE", b" INVITE", b"1INVITE", b"1  INVITE", b"1 INVITe", b"1000000000 INVITE"]
+        {
+            assert_eq!(CSeq::parse_of(value, Method::Invite, b"INVITE"), None, "{}", value.escape_ascii());
+        }
     }
 
     #[test]

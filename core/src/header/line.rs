@@ -1,7 +1,7 @@
 //! Header lines: name, colon, value, folds, CRLF (RFC 3261 §7.3.1).
 
 use super::HeaderName;
-use super::chunk::{below, equal, find, first};
+use super::chunk::{Block, Marks, Positions, below, equal, find, first};
 use super::scan::{TOKEN, WS, is, skip, skip_space};
 use crate::msg::Malformed;
 
@@ -28,8 +28,14 @@ impl Line {
     pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
         // The end is looked for from the start of the line, not from the colon, so that neither waits for the other.
         let first_end = line_end(bytes, at)?;
-        let (mut end, next) = after_folds(bytes, first_end)?;
-        let folded = end != first_end;
+        let (end, next) = after_folds(bytes, first_end)?;
+        Self::of(bytes, at, end, next, end != first_end)
+    }
+
+    /// The line from `at` to the CRLF at `end`, behind all folds if it is `folded`; the next one begins at `next`.
+    #[inline(always)]
+    fn of(bytes: &[u8], at: usize, end: usize, next: usize, folded: bool) -> Result<Self, Malformed> {
+        let mut end = end;
         let (name, name_end, value_at) = header_name(bytes, at, end)?;
         // One space, and then the value: that is how nearly everybody writes it.
         let value_start = match bytes.get(value_at..value_at + 2) {
@@ -41,6 +47,70 @@ impl Line {
             end -= 1;
         }
         Ok(Self { name, name_end, value_start, value_end: end, next, folded })
+    }
+}
+
+/// The lines of a head one after another, all ends found in one pass.
+pub(crate) struct HeadLines<'b, F> {
+    bytes: &'b [u8],
+    /// Where CR, LF, NUL and other characters up to CR stand.
+    ends: Positions<'b, F>,
+    /// Where the next line begins.
+    at: usize,
+}
+
+/// The lines from `at` on.
+#[inline(always)]
+pub(crate) fn head_lines(bytes: &[u8], at: usize) -> HeadLines<'_, impl Fn(Block) -> Marks> {
+    HeadLines { bytes, ends: Positions::new(bytes, at, |block| below(block, b'\r' + 1)), at }
+}
+
+impl<F: Fn(Block) -> Marks> HeadLines<'_, F> {
+    /// The end of the start line, which is not folded.
+    #[inline(always)]
+    pub(crate) fn start_line_end(&mut self) -> Result<usize, Malformed> {
+        let end = self.crlf()?;
+        self.at = end + 2;
+        Ok(end)
+    }
+
+    /// The next header line; `None` at the empty one that ends the head.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, Malformed> {
+        let at = self.at;
+        let mut end = self.crlf()?;
+        if end == at {
+            return Ok(None);
+        }
+        let first_end = end;
+        while let Some(b' ' | b'\t') = self.bytes.get(end + 2) {
+            end = self.crlf()?;
+        }
+        self.at = end + 2;
+        Line::of(self.bytes, at, end, self.at, end != first_end).map(Some)
+    }
+
+    /// Where the line after the one given last begins.
+    #[inline(always)]
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The position of the next CRLF.
+    #[inline(always)]
+    fn crlf(&mut self) -> Result<usize, Malformed> {
+        loop {
+            let at = self.ends.next().ok_or(Malformed::Unterminated)?;
+            match self.bytes.get(at..) {
+                Some([b'\r', b'\n', ..]) => {
+                    self.ends.next();
+                    return Ok(at);
+                }
+                Some([b'\r' | b'\n' | 0, ..]) => return Err(Malformed::LineBreak),
+                // Of the other characters up to CR, only tabs occur in practice.
+                _ => {}
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::BadValue;
 use super::chunk::{below, equal, find};
 use super::params::{Param, Params, scan};
-use super::scan::{bare_end, bracket_end, quoted_end, skip_space, trim_end};
+use super::scan::{bare_end, bracket_end, quoted_end, skip_space, trim_end, value_end};
 use super::span::Span;
 
 /// `"Display" <uri>;params` or `uri;params`.
@@ -80,8 +80,20 @@ impl<'a> NameAddr<'a> {
             }
         };
         let mut tag = Span::default();
+        if let Some((from, to)) = only_tag(bytes, end) {
+            // In nearly every From, and in every To of a dialog.
+            each(Param { name: b"tag", value: Some(&bytes[from..to]) });
+            let parsed = Self {
+                raw: &bytes[start..to],
+                display: Span::new(start, start, display_end)?,
+                uri: Span::new(start, uri, uri_end)?,
+                tag: Span::new(start, from, to)?,
+                params_at: Span::new(start, end, end)?.end() as u16,
+            };
+            return Ok((parsed, to));
+        }
         let after = scan(bytes, end, |param| {
-            if param.name.len() == 3 && param.name.eq_ignore_ascii_case(b"tag") {
+            if param.name == b"tag" || (param.name.len() == 3 && param.name.eq_ignore_ascii_case(b"tag")) {
                 match param.value {
                     Some((from, to)) if from != to && tag.is_empty() => tag = Span::new(start, from, to)?,
                     _ => return Err(BadValue),
@@ -131,6 +143,13 @@ impl<'a> NameAddr<'a> {
     pub fn tag(&self) -> Option<&'a [u8]> {
         self.tag.of_some(self.raw)
     }
+}
+
+/// Where the value of the tag lies, if a tag is all that stands from `at` to the end, without white space.
+#[inline(always)]
+fn only_tag(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let value = bytes.get(at..)?.strip_prefix(b";tag=")?;
+    (!value.is_empty() && value_end(value, 0) == value.len()).then(|| (at + b";tag=".len(), bytes.len()))
 }
 
 /// Whether `text` looks like a URI that needs no angle brackets: with a scheme, without white space and `?`.

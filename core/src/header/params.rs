@@ -84,11 +84,11 @@ impl<'a> Params<'a> {
         Self(raw)
     }
 
-    /// Whether they hold neither white space nor `letter`, in either case: then they may be repeated as they stand, and no
-    /// name has the letter.
+    /// Whether they hold neither white space nor one of `letters`, in either case: then they may be repeated as they stand, and
+    /// no name has any of the letters.
     #[must_use]
-    pub fn are_tight_without(&self, letter: u8) -> bool {
-        tight_end(self.0, letter) == self.0.len()
+    pub fn are_tight_without<const N: usize>(&self, letters: [u8; N]) -> bool {
+        tight_end(self.0, letters) == self.0.len()
     }
 
     /// All parameters in order.
@@ -123,7 +123,7 @@ impl<'a> Param<'a> {
         for (name, found) in names.iter().zip(found) {
             if found.is_none()
                 && self.name.len() == name.len()
-                && self.name.eq_ignore_ascii_case(name.as_bytes())
+                && (self.name == name.as_bytes() || self.name.eq_ignore_ascii_case(name.as_bytes()))
             {
                 *found = Some(self.value);
             }

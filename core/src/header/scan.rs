@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::BadValue;
-use super::chunk::{below, equal, find};
+use super::chunk::{Positions, below, equal, find, within};
 
 /// A `token` character.
 pub(crate) const TOKEN: u8 = 1;
@@ -18,6 +18,8 @@ pub(crate) const USER: u8 = 4;
 pub(crate) const HOST: u8 = 8;
 /// A decimal digit.
 pub(crate) const DIGIT: u8 = 16;
+/// What stands in a parameter of a URI without an escape: `paramchar` but for `%` (RFC 3261 §25.1).
+const PARAM: u8 = 32;
 /// Which classes each byte belongs to.
 static CLASS: [u8; 256] = classes();
 
@@ -36,6 +38,10 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_alphanumeric() || in_set(b, b"-._") {
             class |= HOST;
+        }
+        // `param-unreserved` and `unreserved`.
+        if b.is_ascii_alphanumeric() || in_set(b, b"-_.!~*'()[]/:&+$") {
+            class |= PARAM;
         }
         // `mark` and `user-unreserved`.
         if b.is_ascii_alphanumeric() || in_set(b, b"-_.!~*'()&=+$,;?/") {
@@ -139,11 +145,39 @@ pub(crate) fn uri_end(bytes: &[u8], at: usize) -> usize {
     })
 }
 
-/// The first position from the start of white space, a control character or `letter` in either case, or the end.
+/// The first position from the start of white space, a control character or one of `letters` in either case, or the end.
 #[inline]
-pub(crate) fn tight_end(bytes: &[u8], letter: u8) -> usize {
-    let (lower, upper) = (letter.to_ascii_lowercase(), letter.to_ascii_uppercase());
-    find(bytes, 0, |block| below(block, b'!') | equal(block, lower) | equal(block, upper))
+pub(crate) fn tight_end<const N: usize>(bytes: &[u8], letters: [u8; N]) -> usize {
+    find(bytes, 0, |block| {
+        letters.iter().fold(below(block, b'!'), |marks, letter| {
+            marks | equal(block, letter.to_ascii_lowercase()) | equal(block, letter.to_ascii_uppercase())
+        })
+    })
+}
+
+/// Whether `host` is of [`HOST`] without capital letters, with no dot at either end and no two side by side.
+#[inline]
+pub(crate) fn is_small_name(host: &[u8]) -> bool {
+    let odd = |block| {
+        !(within(block, b'a'..=b'z') | within(block, b'0'..=b'9') | equal(block, b'-') | equal(block, b'_'))
+    };
+    let mut label = 0;
+    for at in Positions::new(host, 0, odd) {
+        if at == label || host.get(at) != Some(&b'.') {
+            return false;
+        }
+        label = at + 1;
+    }
+    label != host.len()
+}
+
+/// Whether `bytes`, at least one, may be the value of a parameter of a URI as they stand.
+#[inline]
+pub(crate) fn is_param_value(bytes: &[u8]) -> bool {
+    // From `-` to `:` and small letters is nearly all that a URN has; only what is not among them is looked up.
+    let tame = |block| !(within(block, b'-'..=b':') | within(block, b'a'..=b'z'));
+    !bytes.is_empty()
+        && Positions::new(bytes, 0, tame).all(|at| bytes.get(at).is_some_and(|&byte| is(byte, PARAM)))
 }
 
 /// The first position of a byte that ends a URI for [`uri_end`], of an escape, or of `?`; or the end.
@@ -281,6 +315,27 @@ pub(crate) fn element_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// Whether `token`, compared without case, is one of the tokens in `list`, which are separated by commas.
+#[inline]
+pub(crate) fn has_token(list: &[u8], token: &[u8]) -> bool {
+    let Some(first) = token.first() else { return false };
+    let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
+    let mut at = 0;
+    loop {
+        at = find(list, at, |block| equal(block, lower) | equal(block, upper));
+        let Some((found, after)) = list.get(at..).and_then(|rest| rest.split_at_checked(token.len())) else {
+            return false;
+        };
+        if found.eq_ignore_ascii_case(token)
+            && matches!(after.get(skip_space(after, 0)), None | Some(b','))
+            && matches!(trim_end(&list[..at]).last(), None | Some(b','))
+        {
+            return true;
+        }
+        at += 1;
+    }
+}
+
 /// The unsigned decimal number that `bytes` are. Nothing but digits; a value beyond `u32` becomes `u32::MAX`.
 #[inline]
 pub(crate) fn number_saturating(bytes: &[u8]) -> Result<u32, BadValue> {
@@ -317,7 +372,7 @@ pub(crate) fn number(bytes: &[u8]) -> Result<u32, BadValue> {
 }
 
 /// As many digits fit `u32` whatever they are.
-const SHORT_NUMBER: usize = 9;
+pub(crate) const SHORT_NUMBER: usize = 9;
 
 /// The unsigned decimal number that at most [`SHORT_NUMBER`] bytes are.
 #[inline]
@@ -357,6 +412,39 @@ mod tests {
         assert_eq!(element_end(list, 0), 22);
         assert_eq!(element_end(b"\"open, quote", 0), 12);
         assert_eq!(element_end(b"<open, bracket", 0), 14);
+    }
+
+    #[test]
+    fn names_in_small_letters_have_whole_labels() {
+        for host in [&b"h"[..], b"example.com", b"a-b_c.0.d9", &[&b"x.y"[..]; 20].concat()] {
+            assert!(is_small_name(host), "{}", host.escape_ascii());
+        }
+        for host in
+            [&b""[..], b".", b".h", b"h.", b"a..b", b"a.B", b"a:1", b"a b", b"a.\xe9", b"example.com,"]
+        {
+            assert!(!is_small_name(host), "{}", host.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_whole_and_without_case() {
+        for list in [&b"gruu"[..], b" Path,\tGRUU\r\n , x", b"a,,gruu", b"x,gruu,"] {
+            assert!(has_token(list, b"gruu"), "{}", list.escape_ascii());
+        }
+        for list in [&b""[..], b"gruus", b"a gruu", b"gru,u", b"\"gruu\"", b"xgruu,", b",,"] {
+            assert!(!has_token(list, b"gruu"), "{}", list.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn values_of_parameters_need_no_escape() {
+        for byte in 0..=u8::MAX {
+            let expected = byte.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$".contains(&byte);
+            for text in [&[byte][..], &[b'a', byte], &[&[b'0'; 40][..], &[byte], &[b':'; 7]].concat()] {
+                assert_eq!(is_param_value(text), expected, "{byte}");
+            }
+        }
+        assert!(!is_param_value(b""));
     }
 
     #[test]

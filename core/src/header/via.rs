@@ -2,7 +2,7 @@
 
 use super::BadValue;
 use super::params::{Params, scan};
-use super::scan::{DIGIT, HOST, TOKEN, port, skip, skip_space, trim_end};
+use super::scan::{DIGIT, HOST, TOKEN, port, skip, skip_space, trim_end, value_end};
 use super::span::Span;
 
 /// One value of a Via header.
@@ -79,14 +79,28 @@ impl<'a> Via<'a> {
             }
             _ => (0, host_end),
         };
+        if let Some((from, to, rport)) = branch_and_rport(bytes, end) {
+            let via = Self {
+                raw: &bytes[start..],
+                transport,
+                head: Span::new(start, start, end)?,
+                host: Span::new(start, host_start, host_end)?,
+                port: sent_by_port,
+                rport,
+                branch: Span::new(start, from, to)?,
+                received: Span::default(),
+            };
+            return Ok((via, bytes.len()));
+        }
         let mut branch = Span::default();
         let mut rport = Rport::Absent;
         let mut received = Span::default();
         let after = scan(bytes, end, |param| {
+            let is = |name: &[u8]| param.name == name || param.name.eq_ignore_ascii_case(name);
             let slot = match param.name.len() {
-                6 if param.name.eq_ignore_ascii_case(b"branch") => &mut branch,
-                8 if param.name.eq_ignore_ascii_case(b"received") => &mut received,
-                5 if param.name.eq_ignore_ascii_case(b"rport") => {
+                6 if is(b"branch") => &mut branch,
+                8 if is(b"received") => &mut received,
+                5 if is(b"rport") => {
                     rport = match param.value {
                         _ if rport != Rport::Absent => return Err(BadValue),
                         None => Rport::Asked,
@@ -184,6 +198,22 @@ fn sent_protocol(bytes: &[u8], at: usize) -> Result<(usize, usize), BadValue> {
     }
     let end = skip(bytes, at, TOKEN);
     if end == at { Err(BadValue) } else { Ok((at, end)) }
+}
+
+/// Where the branch lies, and whether `rport` follows, if these are all that stands from `at` to the end, without white space: what
+/// nearly every phone sends.
+#[inline(always)]
+fn branch_and_rport(bytes: &[u8], at: usize) -> Option<(usize, usize, Rport)> {
+    let branch = bytes.get(at..)?.strip_prefix(b";branch=")?;
+    let len = value_end(branch, 0);
+    let rport = match &branch[len..] {
+        _ if len == 0 => return None,
+        b"" => Rport::Absent,
+        b";rport" => Rport::Asked,
+        _ => return None,
+    };
+    let from = at + b";branch=".len();
+    Some((from, from + len, rport))
 }
 
 /// The end of the characters of an IPv6 address from `at` on; zone names do not belong in SIP.

@@ -1,6 +1,7 @@
 //! The answer that nearly every NOTIFY gets, read at a fraction of what the parser takes.
 
-use crate::header::scan::{TOKEN, skip};
+use crate::header::chunk::{Block, Marks, Positions, equal, find};
+use crate::header::scan::value_end;
 
 /// A 2xx to a NOTIFY that says nothing more; see [`plain_answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,64 +20,96 @@ pub struct PlainAnswer<'a> {
 #[must_use]
 pub fn plain_answer(bytes: &[u8]) -> Option<PlainAnswer<'_>> {
     let [b'0'..=b'9', b'0'..=b'9', b' ', ..] = bytes.strip_prefix(b"SIP/2.0 2")? else { return None };
-    let branch = first_branch(bytes)?;
+    let mut lines = Lines::of(bytes);
+    lines.next()?;
+    let branch = branch_of(lines.next()?)?;
     let mut cseq = None;
-    let mut rest = after_line(bytes)?;
     loop {
-        let next = after_line(rest);
-        match rest.first()? | SMALL {
-            b'c' => match rest.first_chunk::<5>()?.map(|byte| byte | SMALL) {
-                CSEQ if cseq.is_none() => cseq = Some(notify_number(&rest[5..])?),
+        let line = lines.next()?;
+        match line.first()? | SMALL {
+            b'c' => match line.first_chunk::<5>()?.map(|byte| byte | SMALL) {
+                CSEQ if cseq.is_none() => cseq = Some(notify_number(&line[5..])?),
                 CSEQ | CONTACT => return None,
-                CONTENT if !is_harmless_content(rest) => return None,
+                CONTENT if !is_harmless_content(line) => return None,
                 _ => {}
             },
-            // Contact and Content-Length in short; nothing else that is usual in an answer begins so.
-            b'm' | b'l' => return None,
-            b'-' if rest == b"\r\n" => break,
-            b'-' => return None,
+            // Contact and Content-Length in short; nothing else that is usual in an answer begins so. A folded line may say
+            // anything.
+            b'm' | b'l' | b' ' | TAB => return None,
+            EMPTY if line == b"\r\n" && lines.at == bytes.len() => break,
+            EMPTY => return None,
             _ => {}
         }
-        rest = next?;
     }
     Some(PlainAnswer { branch, cseq: cseq? })
 }
 
 /// The branch of the topmost Via of a response, if that is the first line and nothing in it needs a closer look.
 pub(super) fn first_branch(bytes: &[u8]) -> Option<&[u8]> {
-    let via = after_line(bytes.strip_prefix(b"SIP/2.0 ")?)?.strip_prefix(b"Via: SIP/2.0/")?;
-    let end = memchr::memchr3(b'\n', b'"', b',', via)?;
-    let line = via[..end].strip_suffix(b"\r")?;
-    if matches!(via.get(end + 1)?, b' ' | b'\t') {
+    let status_len = find(bytes, 0, |block| equal(block, b'\n')) + 1;
+    let [.., b'\r', b'\n'] = bytes.strip_prefix(b"SIP/2.0 ").and(bytes.get(..status_len))? else {
+        return None;
+    };
+    let rest = &bytes[status_len..];
+    let line_len = find(rest, 0, |block| equal(block, b'\n')) + 1;
+    if matches!(rest.get(line_len)?, b' ' | b'\t') {
         return None;
     }
-    let mut from = 0;
+    branch_of(&rest[..line_len])
+}
+
+/// The branch of the topmost Via that a line with its end has, if it stands there as nearly everybody writes it.
+#[inline(always)]
+fn branch_of(line: &[u8]) -> Option<&[u8]> {
+    let via = line.strip_prefix(b"Via: SIP/2.0/")?;
+    let mut at = 0;
     loop {
-        let param = from + memchr::memchr(b';', &line[from..])?;
-        if let Some(branch) = line[param..].strip_prefix(b";branch=") {
-            let len = skip(branch, 0, TOKEN);
-            let ends = len > 0 && matches!(branch.get(len), None | Some(b';'));
+        at = find(via, at, |block| equal(block, b';') | equal(block, b'"') | equal(block, b','));
+        let param = via.get(at..)?;
+        if let Some(branch) = param.strip_prefix(b";branch=") {
+            let len = value_end(branch, 0);
+            let ends = len > 0 && matches!(branch.get(len..)?, [b';', ..] | [b'\r', b'\n']);
             return ends.then(|| &branch[..len]);
         }
-        from = param + 1;
+        if param.first() != Some(&b';') {
+            return None;
+        }
+        at += 1;
     }
 }
 
-/// What stands behind the first line of `bytes`; `None` if that does not end in CRLF.
-fn after_line(bytes: &[u8]) -> Option<&[u8]> {
-    let end = memchr::memchr(b'\n', bytes)?;
-    (end > 0 && bytes[end - 1] == b'\r').then(|| &bytes[end + 1..])
+/// Lines that end in CRLF, with their ends.
+struct Lines<'a, F> {
+    bytes: &'a [u8],
+    ends: Positions<'a, F>,
+    /// Where the next one begins.
+    at: usize,
+}
+
+impl<'a> Lines<'a, fn(Block) -> Marks> {
+    /// The lines of `bytes`.
+    #[inline(always)]
+    fn of(bytes: &'a [u8]) -> Lines<'a, impl Fn(Block) -> Marks> {
+        Lines { bytes, ends: Positions::new(bytes, 0, |block| equal(block, b'\n')), at: 0 }
+    }
+}
+
+impl<'a, F: Fn(Block) -> Marks> Iterator for Lines<'a, F> {
+    type Item = &'a [u8];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = self.bytes.get(self.at..=self.ends.next()?)?;
+        self.at += line.len();
+        line.ends_with(b"\r\n").then_some(line)
+    }
 }
 
 /// The number in ` 17 NOTIFY\r\n`.
 fn notify_number(value: &[u8]) -> Option<u32> {
     let value = value.strip_prefix(b" ").unwrap_or(value);
     let digits = value.iter().position(|byte| !byte.is_ascii_digit())?;
-    if digits == 0 || digits > 9 || !value[digits..].starts_with(b" NOTIFY\r\n") {
-        return None;
-    }
-    // A folded line may go on.
-    if matches!(value.get(digits + 9), Some(b' ' | b'\t')) {
+    if digits == 0 || digits > 9 || value[digits..] != *b" NOTIFY\r\n" {
         return None;
     }
     Some(value[..digits].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
@@ -84,16 +117,22 @@ fn notify_number(value: &[u8]) -> Option<u32> {
 
 /// Whether a line that begins like Content-Length says that there is no body, or is another one.
 fn is_harmless_content(line: &[u8]) -> bool {
+    if line == b"Content-Length: 0\r\n" {
+        return true;
+    }
     let Some(rest) = line.get(5..) else { return false };
     let length = rest.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"nt-length"));
     if !length {
         return true;
     }
-    matches!(rest[9..].strip_prefix(b": 0\r\n"), Some([next, ..]) if !matches!(next, b' ' | b'\t'))
+    rest[9..] == *b": 0\r\n"
 }
 
 /// Makes a letter small.
 const SMALL: u8 = 0x20;
+/// What that makes of a tab, and of the first byte of an empty line.
+const TAB: u8 = b'\t' | SMALL;
+const EMPTY: u8 = b'\r' | SMALL;
 /// Beginnings of lines, in small letters; the colon has that bit already.
 const CSEQ: [u8; 5] = *b"cseq:";
 const CONTACT: [u8; 5] = *b"conta";

@@ -154,7 +154,7 @@ impl<'a> Message<'a> {
     /// The contacts in order.
     #[must_use]
     pub fn contacts(&self) -> Contacts<'a> {
-        Contacts(self.values(HeaderName::Contact))
+        Contacts::new(self.lines(HeaderName::Contact))
     }
 
     /// Expires in seconds; beyond `u32` it saturates (RFC 3261 §20.19 calls 2^32-1 the greatest).
@@ -205,7 +205,7 @@ impl<'a> Message<'a> {
     /// Whether the sender supports option `tag`, compared without case.
     #[must_use]
     pub fn supported(&self, tag: &str) -> bool {
-        self.values(HeaderName::Supported).any(|value| value.eq_ignore_ascii_case(tag.as_bytes()))
+        self.lines(HeaderName::Supported).any(|line| scan::has_token(line, tag.as_bytes()))
     }
 
     /// The option tags the sender requires of us (RFC 3261 §20.32).

@@ -2,7 +2,7 @@
 
 use super::error::{Malformed, ParseError};
 use super::{Message, Method, Start};
-use crate::header::line::{Line, is_empty_line, line_end};
+use crate::header::line::head_lines;
 use crate::header::scan::{TOKEN, is_word, number_saturating, skip, word_end};
 use crate::header::{CSeq, Event, HeaderName, Index, MediaType, NameAddr, Via};
 use crate::limits::{HEADERS_MAX, MESSAGE_LEN_MAX};
@@ -27,15 +27,14 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     if at == bytes.len() {
         return Err(bad(Malformed::Empty));
     }
-    let end = line_end(bytes, at).map_err(bad)?;
+    let mut lines = head_lines(bytes, at);
+    let end = lines.start_line_end().map_err(bad)?;
     let start = start_line(&bytes[at..end]).map_err(bad)?;
-    let headers_at = end + 2;
-    at = headers_at;
+    let headers_at = lines.at();
 
     let mut index = Index::new();
     let (mut count, mut folded) = (0, false);
-    while !is_empty_line(bytes, at).map_err(bad)? {
-        let line = Line::read(bytes, at).map_err(bad)?;
+    while let Some(line) = lines.next().map_err(bad)? {
         count += 1;
         folded |= line.folded;
         if count > HEADERS_MAX {
@@ -44,9 +43,8 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
         if !index.add(&line) && line.name.is_single() {
             return Err(bad(Malformed::Duplicate(line.name)));
         }
-        at = line.next;
     }
-    let body = &bytes[at + 2..];
+    let body = &bytes[lines.at() + 2..];
 
     let value = |name| index.first(bytes, name);
     let must = |name| value(name).ok_or_else(|| misses(name));
@@ -57,12 +55,20 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     if !is_word(call_id) {
         return Err(bad_value(HeaderName::CallId));
     }
-    let cseq = CSeq::parse(must(HeaderName::CSeq)?).map_err(|_| bad_value(HeaderName::CSeq))?;
-    if let Start::Request { method_text, .. } = start
-        && method_text != cseq.method_text
-    {
-        return Err(bad(Malformed::CSeqMethod));
-    }
+    let cseq = must(HeaderName::CSeq)?;
+    let cseq = match start {
+        Start::Request { method, method_text, .. } => match CSeq::parse_of(cseq, method, method_text) {
+            Some(cseq) => cseq,
+            None => {
+                let cseq = CSeq::parse(cseq).map_err(|_| bad_value(HeaderName::CSeq))?;
+                if method_text != cseq.method_text {
+                    return Err(bad(Malformed::CSeqMethod));
+                }
+                cseq
+            }
+        },
+        Start::Response { .. } => CSeq::parse(cseq).map_err(|_| bad_value(HeaderName::CSeq))?,
+    };
     let max_forwards = match value(HeaderName::MaxForwards) {
         None => None,
         Some(text) => Some(number_saturating(text).map_err(|_| bad_value(HeaderName::MaxForwards))?),

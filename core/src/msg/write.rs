@@ -84,6 +84,11 @@ impl<'v> Writer<'v> {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// Content-Length of a message without body, and the empty line.
+    pub fn end_without_body(&mut self) {
+        self.out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    }
+
     /// Content-Length, the empty line and the body itself.
     pub fn body(&mut self, body: &[u8]) {
         self.content_length(body.len()).end();

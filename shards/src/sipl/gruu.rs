@@ -5,29 +5,12 @@
 //! it" (§5.3). A request for it is served as one for the AoR, because parameters are no part of that.
 
 use comsipl_core::aor::canonical_into;
-use comsipl_core::uri::{Scheme, Uri};
+use comsipl_core::uri::{Scheme, Uri, is_param_value};
 use comsipl_core::{Refusal, own_gruu};
 
 /// Parameters that a phone may send and that are ignored: "A UA cannot suggest or otherwise provide a public GRUU to the
 /// registrar" (§5.1), and the same of a temporary one.
 pub(super) const OF_THE_PHONE: &[&[u8]] = &[b"pub-gruu", b"temp-gruu"];
-
-/// What may stand in a parameter of a URI without an escape (RFC 3261 §25.1), and cannot end the quoted string.
-const IN_PARAM: [bool; 256] = {
-    let mut table = [false; 256];
-    let marks = b"-_.!~*'()[]/:&+$";
-    let mut b = 0u8;
-    while b < 128 {
-        table[b as usize] = b.is_ascii_alphanumeric();
-        b += 1;
-    }
-    let mut at = 0;
-    while at < marks.len() {
-        table[marks[at] as usize] = true;
-        at += 1;
-    }
-    table
-};
 
 /// The URN in an instance as the phone wrote it (`"<urn:uuid:…>"`).
 pub(super) fn urn_of(instance: &[u8]) -> Option<&[u8]> {
@@ -47,9 +30,8 @@ pub(super) fn public_of(aor: &[u8], instance: &[u8]) -> Vec<u8> {
 }
 
 fn push_public_between([before, after]: [&[u8]; 2], aor: &[u8], instance: &[u8], out: &mut Vec<u8>) {
-    let urn = urn_of(instance);
-    let fits = |urn: &&[u8]| !urn.is_empty() && urn.iter().all(|&b| IN_PARAM[usize::from(b)]);
-    if let Some(urn) = urn.filter(fits) {
+    // Such a value cannot end the quoted string either.
+    if let Some(urn) = urn_of(instance).filter(|urn| is_param_value(urn)) {
         for part in [before, b"sip:", aor, b";gr=", urn, after] {
             out.extend_from_slice(part);
         }

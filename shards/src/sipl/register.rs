@@ -94,13 +94,12 @@ impl Shard {
         let mut wishes: SmallVec<[ContactWish<'_>; CONTACTS]> = SmallVec::new();
         let mut asides: SmallVec<[Aside<'_>; CONTACTS]> = SmallVec::new();
         let mut star = false;
-        for contact in message.values(HeaderName::Contact) {
+        let mut contacts = message.contacts();
+        while let Some(contact) = contacts.next_finding(["expires", "+sip.instance", "reg-id", "q"]) {
             if wishes.len() > BINDINGS_PER_AOR_MAX {
                 return Err(Refusal::Forbidden("Too Many Contacts"));
             }
-            let (contact, named) =
-                Contact::parse_finding(contact, ["expires", "+sip.instance", "reg-id", "q"])
-                    .map_err(|_| Refusal::BadRequest("Bad Contact"))?;
+            let (contact, named) = contact.map_err(|_| Refusal::BadRequest("Bad Contact"))?;
             match contact {
                 Contact::Star => star = true,
                 Contact::Addr { name_addr, params: parameters } => {
@@ -481,7 +480,7 @@ impl Shard {
                 writer.header("Service-Route", service_route.as_bytes());
             }
             writer.buffer().extend_from_slice(date.line(request.now.wall.0 / 1000));
-            writer.content_length(0).end();
+            writer.end_without_body();
         });
         self.scratch.texts = lines;
         self.scratch.date = date;
@@ -514,10 +513,11 @@ fn push_contact(contact: &[u8], params: &[u8], left_secs: u32, without: &[&[u8]]
     out.extend_from_slice(b">;expires=");
     push_number(out, u64::from(left_secs));
     let params = Params::parsed_before(params);
-    // Every name that may be left out has a `g`, and most lists have none.
-    let named = !without.is_empty() && params.raw().contains(&b'g');
-    if params.are_tight_without(b'x') && !named {
-        // Without an `x` there is no `expires` among them.
+    // Without an `x` there is no `expires` among them; every other name that may be left out has a `g`, and most lists have
+    // neither.
+    let all_are_told =
+        if without.is_empty() { params.are_tight_without(*b"x") } else { params.are_tight_without(*b"xg") };
+    if all_are_told {
         out.extend_from_slice(params.raw());
     } else {
         push_params(params, without, out);
