@@ -24,11 +24,11 @@ pub use report::Report;
 pub(crate) use report::Reports;
 pub(crate) use winfo::WatchedWatchers;
 
-use comsipl_core::aor::{BadAor, canonical_into};
+use comsipl_core::aor::{BadAor, canonical_into, plain};
 use comsipl_core::msg::{self, Message, Method};
 use comsipl_core::sips;
 use comsipl_core::uri::Uri;
-use comsipl_core::{AorKey, Flow, Now, Refusal};
+use comsipl_core::{AorKey, Flow, Now, Refusal, own_gruu};
 use comsipl_fdb::Full;
 
 use crate::reply::{Request, answer_flow, transaction_key, unsupported};
@@ -47,7 +47,9 @@ impl Shard {
         if self.is_keep_alive(flow, datagram) {
             return;
         }
-        let message = match msg::parse(datagram) {
+        // Looked at where it was made: it is too long to be moved for nothing.
+        let parsed = msg::parse(datagram);
+        let message = match &parsed {
             Ok(message) => message,
             Err(error) => {
                 self.counters.malformed.up();
@@ -64,8 +66,8 @@ impl Shard {
             }
         };
         match message.status() {
-            Some(status) => self.on_answer(now, &message, status),
-            None => self.on_request(now, flow, &message),
+            Some(status) => self.on_answer(now, message, status),
+            None => self.on_request(now, flow, message),
         }
     }
 
@@ -143,18 +145,30 @@ impl Shard {
 
     /// The canonical AoR (into the scratch buffer) and its key, if this server is responsible for it.
     fn aor_of(&mut self, uri: &[u8]) -> Result<AorKey, Refusal> {
+        if let Some(aor) = plain(uri) {
+            return self.take_aor(aor);
+        }
         let uri = Uri::parse(uri).map_err(|_| Refusal::BadRequest("Bad Request-URI"))?;
         self.scratch.aor.clear();
         canonical_into(&uri, &mut self.scratch.aor).map_err(|bad| match bad {
             BadAor::Scheme => Refusal::UnsupportedUriScheme,
             _ => Refusal::BadRequest("Bad Address"),
         })?;
+        self.key_of_aor()
+    }
+
+    /// As [`Self::aor_of`], for an AoR that is in canonical form.
+    fn take_aor(&mut self, aor: &[u8]) -> Result<AorKey, Refusal> {
+        self.scratch.aor.clear();
+        self.scratch.aor.extend_from_slice(aor);
+        self.key_of_aor()
+    }
+
+    /// The key of the canonical AoR in the scratch buffer, if this server is responsible for it.
+    fn key_of_aor(&self) -> Result<AorKey, Refusal> {
         let aor = &self.scratch.aor;
-        let host = aor.iter().rposition(|&b| b == b'@').map_or(&aor[..], |at| &aor[at + 1..]);
-        if !self.serves(host) {
-            return Err(Refusal::NotFound);
-        }
-        Ok(self.keys.aor(aor))
+        let (_, host) = own_gruu(aor);
+        if self.serves(host) { Ok(self.keys.aor(aor)) } else { Err(Refusal::NotFound) }
     }
 
     /// What `sips` URIs demand, unless an edge proxy has seen to it.

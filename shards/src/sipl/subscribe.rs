@@ -1,5 +1,6 @@
 //! SUBSCRIBE: subscriptions and their refreshes (RFC 6665 §4.2.1).
 
+use comsipl_core::aor::plain;
 use comsipl_core::dialog::{NextHop, Target, next_hop, push_route_set};
 use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::event::{ALLOW_EVENTS, Capitals, EventPackage, RequestedInfo};
@@ -132,6 +133,10 @@ impl Shard {
     /// the one whose NOTIFYs had it for their Contact.
     fn presentity_of(&mut self, request: &Request<'_>) -> Result<AorKey, Refusal> {
         let text = request.message.request_uri();
+        // What is an AoR to the letter has no parameters, as our Contact has.
+        if let Some(aor) = plain(text) {
+            return self.take_aor(aor);
+        }
         if let Ok(uri) = Uri::parse(text)
             && let Some(domain) = self.listeners.domain_of_contact(&uri, &request.flow)
         {
@@ -513,7 +518,7 @@ impl Shard {
                     line.extend_from_slice(part.as_bytes());
                 }
             }
-            writer.number("Expires", u64::from(expires_secs)).content_length(0).end();
+            writer.number("Expires", u64::from(expires_secs)).end_without_body();
         });
         self.scratch.aor = aor;
     }
