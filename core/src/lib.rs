@@ -28,7 +28,7 @@ pub mod limits;
 pub mod locate;
 pub mod msg;
 mod notify;
-pub use notify::{Content, NotifyHead, PRODUCT, Profile, SubscriptionStatus, own_gruu};
+pub use notify::{Content, NotifyHead, Profile, SERVER_LINE, SubscriptionStatus, own_gruu};
 mod outbox;
 pub use outbox::{Outbox, Outgoing};
 mod padding;

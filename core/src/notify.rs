@@ -5,6 +5,7 @@
 //! document's order.
 
 use crate::event::Capitals;
+use crate::header::scan::position;
 use crate::padding::Padding;
 use crate::sips::{is_sips, sips_params};
 use crate::token::push_number;
@@ -86,8 +87,8 @@ pub struct Content<'a> {
     pub len: usize,
 }
 
-/// Product name of the `rfc` profile's User-Agent and Server.
-pub const PRODUCT: &str = concat!("ComSIPL/", env!("CARGO_PKG_VERSION"));
+/// The Server line of our answers, as one text because every answer has it.
+pub const SERVER_LINE: &str = concat!("Server: ComSIPL/", env!("CARGO_PKG_VERSION"), "\r\n");
 
 /// The `rfc` profile's User-Agent, as one text because every NOTIFY has it.
 const USER_AGENT_LINE: &str = concat!("User-Agent: ComSIPL/", env!("CARGO_PKG_VERSION"), "\r\n");
@@ -102,8 +103,8 @@ const USER_AGENT_LINE: &str = concat!("User-Agent: ComSIPL/", env!("CARGO_PKG_VE
 #[inline]
 #[must_use]
 pub fn own_gruu(aor: &[u8]) -> (&[u8], &[u8]) {
-    // The host is the shorter part in general, and has no `@`.
-    aor.split_at(aor.iter().rposition(|&b| b == b'@').map_or(0, |at| at + 1))
+    // In canonical form it is the only one.
+    aor.split_at(position(aor, b'@').map_or(0, |at| at + 1))
 }
 
 /// End of the Content-Length line, and the blank line.

@@ -8,12 +8,14 @@
 //! | REGISTER of a `sips` Contact, to a URI or with a Path that is not | | 400 (RFC 5630 §5.2) |
 
 use crate::Refusal;
+use crate::header::HeaderName;
 use crate::msg::{Message, Method};
 
 /// Whether a URI is a `sips` URI.
+#[inline]
 #[must_use]
 pub fn is_sips(uri: &[u8]) -> bool {
-    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+    uri.get(4) == Some(&b':') && uri[..4].eq_ignore_ascii_case(b"sips")
 }
 
 /// Parameters of a `sip` URI of ours for a `sips` URI, which has TLS already: "UASs MUST NOT use the "transport=tls" parameter"
@@ -80,6 +82,8 @@ pub fn makes_secure_dialog(message: &Message<'_>) -> bool {
     }
     match message.record_routes().next() {
         Some(route) => route.is_ok_and(|route| is_sips(route.uri())),
+        // Nearly every Contact begins so, and need not be read to be known.
+        None if message.first(HeaderName::Contact).is_some_and(|line| line.starts_with(b"<sip:")) => false,
         None => {
             let contact = message.contacts().next().and_then(Result::ok).and_then(|it| it.uri());
             contact.is_some_and(is_sips)

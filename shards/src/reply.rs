@@ -6,7 +6,7 @@ use comsipl_core::limits::{CONTACT_LEN_MAX, UNSUPPORTED_LISTED_MAX};
 use comsipl_core::msg::{self, Message, Method, Writer};
 use comsipl_core::token::hex16;
 use comsipl_core::transaction::TransactionKey;
-use comsipl_core::{Flow, HashKey, Now, PRODUCT, Refusal, Uri};
+use comsipl_core::{Flow, HashKey, Now, Refusal, SERVER_LINE, Uri};
 
 use crate::shard::Shard;
 
@@ -132,7 +132,7 @@ impl Shard {
         let to_tag = to_tag.unwrap_or(&made);
         self.outbox.send(flow, |out| {
             let mut writer = msg::respond(out, message, status, reason, Some(to_tag), source);
-            writer.header("Server", PRODUCT.as_bytes());
+            writer.buffer().extend_from_slice(SERVER_LINE.as_bytes());
             more(&mut writer);
         });
         if (200..300).contains(&status) {
@@ -182,7 +182,7 @@ impl Shard {
                 }
                 _ => {}
             }
-            writer.content_length(0).end();
+            writer.end_without_body();
         });
     }
 }

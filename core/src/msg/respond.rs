@@ -82,7 +82,7 @@ pub fn respond_malformed(
         // RFC 3261 §8.2.6.2 wants a tag; a constant one will do for a request that makes no dialog.
         writer.header_parts("To", &[repeated.to, b";tag=malformed"]);
     }
-    writer.header("Call-ID", repeated.call_id).header("CSeq", repeated.cseq).content_length(0).end();
+    writer.header("Call-ID", repeated.call_id).header("CSeq", repeated.cseq).end_without_body();
     true
 }
 

@@ -173,7 +173,7 @@ impl Shard {
             }
             Err(Turned::Refused(refusal)) => {
                 self.answer_unremembered(request, refusal.status(), refusal.reason(), |writer| {
-                    writer.content_length(0).end();
+                    writer.end_without_body();
                 });
                 false
             }
@@ -397,7 +397,7 @@ impl Shard {
         let algorithms = only.as_ref().map_or(offered, std::slice::from_ref);
         self.answer_unremembered(request, 401, "Unauthorized", |writer| {
             Challenge { realm, nonce: &nonce, stale }.write(writer, algorithms);
-            writer.content_length(0).end();
+            writer.end_without_body();
         });
         self.guard.host = host;
     }

@@ -15,8 +15,7 @@ impl Shard {
                 .header("Accept", ACCEPT.as_bytes())
                 .header("Allow-Events", ALLOW_EVENTS.as_bytes())
                 .header("Supported", SUPPORTED.as_bytes())
-                .content_length(0)
-                .end();
+                .end_without_body();
         });
         Ok(())
     }
@@ -32,7 +31,7 @@ impl Shard {
         if !known {
             return Err(Refusal::NoSuchSubscription);
         }
-        self.answer(request, 200, "OK", None, |writer| writer.content_length(0).end());
+        self.answer(request, 200, "OK", None, |writer| writer.end_without_body());
         Ok(())
     }
 }

@@ -117,8 +117,7 @@ impl Shard {
             writer
                 .header("SIP-ETag", &tag.text())
                 .number("Expires", u64::from(expires_secs))
-                .content_length(0)
-                .end();
+                .end_without_body();
         });
     }
 
