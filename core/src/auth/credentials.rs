@@ -2,6 +2,7 @@
 
 use super::{Algorithm, Hash};
 use crate::aor::canonical_into;
+use crate::header::scan::{TOKEN, WS, is, quoted_end, skip, skip_space};
 use crate::uri::Uri;
 
 /// The credentials of one Authorization header field, well-formed and not yet proven.
@@ -56,7 +57,7 @@ impl<'a> Credentials<'a> {
     /// [`BadCredentials`].
     pub fn parse(value: &'a [u8]) -> Result<Self, BadCredentials> {
         let scheme = value.get(..6).ok_or(BadCredentials::OtherScheme)?;
-        if !scheme.eq_ignore_ascii_case(b"Digest") || !value.get(6).is_some_and(|&byte| is_space(byte)) {
+        if !scheme.eq_ignore_ascii_case(b"Digest") || !value.get(6).is_some_and(|&byte| is(byte, WS)) {
             return Err(BadCredentials::OtherScheme);
         }
         if value.len() > CREDENTIALS_LEN_MAX {
@@ -165,10 +166,10 @@ impl<'a> Iterator for Parameters<'a> {
     type Item = Option<(&'a [u8], &'a [u8])>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut rest = skip_space(self.0);
+        let mut rest = &self.0[skip_space(self.0, 0)..];
         // Empty elements of a list mean nothing (RFC 3261 §7.3.1 has them in no grammar, RFC 9110 §5.6.1 has).
         while let Some(after) = rest.strip_prefix(b",") {
-            rest = skip_space(after);
+            rest = &after[skip_space(after, 0)..];
         }
         if rest.is_empty() {
             return None;
@@ -181,57 +182,29 @@ impl<'a> Iterator for Parameters<'a> {
 
 /// Reads `name = token` or `name = "text"` and the comma or the end behind it.
 fn parameter(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let name_len = bytes.iter().take_while(|&&byte| is_token(byte)).count();
-    let (name, rest) = bytes.split_at(name_len);
-    if name.is_empty() {
+    let name_end = skip(bytes, 0, TOKEN);
+    let equals = skip_space(bytes, name_end);
+    if name_end == 0 || bytes.get(equals) != Some(&b'=') {
         return None;
     }
-    let rest = skip_space(skip_space(rest).strip_prefix(b"=")?);
-    let (text, rest) = match rest.strip_prefix(b"\"") {
-        Some(quoted) => {
-            let end = closing_quote(quoted)?;
-            (&quoted[..end], &quoted[end + 1..])
-        }
-        None => {
-            let len = rest.iter().take_while(|&&byte| is_token(byte)).count();
-            if len == 0 {
-                return None;
-            }
-            rest.split_at(len)
-        }
+    let start = skip_space(bytes, equals + 1);
+    let (text, end) = if bytes.get(start)? == &b'"' {
+        let end = quoted_end(bytes, start).ok()?;
+        (&bytes[start + 1..end - 1], end)
+    } else {
+        let end = skip(bytes, start, TOKEN);
+        (&bytes[start..end], end)
     };
-    let rest = skip_space(rest);
-    match rest.first() {
-        None => Some((name, text, rest)),
-        Some(b',') => Some((name, text, &rest[1..])),
+    if end == start {
+        return None;
+    }
+    let comma = skip_space(bytes, end);
+    let name = &bytes[..name_end];
+    match bytes.get(comma) {
+        None => Some((name, text, &[])),
+        Some(b',') => Some((name, text, &bytes[comma + 1..])),
         Some(_) => None,
     }
-}
-
-/// Where the quoted text ends that begins here.
-fn closing_quote(text: &[u8]) -> Option<usize> {
-    let mut escaped = false;
-    text.iter().position(|&byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    })
-}
-
-fn skip_space(bytes: &[u8]) -> &[u8] {
-    let len = bytes.iter().take_while(|&&byte| is_space(byte)).count();
-    &bytes[len..]
-}
-
-/// White space, a fold included.
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// `token` (RFC 3261 §25.1).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
 }
 
 /// Longest Authorization that is read, in bytes; beyond it the credentials are malformed. Real ones have 400.
