@@ -3,6 +3,7 @@
 //! Each is done so often before that buffers have their size and answers end as fast as they are made; time passes as if
 //! 160 requests came in a second. Requests come 64 in a turn.
 
+use comsipl_benches::Registrants;
 use comsipl_benches::crowd::{Crowd, News, TURN};
 use comsipl_benches::message::{options, phone, register, subscribe};
 use comsipl_benches::one_shard::OneShard;
@@ -54,6 +55,11 @@ pub const OPERATIONS: &[Operation] = &[
         name: "register-refresh",
         meaning: "REGISTER of a binding that is there, its 200",
         run: register_refresh,
+    },
+    Operation {
+        name: "register-digest",
+        meaning: "register-refresh with credentials by SHA-256, the nonce used before, its 200",
+        run: register_with_credentials,
     },
     Operation {
         name: "publish",
@@ -135,6 +141,19 @@ fn register_refresh() -> u64 {
     )
 }
 
+fn register_with_credentials() -> u64 {
+    let mut phones = Registrants::new(PHONES_WITH_PASSWORDS, RECORDS);
+    for n in 0..PHONES_WITH_PASSWORDS {
+        // The challenge and the first answer to it.
+        phones.deliver(n, 1);
+    }
+    in_turns(
+        &mut phones,
+        |phones| &mut phones.world,
+        |phones, n| phones.deliver(n % PHONES_WITH_PASSWORDS, 2 + (n / PHONES_WITH_PASSWORDS) as u32),
+    )
+}
+
 fn register_again() -> u64 {
     in_turns(
         &mut OneShard::new(RECORDS),
@@ -210,6 +229,8 @@ const FRESH_FROM: usize = 80;
 const TURNS: usize = 64;
 /// NOTIFYs of a dialog for one write of its record.
 const CSEQ_BLOCK: usize = 64;
+/// Phones that register with credentials.
+const PHONES_WITH_PASSWORDS: usize = 1000;
 /// Watchers of all presentities that change at once.
 const CHANGING_WATCHERS: usize = 1000;
 /// Records of a partition of each file.

@@ -38,6 +38,16 @@ impl Registrants {
         *count += 1;
         with_credentials(&register(n, cseq), n, nonce, *count)
     }
+
+    /// Brings the next REGISTER of phone `n`; see [`Self::register`].
+    ///
+    /// # Panics
+    /// If it is not accepted.
+    pub fn deliver(&mut self, n: usize, cseq: u32) {
+        let message = self.register(n, cseq);
+        self.world.deliver(crate::phone(n), &message);
+        assert!(self.world.newest_is_ok(), "good credentials are accepted");
+    }
 }
 
 /// A REGISTER with the credentials of user `n`.

@@ -237,6 +237,12 @@ impl OneShard {
         head.split("nonce=\"").nth(1)?.split('"').next().map(str::to_owned)
     }
 
+    /// Whether the newest answer of the outbox is a 200.
+    #[must_use]
+    pub fn newest_is_ok(&self) -> bool {
+        self.shard.outbox.newest_head().is_some_and(|head| head.starts_with(b"SIP/2.0 200 "))
+    }
+
     /// To tag in the first answer of the outbox; for a SUBSCRIBE that was just delivered.
     #[must_use]
     pub fn first_to_tag(&self) -> Option<String> {
