@@ -209,10 +209,14 @@ scenarios! {
     register_star_wrongly
     register_survives_a_crash
     register_uri_comparison
+    resolve_after_connection
     resolve_contact
     resolve_contact_changed_by_an_answer
+    resolve_fail_over
+    resolve_fail_over_silence
     resolve_in_time
     resolve_once
+    resolve_outbound_proxy
     resolve_route
     resolve_unknown
     sips_binding

@@ -35,6 +35,8 @@ pub fn first_route(route_set: &[u8]) -> Option<&[u8]> {
 pub enum NextHop {
     /// The way the SUBSCRIBE came: over its connection, or to its source.
     Back,
+    /// To the operator's outbound proxy.
+    OutboundProxy,
     /// To this address.
     To(Transport, SocketAddr),
 }
@@ -108,7 +110,7 @@ const INVALID: &[u8] = b".invalid";
 ///
 /// A route set decides (RFC 3261 §12.2.1.1), else the remote target (the Contact), else the source:
 ///   * over a connection the phone or proxy is reached by that connection, unless the first route is somewhere else;
-///   * the operator's outbound proxy comes before all but that;
+///   * the operator's outbound proxy, if there is one, comes before all but that;
 ///   * the source stands in where route and Contact name no reachable numeric address, and for a phone behind a NAT: one
 ///     whose Via shows that it does not know its public address and whose Contact repeats that private one (RFC 3581 §1
 ///     describes the case).
@@ -118,7 +120,7 @@ pub fn next_hop(
     remote_target: Option<Target>,
     via: &Via<'_>,
     source: &Flow,
-    outbound_proxy: Option<(Transport, SocketAddr)>,
+    has_outbound_proxy: bool,
 ) -> NextHop {
     let route = first_route(route_set).map(|route| Uri::parse(route).ok().map(|uri| Target::of(&uri)));
     if source.transport.is_stream() {
@@ -135,12 +137,12 @@ pub fn next_hop(
         if leads_there {
             return NextHop::Back;
         }
-        if outbound_proxy.is_none() {
+        if !has_outbound_proxy {
             return NextHop::To(transport.unwrap_or_default(), address);
         }
     }
-    if let Some((transport, address)) = outbound_proxy {
-        return NextHop::To(transport, address);
+    if has_outbound_proxy {
+        return NextHop::OutboundProxy;
     }
     if let Some(route) = route {
         return match route {
@@ -195,25 +197,18 @@ mod tests {
     }
 
     /// The next hop of a SUBSCRIBE with this Contact and this Via that came on `source`.
-    fn hop(
-        source: &Flow,
-        route_set: &str,
-        contact: &str,
-        via: &str,
-        proxy: Option<(Transport, &str)>,
-    ) -> NextHop {
+    fn hop(source: &Flow, route_set: &str, contact: &str, via: &str, has_proxy: bool) -> NextHop {
         let message = format!(
             "SUBSCRIBE sip:a@h SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bKa\r\nFrom: <sip:b@h>;tag=f\r\n\
              To: <sip:a@h>\r\nCall-ID: c\r\nCSeq: 1 SUBSCRIBE\r\n\r\n"
         );
         let message = msg::parse(message.as_bytes()).unwrap();
         let target = Uri::parse(contact.as_bytes()).ok().map(|uri| Target::of(&uri));
-        let proxy = proxy.map(|(transport, proxy)| (transport, address(proxy)));
-        next_hop(route_set.as_bytes(), target, message.via(), source, proxy)
+        next_hop(route_set.as_bytes(), target, message.via(), source, has_proxy)
     }
 
     fn by_udp(contact: &str) -> NextHop {
-        hop(&over(Transport::Udp, "192.0.2.7:5060"), "", contact, "192.0.2.7:5060", None)
+        hop(&over(Transport::Udp, "192.0.2.7:5060"), "", contact, "192.0.2.7:5060", false)
     }
 
     #[test]
@@ -249,9 +244,9 @@ mod tests {
     fn a_phone_behind_a_nat_is_reached_at_its_source() {
         let source = over(Transport::Udp, "203.0.113.50:40404");
         for contact in ["sip:b@10.0.0.5:5060", "sip:b@10.0.0.5:5060;transport=tcp"] {
-            assert_eq!(hop(&source, "", contact, "10.0.0.5:5060", None), NextHop::Back);
+            assert_eq!(hop(&source, "", contact, "10.0.0.5:5060", false), NextHop::Back);
         }
-        let elsewhere = hop(&source, "", "sip:b@192.0.2.9:5062", "10.0.0.5:5060", None);
+        let elsewhere = hop(&source, "", "sip:b@192.0.2.9:5062", "10.0.0.5:5060", false);
         assert_eq!(elsewhere, NextHop::To(Transport::Udp, address("192.0.2.9:5062")));
     }
 
@@ -260,9 +255,8 @@ mod tests {
         for transport in [Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss] {
             let source = over(transport, "192.0.2.7:49152");
             for contact in ["sip:b@192.0.2.7:5060;transport=tcp", "sip:b@192.0.2.9", "sip:b@x.invalid"] {
-                let proxy = Some((Transport::Udp, "10.0.0.1:5060"));
-                assert_eq!(hop(&source, "", contact, "192.0.2.7:5060", None), NextHop::Back);
-                assert_eq!(hop(&source, "", contact, "192.0.2.7:5060", proxy), NextHop::Back);
+                assert_eq!(hop(&source, "", contact, "192.0.2.7:5060", false), NextHop::Back);
+                assert_eq!(hop(&source, "", contact, "192.0.2.7:5060", true), NextHop::Back);
             }
         }
     }
@@ -270,7 +264,7 @@ mod tests {
     #[test]
     fn the_first_route_decides_unless_the_connection_leads_to_it() {
         let source = over(Transport::Tcp, "192.0.2.200:49152");
-        let by = |routes: &str| hop(&source, routes, "sip:b@192.0.2.7", "192.0.2.200:5060", None);
+        let by = |routes: &str| hop(&source, routes, "sip:b@192.0.2.7", "192.0.2.200:5060", false);
         assert_eq!(by("<sip:192.0.2.200:5060;transport=tcp;lr>"), NextHop::Back);
         assert_eq!(by("<sip:192.0.2.200;lr>"), NextHop::Back);
         assert_eq!(by("<sip:proxy.example.com;lr>"), NextHop::Back);
@@ -279,7 +273,7 @@ mod tests {
         let by_datagrams = NextHop::To(Transport::Udp, address("192.0.2.200:5060"));
         assert_eq!(by("<sip:192.0.2.200;transport=udp;lr>"), by_datagrams);
         let source = over(Transport::Udp, "192.0.2.200:5060");
-        let by = |routes: &str| hop(&source, routes, "sip:b@192.0.2.7", "192.0.2.200:5060", None);
+        let by = |routes: &str| hop(&source, routes, "sip:b@192.0.2.7", "192.0.2.200:5060", false);
         let dialled = NextHop::To(Transport::Tcp, address("192.0.2.200:5062"));
         assert_eq!(by("<sip:192.0.2.200:5062;transport=tcp;lr>"), dialled);
         assert_eq!(by("<sip:proxy.example.com;lr>"), NextHop::Back);
@@ -287,12 +281,11 @@ mod tests {
 
     #[test]
     fn the_outbound_proxy_comes_before_route_and_contact() {
-        let proxy = Some((Transport::Udp, "10.0.0.1:5060"));
-        let there = NextHop::To(Transport::Udp, address("10.0.0.1:5060"));
+        let there = NextHop::OutboundProxy;
         let source = over(Transport::Udp, "192.0.2.7:5060");
-        assert_eq!(hop(&source, "", "sip:b@192.0.2.7", "192.0.2.7", proxy), there);
-        assert_eq!(hop(&source, "<sip:192.0.2.200;lr>", "sip:b@192.0.2.7", "192.0.2.7", proxy), there);
+        assert_eq!(hop(&source, "", "sip:b@192.0.2.7", "192.0.2.7", true), there);
+        assert_eq!(hop(&source, "<sip:192.0.2.200;lr>", "sip:b@192.0.2.7", "192.0.2.7", true), there);
         let source = over(Transport::Tcp, "192.0.2.7:49152");
-        assert_eq!(hop(&source, "<sip:192.0.2.200;lr>", "sip:b@192.0.2.7", "192.0.2.7", proxy), there);
+        assert_eq!(hop(&source, "<sip:192.0.2.200;lr>", "sip:b@192.0.2.7", "192.0.2.7", true), there);
     }
 }

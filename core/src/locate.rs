@@ -44,21 +44,20 @@ impl<'a> HopName<'a> {
     }
 }
 
-/// The host name by which the head of a request says where the request goes: that of the topmost Route, else that of the
-/// Request-URI; `None`: an address, or nothing that could be told. Only of use for requests of ours, whose form is known.
+/// The host by which the head of a request says where the request goes: that of the topmost Route, else that of the
+/// Request-URI; `None`: nothing that could be told. Only of use for requests of ours, whose form is known.
 ///
-/// RFC 5922 §7.3: it is this name, and none that DNS has led to, that the certificate of the next hop must be for.
+/// RFC 5922 §7.3: it is this host, and none that DNS has led to, that the certificate of the next hop must be for.
 #[must_use]
-pub fn host_of_request(head: &[u8]) -> Option<&str> {
+pub fn host_of_request(head: &[u8]) -> Option<Host<'_>> {
     let route = memchr::memmem::find(head, b"\r\nRoute: <").map(|at| &head[at + b"\r\nRoute: <".len()..]);
     let (rest, end) = match route {
         Some(rest) => (rest, b'>'),
         None => (&head[memchr::memchr(b' ', head)? + 1..], b' '),
     };
-    let uri = Uri::parse(&rest[..memchr::memchr(end, rest)?]).ok()?;
-    match uri.host? {
-        Host::Name(host) => std::str::from_utf8(host.strip_suffix(b".").unwrap_or(host)).ok(),
-        _ => None,
+    match Uri::parse(&rest[..memchr::memchr(end, rest)?]).ok()?.host? {
+        Host::Name(host) => Some(Host::Name(host.strip_suffix(b".").unwrap_or(host))),
+        address => Some(address),
     }
 }
 
@@ -99,15 +98,18 @@ mod tests {
         let of = |uri: &str, more: &str| {
             let head =
                 format!("NOTIFY {uri} SIP/2.0\r\nVia: SIP/2.0/TLS h;branch=z9hG4bK1\r\n{more}l: 0\r\n\r\n");
-            host_of_request(head.as_bytes()).map(str::to_owned)
+            match host_of_request(head.as_bytes()) {
+                Some(Host::Name(name)) => Some(String::from_utf8(name.to_vec()).unwrap()),
+                other => other.and_then(|host| host.ip()).map(|ip| ip.to_string()),
+            }
         };
         let name = |text: &str| Some(text.to_owned());
         assert_eq!(of("sip:b@Phone.example.com:5061;transport=tls", ""), name("Phone.example.com"));
         assert_eq!(of("sips:b@phone.example.com.", ""), name("phone.example.com"));
-        assert_eq!(of("sip:b@192.0.2.1;transport=tls", ""), None);
+        assert_eq!(of("sip:b@192.0.2.1;transport=tls", ""), name("192.0.2.1"));
         let routes = "Route: <sip:p1.example.com;transport=tls;lr>,<sip:p2.example.com;lr>\r\n";
         assert_eq!(of("sip:b@phone.example.com", routes), name("p1.example.com"));
-        assert_eq!(of("sip:b@phone.example.com", "Route: <sips:192.0.2.200;lr>\r\n"), None);
+        assert_eq!(of("sip:b@phone.example.com", "Route: <sips:[2001:db8::1];lr>\r\n"), name("2001:db8::1"));
         for nothing in ["", "NOTIFY", "NOTIFY sip:b@phone.example.com", "NOTIFY ? SIP/2.0\r\n"] {
             assert_eq!(host_of_request(nothing.as_bytes()), None, "{nothing:?}");
         }

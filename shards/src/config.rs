@@ -10,7 +10,9 @@ use std::time::Duration;
 use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
-use crate::settings::{Auth, ExpiryPolicy, Listen, Profile, RegisteredState, Settings, Unregistered};
+use crate::settings::{
+    Auth, ExpiryPolicy, Listen, OutboundProxy, Profile, RegisteredState, Settings, Unregistered,
+};
 
 mod auth;
 pub use auth::{is_realm, parse_user};
@@ -18,6 +20,8 @@ mod error;
 pub use error::{ConfigError, Mistake};
 mod file;
 mod listen;
+mod outbound_proxy;
+pub use outbound_proxy::{ProxyError, parse_outbound_proxy};
 mod overload;
 pub use listen::{ListenError, parse_listen};
 mod print;
@@ -369,21 +373,14 @@ fn check_nameserver(value: &Spanned<String>) -> Result<SocketAddr, Mistake> {
     })
 }
 
-fn check_outbound_proxy(value: &Spanned<String>) -> Result<Option<Listen>, Mistake> {
-    let text = value.get_ref();
-    if text.is_empty() {
-        return Ok(None);
+fn check_outbound_proxy(value: &Spanned<String>) -> Result<Option<OutboundProxy>, Mistake> {
+    match value.get_ref().as_str() {
+        "" => Ok(None),
+        text => {
+            let proxy = parse_outbound_proxy(text);
+            proxy.map(Some).map_err(|error| mistake(value, error.to_string(), error.help()))
+        }
     }
-    let proxy = parse_listen(text).map_err(|error| mistake(value, error.to_string(), error.help()))?;
-    let place = proxy.address;
-    if place.port() == 0 || place.ip().is_unspecified() || proxy.transport.is_web_socket() {
-        return Err(mistake(
-            value,
-            format!("a place to which requests can be sent by udp, tcp or tls is expected, found \"{text}\""),
-            "write for example `outbound_proxy = \"udp:10.0.0.1:5060\"`; or \"\" for none",
-        ));
-    }
-    Ok(Some(proxy))
 }
 
 /// `<sip:…;lr>, <sip:…;lr>` (RFC 3608 §6.3: "such route elements MUST include the loose-routing indicator parameter ";lr"").

@@ -104,6 +104,8 @@ counters! {
     notifies_over_mtu,
     /// NOTIFYs whose connection was gone or could not be made.
     notifies_unsent,
+    /// NOTIFYs that were sent to the next place of a name, because one before it failed (RFC 3263 §4.3).
+    notifies_failed_over,
     /// Names of Contact and Route that the resolver was asked for.
     names_asked,
     /// Names that led nowhere, or of which nothing was heard in time; sources of SUBSCRIBEs stood in.

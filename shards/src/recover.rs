@@ -213,7 +213,12 @@ impl Shard {
         if cut_off {
             self.follow_connection(id, &stored.flow, stored.remote_uri);
             if !self.find_other_way(now, id, &stored) {
-                self.subscriptions.set_unreachable(id, true);
+                // A proxy with a name that wants to stay is looked up and dialled.
+                if let Some(query) = self.query_of(&stored) {
+                    self.await_name(now, id, query);
+                }
+                let is_lost = !self.subscriptions[id].awaits_name;
+                self.subscriptions.set_unreachable(id, is_lost);
             }
         }
         if owed && !self.watched[watched].queued {

@@ -9,6 +9,8 @@ pub use crate::resolve::ResolverSettings;
 use comsipl_core::Transport;
 pub use comsipl_core::{ExpiryPolicy, Listen, Profile};
 
+mod outbound_proxy;
+pub use outbound_proxy::{OutboundProxy, ProxyHost};
 mod overload;
 pub use overload::OverloadSettings;
 mod tls;
@@ -54,7 +56,7 @@ pub struct Settings {
     /// `host` or `host:port` that phones are told as our Contact and Via; `None`: the address they reached us on.
     pub advertise: Option<String>,
     /// Where all requests of ours go that no connection leads to; `None`: where the dialog says.
-    pub outbound_proxy: Option<Listen>,
+    pub outbound_proxy: Option<OutboundProxy>,
     /// Where the two files are.
     pub data_dir: PathBuf,
     /// Number of shards (1..=64); `None`: one per core.

@@ -87,6 +87,15 @@ fn zone() -> Vec<(&'static str, RData)> {
         ("_sip._udp.weights.test.", srv(1, 65535, 5091, "heavy.weights.test.")),
         ("light.weights.test.", v4(30)),
         ("heavy.weights.test.", v4(31)),
+        // A row of servers, of which the first has two addresses and the second none; and one with a spare that is silent.
+        ("_sip._udp.row.test.", srv(3, 1, 5063, "third.row.test.")),
+        ("_sip._udp.row.test.", srv(1, 1, 5061, "first.row.test.")),
+        ("_sip._udp.row.test.", srv(2, 0, 5062, "gone.row.test.")),
+        ("first.row.test.", v4(50)),
+        ("first.row.test.", v4(51)),
+        ("third.row.test.", v4(53)),
+        ("_sip._udp.quiet.test.", srv(1, 1, 5061, "first.row.test.")),
+        ("_sip._udp.quiet.test.", srv(2, 1, 5062, "spare.silent.test.")),
         // No service here, but an address.
         ("closed.test.", v4(40)),
         ("_sip._udp.closed.test.", srv(0, 0, 0, ".")),
@@ -142,6 +151,17 @@ impl Asker {
 
     /// Where a URI leads, as transport and address, and for how many seconds.
     fn ask(&self, uri: &str, ipv4: bool) -> Option<(Transport, String, u64)> {
+        let answer = self.answer(uri, ipv4);
+        let found = answer.found.first()?;
+        Some((found.transport, found.address.to_string(), answer.ttl.as_secs()))
+    }
+
+    /// All places that a URI leads to, in their order.
+    fn places(&self, uri: &str) -> Vec<String> {
+        self.answer(uri, true).found.iter().map(|found| found.address.to_string()).collect()
+    }
+
+    fn answer(&self, uri: &str, ipv4: bool) -> Answer {
         let parsed = Uri::parse(uri.as_bytes()).unwrap();
         let query = Query::new(&HopName::of(b"", Some(&parsed)).unwrap(), ipv4).unwrap();
         self.resolver.lookups().ask(0, query.clone()).unwrap();
@@ -153,7 +173,7 @@ impl Asker {
         });
         let [answer] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(answer.query, query);
-        answer.found.map(|found| (found.transport, found.address.to_string(), answer.ttl.as_secs()))
+        answer.clone()
     }
 
     fn leads(&self, uri: &str, transport: Transport, address: &str) {
@@ -204,6 +224,21 @@ fn weights_share_out_what_has_the_same_priority() {
     });
     // The other has a chance of 1 in 65536 each time.
     assert!(heavy.count() >= 49);
+}
+
+/// RFC 3263 §4.3: all of a name are in the answer, in the order in which they are tried. A spare of which the name server says
+/// nothing does not hold the others up.
+#[test]
+fn all_places_of_a_name_come_in_their_order() {
+    let asker = Asker::new(&ALL, PATIENT);
+    let mut row = asker.places("sip:b@row.test");
+    // Which of one server's addresses comes first, DNS may change.
+    row[..2].sort_unstable();
+    assert_eq!(row, ["192.0.2.50:5061", "192.0.2.51:5061", "192.0.2.53:5063"]);
+    assert_eq!(asker.places("sip:b@first.row.test:5099").len(), 2);
+    let began = std::time::Instant::now();
+    assert_eq!(asker.places("sip:b@quiet.test").len(), 2);
+    assert!(began.elapsed() < PATIENT / 2);
 }
 
 #[test]

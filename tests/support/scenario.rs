@@ -148,7 +148,7 @@ impl Stage {
             Verb::User { aor, secret } => {
                 self.world().put_user(aor, secret).map_err(fault)?;
             }
-            Verb::Name { host, entry } => self.world().put_name(host, *entry),
+            Verb::Name { host, entry } => self.world().put_name(host, entry.clone()),
             Verb::Moves { phone, to } => {
                 let mut moved = self.phones.remove(phone).ok_or_else(|| fault(format!("who is {phone}?")))?;
                 (moved.at, moved.via) = (*to, *to);
@@ -496,7 +496,8 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         ("advertise", host) => settings.advertise = Some(host.to_owned()),
         ("service_route", route) => settings.service_route = route.to_owned(),
         ("outbound_proxy", proxy) => {
-            let proxy = comsipl_shards::config::parse_listen(proxy).map_err(|error| error.to_string())?;
+            let proxy =
+                comsipl_shards::config::parse_outbound_proxy(proxy).map_err(|error| error.to_string())?;
             settings.outbound_proxy = Some(proxy);
         }
         ("notify_interval_ms", _) => settings.notify_interval = Duration::from_millis(number()?.into()),

@@ -149,10 +149,10 @@ pub struct World {
 }
 
 /// What the made-up DNS says of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameEntry {
-    /// Where it leads; `None`: nowhere.
-    pub found: Option<Found>,
+    /// Where it leads, in the order in which that is tried; nowhere, if there is nothing.
+    pub found: Vec<Found>,
     /// How long the answer takes; `None`: there is none.
     pub after: Option<Duration>,
     /// For how long it counts.
@@ -673,9 +673,9 @@ impl World {
     /// Has the made-up DNS answer a shard.
     fn look_up(&mut self, shard: usize, query: Query) {
         self.tell(format!("server asks for {}", query.host));
-        let known = self.names.get(&*query.host).copied();
+        let known = self.names.get(&*query.host).cloned();
         let entry =
-            known.unwrap_or(NameEntry { found: None, after: Some(Duration::ZERO), ttl: NEGATIVE_TTL });
+            known.unwrap_or(NameEntry { found: Vec::new(), after: Some(Duration::ZERO), ttl: NEGATIVE_TTL });
         if let Some(after) = entry.after {
             let answer = Answer { query, found: entry.found, ttl: entry.ttl };
             self.schedule(after, Event::OnBus { life: self.life, to: shard, input: Input::Answer(answer) });

@@ -50,6 +50,12 @@ impl NotifyTransaction {
         self.proceeding = true;
     }
 
+    /// Whether there was a provisional answer.
+    #[must_use]
+    pub const fn has_been_heard(&self) -> bool {
+        self.proceeding
+    }
+
     /// The timer fired.
     pub fn on_timer(&mut self, now: Mono) -> TimerStep {
         let end = self.started + TIMER_F;

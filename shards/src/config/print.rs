@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::tls::{tls_options, web_socket_options};
 use super::{AUTHS, PROFILES, REGISTERED_STATES, UNREGISTERED};
-use crate::settings::{ExpiryPolicy, Listen, Settings, StreamLimits};
+use crate::settings::{ExpiryPolicy, Listen, OutboundProxy, Settings, StreamLimits};
 
 /// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
 #[must_use]
@@ -58,7 +58,7 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("advertise", Value::String(advertise.clone().unwrap_or_default())),
                 (
                     "outbound_proxy",
-                    Value::String(outbound_proxy.as_ref().map_or_else(String::new, Listen::to_string)),
+                    Value::String(outbound_proxy.as_ref().map_or_else(String::new, OutboundProxy::to_string)),
                 ),
                 ("domains", strings(domains.iter().cloned())),
                 ("shards", shards.map_or_else(|| Value::String("auto".to_owned()), number)),

@@ -8,7 +8,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::rdata::{NAPTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::{Found, Query, TTL_MAX};
+use super::{Found, Query, TARGETS_MAX, TTL_MAX};
 
 /// Most servers whose addresses are asked for before a name is given up.
 const SERVERS_MAX: usize = 16;
@@ -17,13 +17,15 @@ const SERVERS_MAX: usize = 16;
 const SERVICES: [(&[u8], Transport); 3] =
     [(b"SIP+D2U", Transport::Udp), (b"SIP+D2T", Transport::Tcp), (b"SIPS+D2T", Transport::Tls)];
 
-/// Looks up where `query` leads by one of the transports `ways`, and for how long that counts.
+/// Looks up where `query` leads by one of the transports `ways`, in the order in which that is tried, and for how long that
+/// counts. What comes behind the first place is waited for no longer than `patience` each.
 pub async fn locate(
     dns: &TokioResolver,
     query: &Query,
     ways: &[Transport],
     mut chance: Chance,
-) -> Option<(Found, Duration)> {
+    patience: Duration,
+) -> Option<(Vec<Found>, Duration)> {
     let mut domain = Name::from_ascii(&*query.host).ok()?;
     domain.set_fqdn(true);
     // RFC 3263 §4.1 has TCP for `sips`, which is TLS over it.
@@ -51,12 +53,31 @@ pub async fn locate(
             let (mut servers, service_ttl) = records(dns, service, RecordType::SRV, srv).await;
             any |= !servers.is_empty();
             put_in_order(&mut servers, &mut chance);
+            let mut found = Vec::new();
+            let mut ttl = ttl.min(service_ttl);
             for server in servers.into_iter().take(SERVERS_MAX) {
-                if let Some((ip, address_ttl)) = address(dns, server.target, query.ipv4).await {
-                    let address = SocketAddr::new(ip, server.port);
-                    let ttl = ttl.min(service_ttl).min(address_ttl);
-                    return Some((Found { transport, address }, ttl));
+                let lookup = addresses(dns, server.target, query.ipv4);
+                let (ips, address_ttl) = if found.is_empty() {
+                    lookup.await
+                } else {
+                    // A name server that is slow with a spare must not make the first late.
+                    let Ok(in_time) = tokio::time::timeout(patience, lookup).await else { break };
+                    in_time
+                };
+                if !ips.is_empty() {
+                    ttl = ttl.min(address_ttl);
                 }
+                let port = server.port;
+                found.extend(
+                    ips.into_iter().map(|ip| Found { transport, address: SocketAddr::new(ip, port) }),
+                );
+                if found.len() >= TARGETS_MAX {
+                    break;
+                }
+            }
+            found.truncate(TARGETS_MAX);
+            if !found.is_empty() {
+                return Some((found, ttl));
             }
         }
         if any {
@@ -64,9 +85,11 @@ pub async fn locate(
             return None;
         }
     }
-    let (ip, address_ttl) = address(dns, domain, query.ipv4).await?;
+    let (mut ips, address_ttl) = addresses(dns, domain, query.ipv4).await;
+    ips.truncate(TARGETS_MAX);
     let port = query.port.unwrap_or(transport.default_port());
-    Some((Found { transport, address: SocketAddr::new(ip, port) }, ttl.min(address_ttl)))
+    let at = |ip| Found { transport, address: SocketAddr::new(ip, port) };
+    (!ips.is_empty()).then(|| (ips.into_iter().map(at).collect(), ttl.min(address_ttl)))
 }
 
 /// The services that the domain names by NAPTR and that we can use, the most preferred first.
@@ -108,16 +131,16 @@ fn service_name(transport: Transport, domain: &Name) -> Option<Name> {
     Name::from_ascii(labels).ok()?.append_domain(domain).ok()
 }
 
-/// The first address of a host that something can be sent to.
-async fn address(dns: &TokioResolver, host: Name, ipv4: bool) -> Option<(IpAddr, Duration)> {
+/// The addresses of a host that something can be sent to, and for how long they count.
+async fn addresses(dns: &TokioResolver, host: Name, ipv4: bool) -> (Vec<IpAddr>, Duration) {
     if host.is_root() {
         // "A Target of "." means that the service is decidedly not available at this domain." (RFC 2782)
-        return None;
+        return (Vec::new(), TTL_MAX);
     }
     let kind = if ipv4 { RecordType::A } else { RecordType::AAAA };
-    let (addresses, ttl) = records(dns, host, kind, ip).await;
-    let usable = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
-    addresses.into_iter().find(usable).map(|ip| (ip, ttl))
+    let (mut addresses, ttl) = records(dns, host, kind, ip).await;
+    addresses.retain(|ip| !ip.is_unspecified() && !ip.is_multicast());
+    (addresses, ttl)
 }
 
 /// The records of a name, and for how long they count. A name that is not there has none, like one that nobody answers for.

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! No shard ever waits for the thread: where the queue is full, the name is unknown or no answer comes in time, the source of
-//! the SUBSCRIBE stands in.
+//! the SUBSCRIBE stands in. A place that a NOTIFY could not be brought to gives way to the next that the name leads to
+//! (`failed`).
 
+pub(crate) mod failed;
 pub mod locate;
 pub(crate) mod names;
 pub mod thread;
@@ -26,6 +28,9 @@ pub const TTL_MIN: Duration = Duration::from_secs(1);
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 /// How long it counts that a name leads nowhere.
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(30);
+
+/// Most places of a name that are tried.
+pub const TARGETS_MAX: usize = 8;
 
 /// How names are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +89,8 @@ pub struct Found {
 pub struct Answer {
     /// The query.
     pub query: Query,
-    /// Where it leads; `None`: nowhere.
-    pub found: Option<Found>,
+    /// Where it leads, in the order in which that is tried (RFC 3263 §4.3), at most [`TARGETS_MAX`]; none: nowhere.
+    pub found: Vec<Found>,
     /// For how long that counts.
     pub ttl: Duration,
 }

@@ -1,11 +1,14 @@
 //! What a shard knows of names, and the subscriptions that wait for one.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use comsipl_core::dialog::NextHop;
 use comsipl_core::locate::HopName;
 use comsipl_core::{Flow, Mono, Now, Uri};
 
+use super::failed::{FAILED_SPAN, Failed, Whose};
 use super::{Answer, Found, NEGATIVE_TTL, Query, TTL_MAX, TTL_MIN};
 use crate::records::{self, StoredSubscription};
 use crate::shard::Shard;
@@ -21,13 +24,14 @@ pub const WAITING_MAX: usize = 1024;
 pub(crate) struct Names {
     cache: BTreeMap<Query, Cached>,
     waiting: BTreeMap<Query, Waiting>,
+    failed: Failed,
     /// Answers that have come and were not looked at.
     pub(crate) answers: Vec<Answer>,
 }
 
 #[derive(Debug)]
 struct Cached {
-    found: Option<Found>,
+    found: Vec<Found>,
     until: Mono,
 }
 
@@ -35,6 +39,28 @@ struct Cached {
 struct Waiting {
     until: Mono,
     subscriptions: Vec<u32>,
+}
+
+/// Why a NOTIFY failed where its name led (RFC 3263 §4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No connection could be made, or it broke.
+    Transport,
+    /// The answer was 503.
+    Unavailable {
+        /// For how long, in seconds, if it said so.
+        retry_after: Option<u32>,
+    },
+    /// Timer F.
+    Silence,
+}
+
+/// The place of a name that is tried next.
+enum NextPlace {
+    /// The flow of the subscription leads there.
+    Stored,
+    /// It must be asked for.
+    Asked(Query),
 }
 
 impl Names {
@@ -47,9 +73,10 @@ impl Names {
     }
 
     fn remember(&mut self, now: Mono, answer: &Answer) {
-        let ttl = match answer.found {
-            Some(_) => answer.ttl.clamp(TTL_MIN, TTL_MAX),
-            None => answer.ttl.min(NEGATIVE_TTL),
+        let ttl = if answer.found.is_empty() {
+            answer.ttl.min(NEGATIVE_TTL)
+        } else {
+            answer.ttl.clamp(TTL_MIN, TTL_MAX)
         };
         if self.cache.len() >= CACHE_MAX && !self.cache.contains_key(&answer.query) {
             self.cache.retain(|_, cached| cached.until > now);
@@ -59,7 +86,17 @@ impl Names {
                 self.cache.remove(&first);
             }
         }
-        self.cache.insert(answer.query.clone(), Cached { found: answer.found, until: now + ttl });
+        self.cache.insert(answer.query.clone(), Cached { found: answer.found.clone(), until: now + ttl });
+    }
+
+    /// Where a name is known to lead; `None`: it must be looked up.
+    fn known(&self, now: Mono, query: &Query) -> Option<&[Found]> {
+        self.cache.get(query).filter(|cached| cached.until > now).map(|cached| &cached.found[..])
+    }
+
+    /// Which of the places that a name leads to is tried: one that has not failed, or the first if all have.
+    fn choose(&self, now: Mono, id: Option<u32>, places: &[Found]) -> Option<Found> {
+        self.failed.first_good(now, id, places).or(places.first().copied())
     }
 }
 
@@ -74,12 +111,103 @@ impl Shard {
         source: &Flow,
     ) -> (Flow, Option<Box<Query>>) {
         let Some(query) = Query::new(name, source.peer.is_ipv4()) else { return (*source, None) };
-        match self.names.cache.get(&query) {
-            Some(Cached { found: Some(found), until }) if *until > now.mono => {
-                (self.listeners.toward(source, NextHop::To(found.transport, found.address)), None)
+        let Some(places) = self.names.known(now.mono, &query) else {
+            return (*source, Some(Box::new(query)));
+        };
+        match self.names.choose(now.mono, None, places) {
+            Some(found) => (self.listeners.toward(source, NextHop::To(found.transport, found.address)), None),
+            None => (*source, None),
+        }
+    }
+
+    /// Whether the operator's outbound proxy is there, as far as that is known.
+    pub(crate) fn is_outbound_proxy(&self, ip: IpAddr) -> bool {
+        let Some(proxy) = &self.settings.outbound_proxy else { return false };
+        if let Some((_, address)) = proxy.address() {
+            return address.ip() == ip;
+        }
+        let query = proxy.name().and_then(|name| Query::new(&name, ip.is_ipv4()));
+        let cached = query.and_then(|query| self.names.cache.get(&query));
+        cached.is_some_and(|cached| cached.found.iter().any(|found| found.address.ip() == ip))
+    }
+
+    /// What must be looked up to know where the NOTIFYs of a stored subscription go; `None`: that is given in numbers, or the
+    /// connection of its watcher leads there.
+    pub(crate) fn query_of(&self, stored: &StoredSubscription<'_>) -> Option<Query> {
+        let target = Uri::parse(stored.remote_target).ok();
+        // Who is reached by his own connection is reached by no other, but for a proxy that wants to stay.
+        let is_own = stored.flow.connection.is_some();
+        let name = match &self.settings.outbound_proxy {
+            _ if is_own && stored.route_set.is_empty() => return None,
+            Some(proxy) => proxy.name()?,
+            None => HopName::of(stored.route_set, target.as_ref())?,
+        };
+        Query::new(&name, stored.flow.peer.is_ipv4())
+    }
+
+    /// A NOTIFY found no answer where its name led: goes on with the next place of the name. Returns whether it does;
+    /// otherwise there is none, and what failed is to be dealt with.
+    ///
+    /// > If a failure occurs, the client SHOULD create a new request, which is identical to the previous, but has a different
+    /// > value of the Via branch ID than the previous […]. That request is sent to the next element in the list as
+    /// > specified by RFC 2782. (RFC 3263 §4.3)
+    #[cold]
+    pub(crate) fn fail_over(&mut self, now: Now, id: u32, failure: Failure) -> bool {
+        let entry = &self.subscriptions[id];
+        let mut record = std::mem::take(&mut self.scratch.subscription);
+        let files = self.files.presence_partition(entry.partition);
+        let next = records::read_subscription(files, entry.slot, &mut record)
+            .and_then(|stored| self.next_place(now, id, &stored, failure));
+        self.scratch.subscription = record;
+        match next {
+            None => return false,
+            Some(NextPlace::Stored) => {}
+            Some(NextPlace::Asked(query)) => {
+                self.await_name(now, id, query);
+                if !self.subscriptions[id].awaits_name {
+                    return false;
+                }
             }
-            Some(Cached { found: None, until }) if *until > now.mono => (*source, None),
-            _ => (*source, Some(Box::new(query))),
+        }
+        self.counters.notifies_failed_over.up();
+        self.end_attempt(id);
+        self.subscriptions[id].owed = true;
+        self.send_notify(now, id);
+        true
+    }
+
+    /// Stores the place that is tried next, if there is one and it is known.
+    fn next_place(
+        &mut self,
+        now: Now,
+        id: u32,
+        stored: &StoredSubscription<'_>,
+        failure: Failure,
+    ) -> Option<NextPlace> {
+        let query = self.query_of(stored)?;
+        let flow = stored.flow;
+        let is_new = flow.connection.is_some() || {
+            let (whose, span) = match failure {
+                Failure::Transport => (Whose::All, FAILED_SPAN),
+                Failure::Unavailable { retry_after } => {
+                    (Whose::All, retry_after.map_or(FAILED_SPAN, |secs| Duration::from_secs(secs.into())))
+                }
+                Failure::Silence => (Whose::One(id), FAILED_SPAN),
+            };
+            self.names.failed.note(now.mono, (flow.transport, flow.peer), whose, span)
+        };
+        match self.names.known(now.mono, &query) {
+            Some(places) => {
+                let found = self.names.failed.first_good(now.mono, Some(id), places)?;
+                let next = self.listeners.toward(&flow, NextHop::To(found.transport, found.address));
+                if next == flow {
+                    return None;
+                }
+                self.change_flow(now, id, stored, next);
+                Some(NextPlace::Stored)
+            }
+            // DNS may say something else by now. Not for a place that has failed again, though, which would make it a loop.
+            None => is_new.then_some(NextPlace::Asked(query)),
         }
     }
 
@@ -107,7 +235,7 @@ impl Shard {
     /// Takes back what the caller could not hand to the resolver: the sources stand in.
     pub fn lookup_refused(&mut self, query: Query) {
         self.counters.names_not_asked.up();
-        self.names.answers.push(Answer { query, found: None, ttl: std::time::Duration::ZERO });
+        self.names.answers.push(Answer { query, found: Vec::new(), ttl: Duration::ZERO });
     }
 
     /// Goes on with the subscriptions whose names are known now, or will not be.
@@ -120,13 +248,13 @@ impl Shard {
         }
         let late = self.names.waiting.iter().filter(|(_, waiting)| waiting.until <= now.mono);
         for query in late.map(|(query, _)| query.clone()).collect::<Vec<_>>() {
-            self.take_name(now, &Answer { query, found: None, ttl: NEGATIVE_TTL });
+            self.take_name(now, &Answer { query, found: Vec::new(), ttl: NEGATIVE_TTL });
         }
     }
 
     fn take_name(&mut self, now: Now, answer: &Answer) {
         self.names.remember(now.mono, answer);
-        if answer.found.is_none() {
+        if answer.found.is_empty() {
             self.counters.names_not_found.up();
         }
         let Some(waiting) = self.names.waiting.remove(&answer.query) else { return };
@@ -146,21 +274,22 @@ impl Shard {
         let files = self.files.presence_partition(partition);
         let mut moved = false;
         if let Some(stored) = records::read_subscription(files, slot, &mut record) {
-            let target = Uri::parse(stored.remote_target).ok();
-            let name = HopName::of(stored.route_set, target.as_ref());
-            let query = name.and_then(|name| Query::new(&name, stored.flow.peer.is_ipv4()));
-            let is_it = query.as_ref() == Some(&answer.query);
-            if let Some(found) = answer.found.filter(|_| is_it) {
+            let is_it = self.query_of(&stored).as_ref() == Some(&answer.query);
+            let found = self.names.choose(now.mono, Some(id), &answer.found).filter(|_| is_it);
+            if let Some(found) = found {
                 let flow = self.listeners.toward(&stored.flow, NextHop::To(found.transport, found.address));
                 moved = flow != stored.flow;
                 if moved {
-                    let next = StoredSubscription { flow, came_by_udp: flow.transport.is_stream(), ..stored };
+                    let by_udp = stored.came_by_udp || !stored.flow.transport.is_stream();
+                    let came_by_udp = by_udp && flow.transport.is_stream();
+                    let next = StoredSubscription { flow, came_by_udp, ..stored };
                     records::update_subscription_fixed(
                         self.files.presence_partition_mut(partition),
                         slot,
                         &next,
                     );
                     self.aim_again(now.mono, id, &flow);
+                    self.follow_connection(id, &flow, stored.remote_uri);
                 }
             }
         }

@@ -22,6 +22,8 @@ use crate::mailbox::{Command, Mailbox};
 pub const QUEUE_MAX: usize = 1024;
 /// Most names that are looked up at the same time; the others wait in the queue.
 const CONCURRENT_MAX: usize = 256;
+/// Places behind the first are waited for such a part of the time limit each: most of it is left for the first.
+const FURTHER_SHARE: u32 = 16;
 /// Records that hickory remembers.
 const RECORDS_MAX: u64 = 4096;
 
@@ -173,10 +175,10 @@ async fn answer(
     let mut seed = [0; 32];
     // Without chance the order of equal weights is always the same, which is no harm.
     let _ = getrandom::fill(&mut seed);
-    let located = tokio::time::timeout(limit, locate(&dns, &query, &ways, Chance::from_seed(seed))).await;
-    let (found, ttl) = match located {
-        Ok(Some((found, ttl))) => (Some(found), ttl),
-        Ok(None) | Err(_) => (None, NEGATIVE_TTL),
+    let lookup = locate(&dns, &query, &ways, Chance::from_seed(seed), limit / FURTHER_SHARE);
+    let (found, ttl) = match tokio::time::timeout(limit, lookup).await {
+        Ok(Some(located)) => located,
+        Ok(None) | Err(_) => (Vec::new(), NEGATIVE_TTL),
     };
     tracing::debug!(host = %query.host, ?found, "looked up");
     let _ = mailbox.post(Command::Resolved(Answer { query, found, ttl }));

@@ -340,9 +340,19 @@ impl Shard {
         route_set: &[u8],
         contact: Option<&Uri<'_>>,
     ) -> (Flow, Option<Box<Query>>) {
-        let outbound_proxy = self.settings.outbound_proxy.map(|proxy| (proxy.transport, proxy.address));
         let source = &request.flow;
-        let hop = next_hop(route_set, contact.map(Target::of), request.message.via(), source, outbound_proxy);
+        let outbound_proxy = self.settings.outbound_proxy.as_ref();
+        let via = request.message.via();
+        let mut hop = next_hop(route_set, contact.map(Target::of), via, source, outbound_proxy.is_some());
+        if hop == NextHop::OutboundProxy
+            && let Some(proxy) = outbound_proxy
+        {
+            if let Some(name) = proxy.name() {
+                return self.flow_by_name(request.now, &name, source);
+            }
+            hop =
+                proxy.address().map_or(NextHop::Back, |(transport, address)| NextHop::To(transport, address));
+        }
         if hop == NextHop::Back
             && !source.transport.is_stream()
             && let Some(name) = HopName::of(route_set, contact)

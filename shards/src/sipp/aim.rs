@@ -21,8 +21,7 @@ impl Shard {
         let has_nonce = self.guard.challenges
             && access.nonce_bound
             && source.is_some_and(|source| Source::of(source.peer.ip()) == Source::of(ip));
-        let is_operators =
-            access.trusts(ip) || self.settings.outbound_proxy.is_some_and(|proxy| proxy.address.ip() == ip);
+        let is_operators = access.trusts(ip) || self.is_outbound_proxy(ip);
         !has_nonce && !is_operators
     }
 

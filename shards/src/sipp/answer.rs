@@ -6,6 +6,7 @@ use comsipl_core::{HashKey, Now};
 
 use crate::records;
 use crate::reply::{contact_uri, usable};
+use crate::resolve::names::Failure;
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
 use crate::sipp::branch::{BRANCH_LEN, Mark, branch_of, check_of, marked};
@@ -47,6 +48,10 @@ impl Shard {
             self.refresh_target_by_answer(now, id, message);
         } else {
             self.counters.notifies_refused.up();
+            let unavailable = Failure::Unavailable { retry_after: message.retry_after() };
+            if status == 503 && self.fail_over(now, id, unavailable) {
+                return;
+            }
         }
         self.after_notify(now, id, after);
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::listeners::{Listeners, SentBy};
 use crate::records::{self, StoredSubscription};
+use crate::resolve::names::Failure;
 use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
 use crate::sipp::branch::{BRANCH_LEN, branch_of};
@@ -213,6 +214,11 @@ impl Shard {
                 }
                 TimerStep::TimedOut => {
                     self.counters.notifies_timed_out.up();
+                    // RFC 3263 §4.3: "without ever having received any response, provisional or final".
+                    let is_silent = !self.attempts[attempt].transaction.has_been_heard();
+                    if is_silent && self.fail_over(now, id, Failure::Silence) {
+                        continue;
+                    }
                     let after = subscription::after_silence(self.subscriptions[id].suspect);
                     self.after_notify(now, id, after);
                 }

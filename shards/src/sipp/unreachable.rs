@@ -9,7 +9,7 @@
 //!     the binding, whose newest flow counts). The device is known by its Contact, or by its instance where the Contact is a
 //!     public GRUU. The old connection need not be known to be dead.
 //!
-//! A proxy that record-routes is dialled instead. Connections end with the process, so after a start all watchers that were
+//! A proxy that record-routes is dialled instead, looked up if it has a name. Connections end with the process, so after a start all watchers that were
 //! reached by one are unreachable.
 
 use std::collections::VecDeque;
@@ -20,6 +20,7 @@ use comsipl_core::{AorKey, Flow, HashKey, Now, Transport, Uri, subscription};
 
 use crate::note::DeviceKey;
 use crate::records::{self, StoredSubscription};
+use crate::resolve::names::Failure;
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
 use crate::sipp::branch::{Mark, check_of};
@@ -70,6 +71,9 @@ impl Shard {
         }
         self.counters.notifies_unsent.up();
         let is_last = entry.ending && !entry.owed;
+        if !lives && self.fail_over(now, id, Failure::Transport) {
+            return;
+        }
         // A peer that is slow, or a lane to the holder of its connection that is full: the same way does later.
         let way = if lives { Way::Again } else { self.way_left(now, id) };
         match way {
@@ -124,7 +128,7 @@ impl Shard {
                 return false;
             }
             self.listeners.toward(&stored.flow, NextHop::To(transport, address))
-        } else if stored.came_by_udp {
+        } else if stored.came_by_udp && !stored.flow.transport.is_secure() {
             self.listeners.toward(&stored.flow, NextHop::To(Transport::Udp, stored.flow.peer))
         } else {
             return false;
@@ -207,9 +211,10 @@ impl Shard {
     }
 
     /// Stores the flow of a subscription.
-    fn change_flow(&mut self, now: Now, id: u32, stored: &StoredSubscription<'_>, flow: Flow) {
+    pub(crate) fn change_flow(&mut self, now: Now, id: u32, stored: &StoredSubscription<'_>, flow: Flow) {
         let entry = &self.subscriptions[id];
-        let next = StoredSubscription { flow, came_by_udp: false, ..*stored };
+        let came_by_udp = stored.came_by_udp && flow.transport.is_stream() && flow.connection.is_none();
+        let next = StoredSubscription { flow, came_by_udp, ..*stored };
         let partition = self.files.presence_partition_mut(entry.partition);
         records::update_subscription_fixed(partition, entry.slot, &next);
         self.aim_again(now.mono, id, &flow);

@@ -246,12 +246,15 @@ fn parse_name(host: &str, what: &str, mut words: &[&str]) -> Result<Verb, String
         };
     }
     let found = match what {
-        "unknown" => None,
+        "unknown" => Vec::new(),
         "silent" => {
             after = None;
-            None
+            Vec::new()
         }
-        address => Some(Found { transport: over, address: parse_as(address)? }),
+        addresses => addresses
+            .split(',')
+            .map(|address| Ok(Found { transport: over, address: parse_as(address)? }))
+            .collect::<Result<_, String>>()?,
     };
     Ok(Verb::Name { host: host.to_owned(), entry: NameEntry { found, after, ttl } })
 }

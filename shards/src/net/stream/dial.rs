@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use comsipl_core::locate::host_of_request;
+use comsipl_core::uri::Host;
 use comsipl_core::{Flow, Mono};
 use hashbrown::HashMap;
 use mio::net::TcpStream;
@@ -13,11 +15,13 @@ use super::by_peer::Peer;
 use super::connection::Phase;
 use super::layer::{Layer, Side};
 use super::{Streams, Why};
+use crate::settings::Settings;
 
 impl Streams {
     /// The connection for a message that names none: the one that there is to the peer, or a new one.
     pub(super) fn reach(&mut self, now: Mono, flow: &Flow, head: &[u8]) -> Option<u32> {
-        let host = if flow.transport.is_secure() { host_of_request(head) } else { None };
+        let settings = Arc::clone(&self.settings);
+        let host = if flow.transport.is_secure() { host_of(&settings, flow, head) } else { None };
         let peer = Peer { transport: flow.transport, address: flow.peer, host };
         self.by_peer.get(&peer).or_else(|| self.dial(now, flow, host))
     }
@@ -83,6 +87,24 @@ impl Streams {
             // Loopback addresses lead nowhere else.
             && (!ip.is_loopback() || flow.peer.ip().is_loopback());
         fits.then(|| SocketAddr::new(ip, 0))
+    }
+}
+
+/// The name that the certificate of a request's next hop must be for; `None`: its address.
+///
+/// It is not stored with the flow, because the request has it: what does not go to the numeric address that it names goes to the
+/// operator's outbound proxy, if there is one.
+fn host_of<'a>(settings: &'a Settings, flow: &Flow, head: &'a [u8]) -> Option<&'a str> {
+    let host = host_of_request(head);
+    if host.as_ref().and_then(Host::ip) == Some(flow.peer.ip()) {
+        return None;
+    }
+    if let Some(proxy) = &settings.outbound_proxy {
+        return std::str::from_utf8(proxy.name()?.host).ok();
+    }
+    match host? {
+        Host::Name(name) => std::str::from_utf8(name).ok(),
+        _ => None,
     }
 }
 
