@@ -14,6 +14,7 @@ pub mod counters;
 pub mod event_loop;
 mod index;
 pub mod listeners;
+mod local_ips;
 pub mod mailbox;
 pub mod metrics;
 pub mod net;

@@ -28,6 +28,7 @@ use crate::access::Gate;
 use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
+use crate::local_ips::LocalIps;
 use crate::net::stream::generations::Generations;
 use crate::note::Note;
 use crate::presentities::{Presentities, WATCHERS_WATCHED};
@@ -133,6 +134,7 @@ pub struct Shard {
     pub(crate) presentities: Presentities,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) watched: WatchedTable,
+    pub(crate) local_ips: LocalIps,
     pub(crate) names: Names,
     /// NOTIFYs under way.
     pub(crate) attempts: Slab<Attempt>,
@@ -201,6 +203,7 @@ impl Shard {
             presentities: Presentities::new(now.mono),
             subscriptions: Subscriptions::new(now.mono),
             watched: WatchedTable::default(),
+            local_ips: LocalIps::default(),
             names: Names::default(),
             attempts: Slab::default(),
             attempt_timers: Wheel::new(now.mono),

@@ -343,7 +343,7 @@ fn a_reset_in_the_middle_of_a_message_is_nobody_elses_matter() {
 
 #[test]
 fn watchers_are_told_the_address_that_they_reached() {
-    let listen = ["tcp:0.0.0.0:0", "tcp:[::1]:0"];
+    let listen = ["tcp:0.0.0.0:0", "tcp:[::]:0"];
     let server = Server::listening(&listen, 2, StreamLimits::default());
     let ports: Vec<_> = server.node.addresses().iter().map(|it| it.address.port()).collect();
     for (number, (ip, port)) in

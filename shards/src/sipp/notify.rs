@@ -9,6 +9,7 @@ use comsipl_core::{
 use smallvec::SmallVec;
 
 use crate::listeners::{Listeners, SentBy};
+use crate::local_ips::LocalIps;
 use crate::records::{self, StoredSubscription};
 use crate::resolve::names::Failure;
 use crate::shard::Shard;
@@ -84,6 +85,7 @@ impl Shard {
         let mut writer = NotifyWriter {
             profile: self.settings.profile,
             listeners: &self.listeners,
+            local_ips: &self.local_ips,
             outbox: &mut self.outbox,
             bodies: &mut self.bodies,
         };
@@ -243,6 +245,7 @@ impl Shard {
             let mut writer = NotifyWriter {
                 profile: self.settings.profile,
                 listeners: &self.listeners,
+                local_ips: &self.local_ips,
                 outbox: &mut self.outbox,
                 bodies: &mut self.bodies,
             };
@@ -312,6 +315,7 @@ fn head_len_max(stored: &StoredSubscription<'_>) -> usize {
 struct NotifyWriter<'s> {
     profile: Profile,
     listeners: &'s Listeners,
+    local_ips: &'s LocalIps,
     outbox: &'s mut Outbox,
     bodies: &'s mut Bodies,
 }
@@ -328,7 +332,7 @@ impl NotifyWriter<'_> {
         let profile = self.profile;
         let mut branch = [0; BRANCH_LEN];
         let id = attempt.subscription;
-        let flow = self.listeners.fit(stored.flow);
+        let flow = self.listeners.fit(self.local_ips.complete(stored.flow));
         // What cannot be sent is reported by its branch, so over connections it names its subscription in either profile.
         let shape = if flow.transport.is_stream() { Profile::Rfc } else { profile };
         let branch = branch_of(shape, entry.partition, id, entry.secret, attempt.cseq, &mut branch);

@@ -224,6 +224,7 @@ impl Shard {
     /// Notes whether a subscription is reached by a connection now; `watcher` is the From URI of its SUBSCRIBE.
     pub(crate) fn follow_connection(&mut self, id: u32, flow: &Flow, watcher: &[u8]) {
         let connected = flow.connection.is_some();
+        self.local_ips.note(flow);
         if connected != self.subscriptions[id].connected
             && let Some(watcher) = self.keys.aor_of_uri(watcher, &mut self.scratch.user)
         {

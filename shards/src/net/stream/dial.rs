@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use comsipl_core::locate::host_of_request;
 use comsipl_core::uri::Host;
-use comsipl_core::{Flow, Mono};
+use comsipl_core::{Flow, Mono, msg};
 use hashbrown::HashMap;
 use mio::net::TcpStream;
 
@@ -24,6 +24,31 @@ impl Streams {
         let host = if flow.transport.is_secure() { host_of(&settings, flow, head) } else { None };
         let peer = Peer { transport: flow.transport, address: flow.peer, host };
         self.by_peer.get(&peer).or_else(|| self.dial(now, flow, host))
+    }
+
+    /// The connection for an answer whose own is gone: one to where its request came from, at the port of its Via.
+    ///
+    /// > If that connection is no longer open, the server SHOULD open a connection to the IP address in the "received" parameter,
+    /// > if present, using the port in the "sent-by" value, or the default port for that transport, if no port is specified.
+    /// > (RFC 3261 §18.2.2)
+    ///
+    /// The port that `rport` has is that of the connection that is gone (RFC 3581 §4). A name in `sent-by` is not looked up where
+    /// that fails: what a client gives up before it has its answer, it asks again. Browsers take no connections.
+    #[cold]
+    pub(super) fn reach_sent_by(&mut self, now: Mono, flow: &Flow, head: &[u8]) -> Option<u32> {
+        if !head.starts_with(b"SIP/2.0 ") || flow.transport.is_web_socket() {
+            return None;
+        }
+        let answer = msg::parse(head).ok()?;
+        let via = answer.via();
+        let host = match Host::parse(via.host()).ok()? {
+            Host::Name(name) if flow.transport.is_secure() => std::str::from_utf8(name).ok(),
+            _ => None,
+        };
+        let port = via.port().unwrap_or(flow.transport.default_port());
+        let flow = Flow { peer: SocketAddr::new(flow.peer.ip(), port), connection: None, ..*flow };
+        let peer = Peer { transport: flow.transport, address: flow.peer, host };
+        self.by_peer.get(&peer).or_else(|| self.dial(now, &flow, host))
     }
 
     /// Begins to connect to the peer of `flow`, which has the name `host` if it was found by one; what is pushed meanwhile waits.

@@ -304,9 +304,10 @@ impl Streams {
     /// Sends a message by the connection that its flow names, or, if that names none, by the one that there is to the peer or
     /// a new one. What cannot be sent is told by [`Self::take_unsent`].
     pub fn send(&mut self, now: Mono, flow: &Flow, parts: &[&[u8]]) {
+        let head = parts.first().copied().unwrap_or_default();
         let slot = match flow.connection {
-            Some(id) => self.find(id),
-            None => self.reach(now, flow, parts.first().copied().unwrap_or_default()),
+            Some(id) => self.find(id).or_else(|| self.reach_sent_by(now, flow, head)),
+            None => self.reach(now, flow, head),
         };
         let sent = slot.is_some_and(|slot| self.push(now, slot, parts));
         let lives =

@@ -101,6 +101,33 @@ fn a_connection_that_is_gone_is_told_and_its_name_means_no_other() {
     assert_eq!(shard.read_from(&mut second, notify(2).len()), notify(2));
 }
 
+/// RFC 3261 §18.2.2, RFC 3581 §4: "received" says where a connection is opened for an answer whose own is gone, and the sent-by value
+/// at which port; not so for requests of ours, nor for browsers.
+#[test]
+fn an_answer_without_its_connection_goes_to_the_port_of_its_via() {
+    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let (peer, gone) = shard.reach();
+    drop(peer);
+    shard.turn_until("the end", |it| it.streams.is_empty());
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = proxy.local_addr().unwrap().port();
+    let answer = format!(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP proxy.example:{port};rport={};received=127.0.0.1;branch=z9hG4bK1\r\n\
+         From: <sip:a@h>;tag=1\r\nTo: <sip:a@h>;tag=2\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+        gone.peer.port()
+    );
+    shard.send(&gone, &[notify(1).as_bytes()]);
+    let web = Flow { transport: Transport::Ws, ..gone };
+    shard.send(&web, &[answer.as_bytes()]);
+    assert_eq!((shard.unsent(), shard.counters.connections_dialled.get()), (vec![note(1)], 0));
+    for _ in 0..2 {
+        shard.send(&gone, &[answer.as_bytes()]);
+    }
+    let (mut accepted, _) = proxy.accept().unwrap();
+    assert_eq!(shard.read_from(&mut accepted, 2 * answer.len()), answer.repeat(2));
+    assert_eq!(shard.counters.connections_dialled.get(), 1, "one for both");
+}
+
 #[test]
 fn a_half_closed_connection_takes_answers_and_no_requests() {
     let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
