@@ -13,10 +13,11 @@ mod transports;
 mod web_phones;
 
 use anyhow::{Result, ensure};
+use comsipl_tests::client::baresip::{self, PUBLISH_EXPIRES as BARESIP_PUBLISH_EXPIRES};
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
-use comsipl_tests::client::{baresip, sipp};
+use comsipl_tests::client::sipp;
 use comsipl_tests::server::Server;
 
 #[test]
@@ -26,7 +27,7 @@ fn two_linphones_see_each_other() -> Result<()> {
     }
     let server = Server::start(CONFIG)?;
     let (alice, bob) = (Account::new("alice", server.address()), Account::new("bob", server.address()));
-    let watcher = Account { publish_expires: None, ..Account::new("wanda", server.address()) };
+    let watcher = Account::watching("wanda", Road::plain(server.address()));
 
     let mut alices = Linphone::start(&alice)?;
     let mut bobs = Linphone::start(&bob)?;
@@ -72,8 +73,7 @@ fn linphone_is_offline_when_it_takes_its_publication_back_and_online_when_it_pub
     let server = Server::start(CONFIG)?;
     let bob = Account::new("bob", server.address());
     let mut bobs = Linphone::start(&bob)?;
-    let mut wandas =
-        Linphonec::start(&Account { publish_expires: None, ..Account::new("wanda", server.address()) })?;
+    let mut wandas = Linphonec::start(&Account::watching("wanda", Road::plain(server.address())))?;
     wandas.befriend("bob", &bob.uri())?;
     wandas.expect(&bob.uri(), Status::Online)?;
 
@@ -97,8 +97,7 @@ fn a_linphone_that_dies_goes_offline_when_its_publication_expires() -> Result<()
     let alice = Account::new("alice", server.address());
     let mut bobs = Linphone::start(&bob)?;
     let mut alices = Linphone::start(&alice)?;
-    let mut wandas =
-        Linphonec::start(&Account { publish_expires: None, ..Account::new("wanda", server.address()) })?;
+    let mut wandas = Linphonec::start(&Account::watching("wanda", Road::plain(server.address())))?;
     wandas.befriend("bob", &bob.uri())?;
     alices.befriend(&bob.uri())?;
     wandas.expect(&bob.uri(), Status::Online)?;
@@ -145,8 +144,7 @@ fn linphones_see_each_other_across_a_crash_of_the_server() -> Result<()> {
     let (alice, bob) = (Account::new("alice", server.address()), Account::new("bob", server.address()));
     let mut alices = Linphone::start(&alice)?;
     let mut bobs = Linphone::start(&bob)?;
-    let mut wandas =
-        Linphonec::start(&Account { publish_expires: None, ..Account::new("wanda", server.address()) })?;
+    let mut wandas = Linphonec::start(&Account::watching("wanda", Road::plain(server.address())))?;
     alices.befriend(&bob.uri())?;
     bobs.befriend(&alice.uri())?;
     wandas.befriend("bob", &bob.uri())?;
@@ -179,16 +177,8 @@ fn baresip_sees_and_publishes() -> Result<()> {
         return Ok(());
     }
     let server = Server::start(CONFIG)?;
-    let account = |user, watches| baresip::Account {
-        user,
-        road: Road::plain(server.address()),
-        publish_expires: BARESIP_PUBLISH_EXPIRES,
-        watches,
-    };
-    let mut carols = baresip::Baresip::start(&account("carol", &["dave"]))?;
-    let mut daves = baresip::Baresip::start(&account("dave", &["carol"]))?;
-    carols.expect("dave", "Online")?;
-    quote(&[daves.expect("carol", "Online")?]);
+    let (mut carols, mut daves, line) = baresip::Baresip::start_two(Road::plain(server.address()))?;
+    quote(&[line]);
     carols.order("presence_offline")?;
     quote(&[daves.expect("carol", "Offline")?]);
     carols.order("presence_online")?;
@@ -206,12 +196,8 @@ fn baresip_and_linphone_see_each_other() -> Result<()> {
     let server = Server::start(CONFIG)?;
     let bob = Account::new("bob", server.address());
     let mut bobs = Linphone::start(&bob)?;
-    let mut carols = baresip::Baresip::start(&baresip::Account {
-        user: "carol",
-        road: Road::plain(server.address()),
-        publish_expires: BARESIP_PUBLISH_EXPIRES,
-        watches: &["bob"],
-    })?;
+    let carol = baresip::Account::new("carol", Road::plain(server.address()), &["bob"]);
+    let mut carols = baresip::Baresip::start(&carol)?;
     let carol = format!("sip:carol@{}", server.address());
     bobs.befriend(&carol)?;
     bobs.expect(&carol, Status::Online)?;
@@ -276,10 +262,6 @@ min_expires = 1
 [registration]
 min_expires = 1
 ";
-
-/// baresip sometimes publishes twice when it starts, before the first answer has come, and then forgets the first of the
-/// two publications, which stays "open" until it expires. So it has to expire well within the patience of a test.
-const BARESIP_PUBLISH_EXPIRES: u32 = 8;
 
 /// Shows what a client printed; `cargo test -- --nocapture` lets it be read.
 fn quote(lines: &[String]) {

@@ -3,13 +3,13 @@
 use anyhow::{Result, ensure};
 use comsipl_core::Transport;
 use comsipl_tests::client::authority::Authority;
-use comsipl_tests::client::baresip::{self, Baresip};
+use comsipl_tests::client::baresip::Baresip;
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
 use comsipl_tests::server::{Server, Start};
 
-use super::{BARESIP_PUBLISH_EXPIRES, CONFIG, quote};
+use super::{CONFIG, quote};
 
 #[test]
 fn linphones_see_each_other_by_tcp() -> Result<()> {
@@ -94,7 +94,7 @@ fn linphones(transport: Transport) -> Result<()> {
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
     let mut bobs = Linphone::start(&bob)?;
-    let mut wandas = Linphonec::start(&Account { publish_expires: None, ..Account::over("wanda", road) })?;
+    let mut wandas = Linphonec::start(&Account::watching("wanda", road))?;
     alices.befriend(&bob.uri())?;
     bobs.befriend(&alice.uri())?;
     wandas.befriend("bob", &bob.uri())?;
@@ -127,12 +127,8 @@ fn baresips(transport: Transport) -> Result<()> {
     let server = start(transport, Some(&authority))?;
     let trust = authority.certificate();
     let road = Road { transport, trust: Some(&trust), ..Road::plain(server.address_of(transport)) };
-    let account =
-        |user, watches| baresip::Account { user, road, publish_expires: BARESIP_PUBLISH_EXPIRES, watches };
-    let mut carols = Baresip::start(&account("carol", &["dave"]))?;
-    let mut daves = Baresip::start(&account("dave", &["carol"]))?;
-    carols.expect("dave", "Online")?;
-    quote(&[daves.expect("carol", "Online")?]);
+    let (mut carols, mut daves, line) = Baresip::start_two(road)?;
+    quote(&[line]);
     carols.order("presence_offline")?;
     quote(&[daves.expect("carol", "Offline")?]);
     carols.order("presence_online")?;

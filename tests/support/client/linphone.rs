@@ -40,6 +40,11 @@ impl<'a> Account<'a> {
         Self { user, road, register_expires: 3600, publish_expires: Some(600), subscribe_expires: 600 }
     }
 
+    /// As [`Account::over`], of one who watches and publishes nothing.
+    pub fn watching(user: &'a str, road: Road<'a>) -> Self {
+        Self { publish_expires: None, ..Self::over(user, road) }
+    }
+
     /// The address that others call it by.
     pub fn uri(&self) -> String {
         format!("sip:{}@{}", self.user, self.road.domain())
