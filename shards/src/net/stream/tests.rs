@@ -306,7 +306,7 @@ fn what_is_held_is_handed_over_before_a_broken_stream_ends() {
 
 /// RFC 5922 §7.3: "the client MUST compare the original domain portion of the SIP AUS used as input to the RFC 3263 server location
 /// procedures to the SIP domain identities obtained from the certificate", and close the connection if none is the same. The
-/// name goes into the handshake, too, for servers of several domains (RFC 6066 §3).
+/// name goes into the handshake, too, for servers of several domains.
 #[test]
 fn a_proxy_that_is_dialled_by_name_must_have_a_certificate_for_it() {
     let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
