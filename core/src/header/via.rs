@@ -44,6 +44,21 @@ impl<'a> Via<'a> {
         if end == value.len() { Ok(via) } else { Err(BadValue) }
     }
 
+    /// The Vias on one line, up to the first that is malformed.
+    ///
+    /// Their own grammar says where each ends, as it does for the topmost one: a bracket in a parameter opens nothing.
+    pub(crate) fn each(line: &'a [u8]) -> impl Iterator<Item = Result<Self, BadValue>> + use<'a> {
+        let mut at = Some(0);
+        std::iter::from_fn(move || {
+            let read = Self::parse_at(line, at.take()?);
+            if let Ok((_, end)) = read {
+                // Nothing behind the last comma is no Via.
+                at = line.get(end + 1..).is_some_and(|rest| !rest.trim_ascii().is_empty()).then_some(end + 1);
+            }
+            Some(read.map(|(via, _)| via))
+        })
+    }
+
     /// Parses the Via that begins at `at`; also gives the position of the comma behind it, or of the end.
     #[inline(always)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
@@ -249,6 +264,17 @@ mod tests {
         assert_eq!(via.host(), b"[2001:db8::9:1]");
         assert_eq!(via.port(), Some(5060));
         assert_eq!(via.received(), Some(&b"2001:db8::9:255"[..]));
+    }
+
+    /// A bracket in a parameter of the topmost Via once hid the comma behind it from whoever listed all Vias, so that the list
+    /// had one that was malformed where the parser had read two.
+    #[test]
+    fn each_via_of_a_line_ends_where_the_topmost_one_does() {
+        let each = |line| Via::each(line).map(|it| it.ok().and_then(|via| via.branch())).collect::<Vec<_>>();
+        let line = b"SIP/2.0/UDP a;branch=1;x=<, SIP/2.0/UDP b;y=\",\";branch=2 ,SIP/2.0/TCP c;branch=3, ";
+        assert_eq!(each(line), [Some(&b"1"[..]), Some(b"2"), Some(b"3")]);
+        assert_eq!(each(b"SIP/2.0/UDP a;branch=1, b, SIP/2.0/UDP c"), [Some(&b"1"[..]), None]);
+        assert_eq!(each(b""), [None]);
     }
 
     #[test]

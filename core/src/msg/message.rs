@@ -110,15 +110,15 @@ impl<'a> Message<'a> {
         self.lines(HeaderName::Via)
     }
 
-    /// All Vias in order, topmost first.
+    /// All Vias in order, topmost first; of a line with a malformed one nothing behind it.
     pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, BadValue>> + use<'a> {
-        self.values(HeaderName::Via).map(Via::parse)
+        self.lines(HeaderName::Via).flat_map(Via::each)
     }
 
     /// How many Vias there are on all lines.
     #[must_use]
     pub fn via_count(&self) -> usize {
-        self.values(HeaderName::Via).count()
+        self.vias().count()
     }
 
     /// The From header.
