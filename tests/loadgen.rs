@@ -102,3 +102,20 @@ fn the_same_over_udp_is_told_by_datagrams() {
     assert!(report.passed, "{report}");
     assert_eq!(report.percentiles.publish_notify.count, 50 * 20);
 }
+
+/// Strangers send 20,000 damaged messages; whoever had subscribed before is told of everything all the same.
+#[test]
+fn earlier_subscriptions_survive_hostile_datagrams() {
+    let report = measure(
+        Transport::Udp,
+        "hostile --count 20000 --rate 10000 --ports 32 --presentities 10 --watchers 10 --seed 7",
+    );
+    assert!(report.passed, "{report}");
+    let hostile = report.hostile.as_ref().unwrap();
+    assert_eq!((hostile.sent, hostile.malformed, hostile.send_errors), (20_000, 0, 0), "{report}");
+    // Both are many: what is refused with a reason, and what is granted because the damage did no harm.
+    let answers = |status: u16| hostile.answers.get(&status).copied().unwrap_or_default();
+    assert!(answers(200) > 1_000 && answers(400) > 1_000, "{report}");
+    assert!(hostile.silent() > 1_000 && hostile.notifies > 100, "{report}");
+    assert_eq!(report.audit.unwrap().watchers, 100);
+}

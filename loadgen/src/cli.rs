@@ -85,6 +85,32 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Damaged messages of strangers beside subscriptions that must not suffer: does the server live, and not grow?
+    ///
+    /// Real messages with flipped bits, wrong lengths, endless lines, deep nesting, bombs for XML parsers and more, from many
+    /// source ports. With `--server-pid` the server's memory is watched as well.
+    Hostile {
+        /// Who watches whom
+        #[command(flatten)]
+        audience: Audience,
+        /// Hostile datagrams
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// Hostile datagrams per second at most
+        #[arg(long, default_value = "20000", value_parser = per_second)]
+        rate: f64,
+        /// Source ports that they come from
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+        ports: u16,
+        /// MB that the server's memory may grow by
+        ///
+        /// It keeps answers for 32 s (64*T1), and what it grants to strangers until that expires.
+        #[arg(long = "growth", default_value_t = 512)]
+        growth_max_mb: u64,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
     /// The highest rate without loss and with a 99th percentile under a limit, by search
     Capacity {
         /// What to do at that rate
@@ -260,7 +286,7 @@ impl Command {
             | Self::Subscribe { common, rate, .. }
             | Self::Publish { common, rate, .. }
             | Self::Fanout { common, rate, .. } => Some((common, *rate)),
-            Self::Run { common, .. } => Some((common, Rate::Max)),
+            Self::Run { common, .. } | Self::Hostile { common, .. } => Some((common, Rate::Max)),
             Self::Capacity { .. } | Self::Profiles { .. } | Self::Compare { .. } | Self::Notifier { .. } => {
                 None
             }
@@ -275,6 +301,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() && seconds < 1e7 => Ok(duration),
         _ => Err("must be more than 0 and less than 10,000,000 seconds".into()),
+    }
+}
+
+/// A positive number of things a second.
+fn per_second(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1.0..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("must be from 1 to 10,000,000".into()),
     }
 }
 

@@ -307,6 +307,27 @@ fn tables(out: &mut String, report: &Report) {
         }
     }
     out.push_str("</div>");
+    if let Some(hostile) = &report.hostile {
+        let _ = write!(
+            out,
+            "<h2>Hostile datagrams</h2><p>{} of {:.0} MB in {:.1} s, seed {}: {} answered, {} in silence; \
+             {} NOTIFYs to strangers.</p><div class=columns>",
+            Grouped(hostile.sent),
+            hostile.sent_bytes as f64 / 1e6,
+            hostile.secs,
+            hostile.seed,
+            Grouped(hostile.answered()),
+            Grouped(hostile.silent()),
+            Grouped(hostile.notifies)
+        );
+        for (status, count) in &hostile.answers {
+            let _ = write!(out, "<p>answered {status}<b>{}</b></p>", Grouped(*count));
+        }
+        for (kind, count) in &hostile.damage {
+            let _ = write!(out, "<p>{kind}<b>{}</b></p>", Grouped(*count));
+        }
+        out.push_str("</div>");
+    }
     if let Some(audit) = report.audit {
         let _ = write!(
             out,

@@ -11,6 +11,7 @@
 //! | `agent`, `audit`, `message`, `told`, `ident` | a phone: what it knows, was told, writes, reads, and is called |
 //! | `pace`, `retransmit`, `clock` | when something is due |
 //! | `net`, `mmsg`, `link` | sockets and batches, and a bad network |
+//! | [`hostile`] | strangers who send what they should not |
 //! | `server` | a server to kill |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
 //! | `stats`, `series`, `process`, [`report`], `terminal`, `progress` | counting, measuring, telling |
@@ -28,6 +29,7 @@ pub mod compare;
 mod crowd;
 mod engine;
 mod expect;
+pub mod hostile;
 mod html;
 mod ident;
 mod link;

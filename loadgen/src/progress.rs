@@ -66,8 +66,8 @@ impl Progress {
         self.bar.set_prefix(phase.name.to_string());
     }
 
-    /// Brings the bar up to date.
-    pub fn show(&mut self, counts: Counts) {
+    /// Brings the bar up to date; `hostile` datagrams were sent so far.
+    pub fn show(&mut self, counts: Counts, hostile: u64) {
         let now = Instant::now();
         if self.quiet || now - self.last.0 < RATES_EVERY {
             return;
@@ -76,8 +76,9 @@ impl Progress {
         let grown = counts.since(self.last.1);
         let rate = |count: u64| (count as f64 / secs).round();
         let done = grown.registered + grown.subscribed + grown.published;
+        let hostile = if hostile > 0 { format!("{hostile} hostile, ") } else { String::new() };
         self.bar.set_message(format!(
-            "{} requests/s, {} NOTIFY/s, {} active, {} unfinished",
+            "{hostile}{} requests/s, {} NOTIFY/s, {} active, {} unfinished",
             rate(done),
             rate(grown.notifies),
             counts.active,

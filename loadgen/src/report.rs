@@ -2,6 +2,7 @@
 
 use crate::audit::Tally;
 use crate::clock::Nanos;
+use crate::hostile;
 use crate::message::Transport;
 use crate::pace::Rate;
 use crate::process::Usage;
@@ -277,6 +278,8 @@ pub struct Report {
     pub generator: Generator,
     /// The audit; none for commands without watchers.
     pub audit: Option<Tally>,
+    /// What strangers sent and were told.
+    pub hostile: Option<hostile::Outcome>,
     /// Whether the run as a whole is right: the audit passes and nothing was refused, given up or foreign.
     pub passed: bool,
     /// What `passed` consists of; what the profile claims comes last.

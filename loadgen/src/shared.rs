@@ -1,6 +1,7 @@
 //! What the threads of a run share: the plan, the clock of its phases, and a board for each presentity.
 
 use crate::clock::{Clock, Nanos};
+use crate::hostile;
 use crate::message::Style;
 use crate::scenario::Plan;
 use crate::stats::{Counters, Counts};
@@ -28,6 +29,8 @@ pub struct Shared {
     pub stage_start: AtomicU64,
     /// What the world knows of each presentity.
     pub boards: Box<[Board]>,
+    /// How far the strangers are.
+    pub attack: hostile::Board,
     /// What the world knows of each thread.
     pub posts: Box<[Post]>,
 }

@@ -147,6 +147,24 @@ impl fmt::Display for Report {
         if !troubles.is_empty() {
             writeln!(f, "  whole run   {}", troubles.join(", "))?;
         }
+        if let Some(hostile) = &self.hostile {
+            let answers: Vec<_> = hostile
+                .answers
+                .iter()
+                .map(|(status, count)| format!("{status} {}", Grouped(*count)))
+                .collect();
+            writeln!(
+                f,
+                "  hostile     {} datagrams, {:.0} MB, in {:.1} s; {} answered, {} in silence, {} NOTIFYs",
+                Grouped(hostile.sent),
+                hostile.sent_bytes as f64 / 1e6,
+                hostile.secs,
+                Grouped(hostile.answered()),
+                Grouped(hostile.silent()),
+                Grouped(hostile.notifies)
+            )?;
+            writeln!(f, "              answers by status: {}", answers.join(", "))?;
+        }
         for phase in self.phases.iter().filter(|phase| phase.stalled) {
             writeln!(f, "  STALLED     {} was broken off after {:.1} s", phase.name, phase.secs)?;
         }

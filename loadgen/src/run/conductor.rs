@@ -2,6 +2,7 @@
 
 use crate::cli::Common;
 use crate::clock::{Nanos, SECOND};
+use crate::hostile;
 use crate::process::Usage;
 use crate::progress::Progress;
 use crate::report::{self, PhaseReport};
@@ -125,9 +126,12 @@ impl<'s> Conductor<'s> {
         let mut kill_at = phase.kill_after.map(|after| start + after);
         let stalled = loop {
             let now = self.shared.clock.now();
+            let strangers_go_on =
+                phase.name == hostile::PHASE && !self.shared.attack.is_over.load(Ordering::Acquire);
             let is_done = (now >= end || end == Nanos::MAX)
+                && !strangers_go_on
                 && self.shared.posts.iter().all(|post| post.finished.load(Ordering::Acquire) == stage);
-            if (is_done || now >= end)
+            if (is_done || now >= end && !strangers_go_on)
                 && let Some(mut from) = snapshot.take()
             {
                 from.at = start;
@@ -147,6 +151,7 @@ impl<'s> Conductor<'s> {
             }
             // Who was told to come again later is not stuck.
             if counts.resting > 0
+                || strangers_go_on && now < end
                 || (Counts { unfinished: 0, ..counts }) != (Counts { unfinished: 0, ..last.1 })
             {
                 last = (now, counts);
@@ -156,7 +161,8 @@ impl<'s> Conductor<'s> {
             if has_failed() {
                 break true;
             }
-            self.progress.show(counts);
+            let hostile = self.shared.attack.sent.load(Ordering::Relaxed);
+            self.progress.show(counts, hostile);
             thread::sleep(LOOK_EVERY.min(Duration::from_nanos(end.saturating_sub(now).max(1))));
         };
         if let Some(mut from) = snapshot {

@@ -7,6 +7,7 @@ mod summary;
 use crate::cli::{Command, Common};
 use crate::clock::{Clock, nanos};
 use crate::engine;
+use crate::hostile;
 use crate::ident::{Salt, mix};
 use crate::message::{Style, Transport};
 use crate::net::Sockets;
@@ -109,6 +110,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
         stage: AtomicUsize::new(0),
         stage_start: AtomicU64::new(0),
         boards: (0..plan.presentities).map(|_| Board::default()).collect(),
+        attack: hostile::Board::default(),
         posts: (0..threads).map(|_| Post::new(plan.presentities)).collect(),
         plan,
     };
@@ -134,6 +136,12 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
             })
             .collect::<Result<_, _>>()
             .context("cannot start a thread")?;
+        let strangers = shared.plan.attack.is_some().then(|| {
+            let shared = &shared;
+            let name = thread::Builder::new().name("strangers".into());
+            name.spawn_scoped(scope, move || hostile::run(shared, source, seed))
+        });
+        let strangers = strangers.transpose().context("cannot start a thread")?;
         let mut conductor = Conductor::new(&shared, common, server);
         let conducted = conductor.conduct(|| workers.iter().any(thread::ScopedJoinHandle::is_finished));
         shared.stage.store(STOP, Ordering::Release);
@@ -144,8 +152,13 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                 Err(_) => bail!("a thread of the generator panicked"),
             }
         }
+        let hostile = match strangers.map(thread::ScopedJoinHandle::join) {
+            None => None,
+            Some(Ok(outcome)) => Some(outcome?),
+            Some(Err(_)) => bail!("a thread of the generator panicked"),
+        };
         conducted?;
-        Ok(conductor.report(rate, wall.as_secs(), sockets, &harvests))
+        Ok(conductor.report(rate, wall.as_secs(), sockets, &harvests, hostile))
     })
 }
 

@@ -2,6 +2,8 @@
 
 use crate::cli::{Audience, Command, Common};
 use crate::clock::nanos;
+use crate::hostile::Attack;
+use crate::message::Transport;
 use crate::scenario::{self, Plan};
 use anyhow::{bail, ensure};
 use std::time::Duration;
@@ -33,6 +35,7 @@ pub(super) fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
             duration.unwrap_or_default()
         }
         Command::Publish { duration, .. } | Command::Fanout { duration, .. } => duration,
+        Command::Hostile { count, rate, .. } => Duration::from_secs_f64(count as f64 / rate),
         _ => Duration::ZERO,
     };
     // Phones refresh only when a plan tells them to, so nothing may expire meanwhile.
@@ -56,6 +59,13 @@ pub(super) fn plan(command: &Command, flags: &Common) -> anyhow::Result<Plan> {
         Command::Fanout { audience, rate, duration, .. } => {
             total(&audience)?;
             scenario::fanout(&common, audience.presentities, audience.watchers, rate, nanos(duration))
+        }
+        Command::Hostile { audience, count, rate, ports, growth_max_mb, .. } => {
+            total(&audience)?;
+            ensure!(flags.transport == Transport::Udp, "hostile datagrams are sent over UDP");
+            let attack = Attack { count, rate, ports, growth_max_mb };
+            let (presentities, watchers) = (audience.presentities, audience.watchers);
+            scenario::hostile(&common, presentities, watchers, attack)
         }
         _ => bail!("this command has no plan"),
     })

@@ -4,8 +4,10 @@ use super::conductor::{Conductor, Measured};
 use crate::audit::Tally;
 use crate::engine::Harvest;
 use crate::expect::Facts;
+use crate::hostile;
 use crate::pace::Rate;
 use crate::report::{self, AllPercentiles, Curve, Generator, LATENESS, PhaseReport, Rates, Report, Verdict};
+use crate::series::Point;
 use crate::stats::{Counts, Timings};
 use crate::terminal::Grouped;
 use std::sync::atomic::Ordering;
@@ -18,6 +20,7 @@ impl Conductor<'_> {
         started_unix_secs: u64,
         sockets: usize,
         harvests: &[Harvest],
+        hostile: Option<hostile::Outcome>,
     ) -> Report {
         let shared = self.shared;
         let plan = &shared.plan;
@@ -72,6 +75,10 @@ impl Conductor<'_> {
         let operations = measured.registered + measured.subscribed + measured.published;
         let series = self.series.into_points();
         let mut verdicts = verdicts(audit.as_ref(), &total, &self.phases);
+        if let (Some(outcome), Some(attack)) = (&hostile, plan.attack) {
+            verdicts.extend(hostile_verdicts(outcome, attack));
+            verdicts.extend(growth(&series, attack));
+        }
         let general = verdicts.len();
         let mut unjudged = Vec::new();
         let facts = Facts { phases: &self.phases, total, series: &series };
@@ -115,6 +122,7 @@ impl Conductor<'_> {
             measured,
             total,
             audit,
+            hostile,
             passed: verdicts.iter().all(|verdict| verdict.passed),
             claims: verdicts.len() - general,
             verdicts,
@@ -125,6 +133,41 @@ impl Conductor<'_> {
             series,
         }
     }
+}
+
+/// What a run with strangers has to show besides.
+fn hostile_verdicts(outcome: &hostile::Outcome, attack: hostile::Attack) -> [Verdict; 2] {
+    let found = format!(
+        "{} sent, {} refused by the kernel; {} answered, {} silently dropped",
+        Grouped(outcome.sent),
+        Grouped(outcome.send_errors),
+        Grouped(outcome.answered()),
+        Grouped(outcome.silent())
+    );
+    let sent = Verdict {
+        claim: format!("{} hostile datagrams reach the server", Grouped(attack.count)),
+        found,
+        passed: outcome.sent == attack.count,
+    };
+    let passed = outcome.malformed == 0;
+    let found = format!("{} malformed", Grouped(outcome.malformed));
+    [sent, Verdict { claim: "What strangers are told is well-formed".into(), found, passed }]
+}
+
+/// Whether the server's memory stayed within bounds; nothing if it was not looked at.
+fn growth(series: &[Point], attack: hostile::Attack) -> Option<Verdict> {
+    let memory = || series.iter().filter_map(|point| point.server_memory_bytes);
+    let (first, most) = (memory().next()?, memory().max()?);
+    let grown = (most - first) as f64 / 1e6;
+    Some(Verdict {
+        claim: format!("The server's memory grows by at most {} MB", attack.growth_max_mb),
+        found: format!(
+            "{:.0} MB at first, {:.0} MB at most: {grown:+.0} MB",
+            first as f64 / 1e6,
+            most as f64 / 1e6
+        ),
+        passed: grown <= attack.growth_max_mb as f64,
+    })
 }
 
 /// What every run has to show.

@@ -3,12 +3,14 @@
 
 mod contacts;
 mod fanout;
+mod hostile;
 pub mod profile;
 mod publish;
 mod register;
 mod subscribe;
 
 pub use fanout::fanout;
+pub use hostile::hostile;
 pub use publish::publish;
 pub use register::register;
 pub use subscribe::subscribe;
@@ -16,6 +18,7 @@ pub use subscribe::subscribe;
 use crate::agent::Op;
 use crate::clock::{Nanos, SECOND};
 use crate::expect::Expect;
+use crate::hostile::Attack;
 use crate::link::Link;
 use crate::pace::{Amount, Arrivals, Rate};
 use crate::report::Latencies;
@@ -51,6 +54,8 @@ pub struct Plan {
     pub expires: Option<u32>,
     /// The network between the phones and the server.
     pub link: Link,
+    /// What strangers send in the phase of that name.
+    pub attack: Option<Attack>,
     /// What the run has to show besides what every run has.
     pub expects: Vec<Expect>,
     /// What happens, one after the other.
@@ -85,6 +90,7 @@ impl Plan {
             slice: 1.0,
             expires: None,
             link: Link::default(),
+            attack: None,
             expects: Vec::new(),
             phases: Vec::new(),
             latencies: &[],

@@ -1,0 +1,36 @@
+//! `hostile`: earlier subscriptions while strangers send what they should not.
+
+use super::{Common, Finish, PerAgent, Phase, Plan, Work};
+use crate::agent::Op;
+use crate::clock::nanos;
+use crate::hostile::{Attack, PHASE};
+use crate::pace::Rate;
+use crate::report::Latencies;
+use std::time::Duration;
+
+/// State changes a second of the good phones meanwhile.
+const PUBLISHES_PER_SEC: f64 = 20.0;
+/// All `watchers` of all `presentities` subscribe and are told of a first state; states go on to change while the attack runs;
+/// then every presentity publishes once more, and all watchers must be told.
+pub fn hostile(common: &Common, presentities: u32, watchers: u32, attack: Attack) -> Plan {
+    let time = Duration::from_secs_f64((attack.count as f64 / attack.rate).max(0.1));
+    let rate = Rate::PerSecond(PUBLISHES_PER_SEC);
+    let work = Work { amount: PerAgent::For(nanos(time)), ..common.work(Op::Publish, rate) };
+    let mut phases = vec![
+        common.sweep("subscribe", Op::Subscribe, Finish::Answered),
+        common.sweep("first PUBLISH", Op::Publish, Finish::Answered),
+        common.settle("first settle"),
+        Phase { measured: true, ..Phase::new(PHASE, vec![work]) },
+        common.sweep("once more", Op::Publish, Finish::Told),
+        common.settle("settle"),
+    ];
+    phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
+    Plan {
+        presentities,
+        watchers: presentities * watchers,
+        phases,
+        attack: Some(attack),
+        latencies: &[Latencies::PublishNotify, Latencies::PublishAnswer],
+        ..Plan::empty("hostile")
+    }
+}
