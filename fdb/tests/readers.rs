@@ -1,5 +1,7 @@
 //! Readers in other threads, and with a mapping of their own, while a writer changes what they read.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use comsipl_fdb::{
@@ -102,6 +104,62 @@ fn no_reader_ever_gets_a_mixture() {
     let report = inspect::verify(&path).expect("opens");
     assert_eq!((report.torn, report.bad_chains, report.busy, report.orphan_chains), (0, 0, 0, 0));
     assert_eq!(report.total(), RECORDS);
+}
+
+const CHILD: &str = "COMSIPL_FDB_READER";
+
+/// The same from a process of its own, which shares nothing with the writer but the file.
+#[test]
+fn no_other_process_ever_gets_a_mixture() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return read_elsewhere(Path::new(&path));
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("presence_w.fdb");
+    let options = OpenOptions { records_max: 1024, threads: 1, hash_key: None };
+    let mut opened = Fdb::open(&path, FileKind::Presence, &options).expect("created");
+    let writer = &mut opened.partitions[0];
+    let mut bytes = Vec::new();
+    for record in 0..RECORDS {
+        payload(0, &mut bytes);
+        writer.insert(Kind::Presentity, &fixed(record, 0), &bytes).expect("room");
+    }
+    let mut child = Command::new(std::env::current_exe().expect("a test has a program"))
+        .args(["--exact", "no_other_process_ever_gets_a_mixture", "--nocapture"])
+        .env(CHILD, &path)
+        .spawn()
+        .expect("started");
+    let mut round = 0;
+    let status = loop {
+        for _ in 0..1_000 {
+            round += 1;
+            payload(round, &mut bytes);
+            let record = round % RECORDS;
+            writer.update(slot_of(record), &fixed(record, round), &bytes).expect("room");
+        }
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+    };
+    assert!(status.success(), "{status}");
+}
+
+/// Reads until every record has been seen in many versions.
+fn read_elsewhere(path: &Path) {
+    let file = Fdb::open_reader(path).expect("opens");
+    let (mut buf, mut scratch, mut seen) = (RecordBuf::new(), Vec::new(), [0; RECORDS as usize]);
+    let mut versions = [0; RECORDS as usize];
+    while versions.iter().any(|&count| count < 1_000) {
+        for record in 0..RECORDS {
+            let before = seen[record as usize];
+            match file.read(RecordId { partition: 0, slot: slot_of(record) }, &mut buf) {
+                Ok(()) => check(&buf, record, &mut seen[record as usize], &mut scratch),
+                Err(ReadError::Busy) => {}
+                Err(error) => panic!("record {record}: {error}"),
+            }
+            versions[record as usize] += u64::from(seen[record as usize] > before);
+        }
+    }
 }
 
 /// Inserted one after the other into an empty partition: a head without a chain each.
