@@ -16,7 +16,7 @@ use tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket};
 
 #[allow(dead_code)]
 mod support;
-use support::{NAMES, Phone, Server, ends};
+use support::{NAMES, Phone, Server, ends, wait_until};
 
 const PHONE: Phone = Phone {
     transport: "WS",
@@ -93,6 +93,34 @@ fn handshakes_are_refused_with_a_reason() {
     browser.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
     assert!(answer.contains("\r\nUpgrade: websocket\r\n"), "{answer}");
+    server.stop();
+}
+
+/// What comes behind the request and is left unread would turn the end of the connection into a reset, which may destroy the
+/// answer (RFC 9112 §9.6).
+#[test]
+fn a_refused_client_that_goes_on_writing_reads_the_whole_answer_and_the_end() {
+    let server = Server::start(&["ws", "wss"], |_| {});
+    let name = ServerName::try_from(NAMES[0]).unwrap();
+    let tls = ClientConnection::new(server.ca.client(&[&TLS13], None), name).unwrap();
+    let clients: [Box<dyn ReadWrite>; 2] =
+        [Box::new(server.connect(0)), Box::new(StreamOwned::new(tls, server.connect(1)))];
+    for (mut client, ended) in clients.into_iter().zip(1..) {
+        // More than the server reads at a time, some of it before it refuses and some of it after.
+        let more = [b'x'; 100_000];
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n").unwrap();
+        client.write_all(&more).unwrap();
+        let mut answer = vec![0; 1];
+        client.read_exact(&mut answer).unwrap();
+        client.write_all(&more).unwrap();
+        client.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{answer}");
+        drop(client);
+        wait_until("the end", || server.figures().closed_by_error == ended);
+    }
     server.stop();
 }
 
@@ -246,6 +274,11 @@ fn goodbye_is_said_at_the_end() {
     let Ok(Message::Close(Some(close))) = phone.read() else { panic!("no Close") };
     assert_eq!(close.code, CloseCode::Away);
 }
+
+/// A connection with TLS or without.
+trait ReadWrite: Read + Write {}
+
+impl<S: Read + Write> ReadWrite for S {}
 
 /// A socket that takes one byte at a time.
 struct ByteByByte(TcpStream);

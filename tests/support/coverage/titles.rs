@@ -102,6 +102,7 @@ const TITLES: &[(u16, &str)] = &[
     (8599, "Push Notification with SIP"),
     (8760, "The SIP Digest Access Authentication Scheme"),
     (9110, "HTTP Semantics"),
+    (9112, "HTTP/1.1"),
 ];
 
 #[cfg(test)]

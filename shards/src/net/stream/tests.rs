@@ -1,5 +1,7 @@
 //! Dialling, and what is told of messages that cannot be sent: the connections of one shard without an engine.
 
+mod handshakes;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use comsipl_core::Transport;
 
 use super::*;
 use crate::clock::Clock;
+use crate::config::parse_listen;
 use crate::testing::ca::Ca;
 use crate::testing::with_tls;
 use crate::tls::Tls;
@@ -85,7 +88,7 @@ fn one_host_does_not_take_all_dials() {
 
 #[test]
 fn a_connection_that_is_gone_is_told_and_its_name_means_no_other() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let mut first = TcpStream::connect(shard.address).unwrap();
     first.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
     let (gone, _) = shard.next_message();
@@ -105,7 +108,7 @@ fn a_connection_that_is_gone_is_told_and_its_name_means_no_other() {
 /// at which port; not so for requests of ours, nor for browsers.
 #[test]
 fn an_answer_without_its_connection_goes_to_the_port_of_its_via() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let (peer, gone) = shard.reach();
     drop(peer);
     shard.turn_until("the end", |it| it.streams.is_empty());
@@ -130,7 +133,7 @@ fn an_answer_without_its_connection_goes_to_the_port_of_its_via() {
 
 #[test]
 fn a_half_closed_connection_takes_answers_and_no_requests() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let mut peer = TcpStream::connect(shard.address).unwrap();
     peer.write_all(b"OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n").unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
@@ -150,7 +153,7 @@ fn a_half_closed_connection_takes_answers_and_no_requests() {
 fn what_a_slow_reader_did_not_get_is_told() {
     let message = Duration::from_millis(200);
     let limits = StreamLimits { out_buffer: 100_000, message, ..StreamLimits::default() };
-    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], limits);
     let (_peer, flow) = shard.reach();
     let body = vec![b'x'; 60_000];
     let mut sent = 0;
@@ -174,7 +177,7 @@ fn what_a_slow_reader_did_not_get_is_told() {
 fn a_reader_that_was_refused_something_and_reads_again_stays() {
     let message = Duration::from_millis(200);
     let limits = StreamLimits { out_buffer: 100_000, message, ..StreamLimits::default() };
-    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], limits);
     let (mut peer, flow) = shard.reach();
     let body = vec![b'x'; 60_000];
     let mut sent: usize = 0;
@@ -199,7 +202,7 @@ fn a_reader_that_was_refused_something_and_reads_again_stays() {
 /// More than the buffer of a connection, all in one turn.
 #[test]
 fn large_notifies_of_one_turn_reach_a_willing_reader() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let (mut peer, flow) = shard.reach();
     std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
     let body = vec![b'x'; 20_000];
@@ -232,7 +235,7 @@ fn what_finds_no_room_while_connecting_is_refused_and_dials_no_other() {
 #[test]
 fn what_is_noted_of_a_backlog_is_bounded_by_it() {
     let limits = StreamLimits { out_buffer: 64 << 20, ..StreamLimits::default() };
-    let mut shard = OneShard::new(&["127.0.0.1:0"], limits);
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], limits);
     let (mut peer, flow) = shard.reach();
     let slot = flow.connection.unwrap().slot();
     let head = notify(1);
@@ -256,7 +259,7 @@ fn what_is_noted_of_a_backlog_is_bounded_by_it() {
 
 #[test]
 fn messages_that_are_not_taken_come_again_in_order() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let mut peer = TcpStream::connect(shard.address).unwrap();
     let texts: Vec<String> = (0..50).map(|n| format!("OPTIONS sip:{n} SIP/2.0\r\nl: 0\r\n\r\n")).collect();
     peer.write_all(texts.concat().as_bytes()).unwrap();
@@ -284,7 +287,7 @@ fn messages_that_are_not_taken_come_again_in_order() {
 /// A request that came whole is handed over before the end of its connection, however late its owner has room.
 #[test]
 fn what_is_held_is_handed_over_before_a_broken_stream_ends() {
-    let mut shard = OneShard::new(&["127.0.0.1:0"], StreamLimits::default());
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
     let mut peer = TcpStream::connect(shard.address).unwrap();
     let whole = "OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n";
     let broken = "OPTIONS sip:b SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\n";
@@ -368,11 +371,8 @@ impl OneShard {
     fn new(listen: &[&str], limits: StreamLimits) -> Self {
         let (poll, clock) = (Poll::new().unwrap(), Clock::start());
         let counters = Arc::new(CachePadded::new(NetCounters::default()));
-        let bound: Vec<_> = listen
-            .iter()
-            .map(|it| Listen { transport: Transport::Tcp, address: it.parse().unwrap() })
-            .map(|listen| bind::bind_streams(listen, 1).unwrap())
-            .collect();
+        let bound: Vec<_> =
+            listen.iter().map(|it| bind::bind_streams(parse_listen(it).unwrap(), 1).unwrap()).collect();
         let listeners: Vec<_> = bound.iter().map(|it| it.listen).collect();
         let address = listeners.first().map_or_else(|| "127.0.0.1:1".parse().unwrap(), |it| it.address);
         let streams = Streams::new(StreamsStart {
