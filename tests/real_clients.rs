@@ -13,12 +13,14 @@ mod transports;
 mod web_phones;
 
 use anyhow::{Result, ensure};
-use comsipl_tests::client::baresip::{self, PUBLISH_EXPIRES as BARESIP_PUBLISH_EXPIRES};
+use comsipl_core::Transport;
+use comsipl_tests::client::authority::Authority;
+use comsipl_tests::client::baresip;
 use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
 use comsipl_tests::client::sipp;
-use comsipl_tests::server::Server;
+use comsipl_tests::server::{EXACT_GRANTS, Server, Start};
 
 #[test]
 fn two_linphones_see_each_other() -> Result<()> {
@@ -216,7 +218,7 @@ fn sipp_registers() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
-    let server = Server::start(CONFIG)?;
+    let server = start_for_sipp(2)?;
     let log = sipp::run("register.xml", server.address())?;
     ensure!(sipp::logged(&log, "first")? == sipp::logged(&log, "again")?, "another answer: {log:?}");
     ensure!(sipp::logged(&log, "left")?.is_empty(), "a binding is left: {log:?}");
@@ -228,7 +230,7 @@ fn sipp_publishes() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
-    let server = Server::start(CONFIG)?;
+    let server = start_for_sipp(2)?;
     let log = sipp::run("publish.xml", server.address())?;
     ensure!(sipp::logged(&log, "first")? == sipp::logged(&log, "again")?, "another answer: {log:?}");
     let mut tags =
@@ -244,8 +246,7 @@ fn sipp_subscribes() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
-    // SIPp wants messages in one order; with several shards a NOTIFY may overtake the 200 to the PUBLISH that led to it.
-    let server = Server::start_with_shards(CONFIG, 1)?;
+    let server = start_for_sipp(1)?;
     let log = sipp::run("subscribe.xml", server.address())?;
     ensure!(sipp::logged(&log, "first")? == sipp::logged(&log, "again")?, "another answer: {log:?}");
     let cseq = |name| -> Result<u32> { Ok(sipp::logged(&log, name)?.trim().parse()?) };
@@ -262,6 +263,21 @@ min_expires = 1
 [registration]
 min_expires = 1
 ";
+
+/// A server that listens to `transport` besides UDP, with a certificate of `authority` if that goes over TLS, and has users
+/// prove themselves as `auth` says.
+fn start(transport: Transport, authority: &Authority, auth: &'static str) -> Result<Server> {
+    let mut transports = vec![Transport::Udp];
+    transports.extend((transport != Transport::Udp).then_some(transport));
+    let tls = if transport.is_secure() { authority.server_config() } else { String::new() };
+    Server::start_with(&format!("{CONFIG}{tls}"), Start { transports, auth, ..Start::default() })
+}
+
+/// A server for SIPp, which wants just what it asks for, and messages in one order: with several shards a NOTIFY may overtake
+/// the 200 to the PUBLISH that led to it.
+fn start_for_sipp(shards: usize) -> Result<Server> {
+    Server::start_with_shards(&format!("{CONFIG}{EXACT_GRANTS}"), shards)
+}
 
 /// Shows what a client printed; `cargo test -- --nocapture` lets it be read.
 fn quote(lines: &[String]) {

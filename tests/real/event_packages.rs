@@ -3,17 +3,15 @@
 use anyhow::Result;
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::sipp;
-use comsipl_tests::server::Server;
 
-use super::CONFIG;
+use super::start_for_sipp;
 
 #[test]
 fn a_busy_lamp_follows_the_dialogs_of_its_phone() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
-    // SIPp wants messages in one order; with several shards a NOTIFY may overtake the 200 to the PUBLISH that led to it.
-    let server = Server::start_with_shards(CONFIG, 1)?;
+    let server = start_for_sipp(1)?;
     sipp::run("dialog.xml", server.address()).map(drop)
 }
 
@@ -22,6 +20,6 @@ fn the_lamp_of_a_mailbox_follows_its_summary() -> Result<()> {
     if !available(&[Program::Sipp]) {
         return Ok(());
     }
-    let server = Server::start_with_shards(CONFIG, 1)?;
+    let server = start_for_sipp(1)?;
     sipp::run("message_summary.xml", server.address()).map(drop)
 }

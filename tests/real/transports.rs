@@ -4,12 +4,12 @@ use anyhow::{Result, ensure};
 use comsipl_core::Transport;
 use comsipl_tests::client::authority::Authority;
 use comsipl_tests::client::baresip::Baresip;
-use comsipl_tests::client::linphone::{Account, Linphone, Linphonec, Status};
+use comsipl_tests::client::linphone::{Account, Linphone, Status};
+use comsipl_tests::client::linphones::Linphones;
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
-use comsipl_tests::server::{Server, Start};
 
-use super::{CONFIG, quote};
+use super::{quote, start};
 
 #[test]
 fn linphones_see_each_other_by_tcp() -> Result<()> {
@@ -36,7 +36,7 @@ fn a_linphone_that_was_off_the_network_sees_by_tcp_what_it_missed() -> Result<()
     if !available(&[Program::Liblinphone]) {
         return Ok(());
     }
-    let server = start(Transport::Tcp, None)?;
+    let server = start(Transport::Tcp, &Authority::new()?, "none")?;
     let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
@@ -58,7 +58,7 @@ fn linphones_by_tcp_see_each_other_after_a_crash_of_the_server() -> Result<()> {
     if !available(&[Program::Liblinphone]) {
         return Ok(());
     }
-    let mut server = start(Transport::Tcp, None)?;
+    let mut server = start(Transport::Tcp, &Authority::new()?, "none")?;
     let road = Road { transport: Transport::Tcp, ..Road::plain(server.address_of(Transport::Tcp)) };
     let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
     let mut alices = Linphone::start(&alice)?;
@@ -88,23 +88,15 @@ fn linphones(transport: Transport) -> Result<()> {
         return Ok(());
     }
     let authority = Authority::new()?;
-    let server = start(transport, Some(&authority))?;
+    let server = start(transport, &authority, "none")?;
     let trust = authority.certificate();
     let road = Road { transport, trust: Some(&trust), ..Road::plain(server.address_of(transport)) };
-    let (alice, bob) = (Account::over("alice", road), Account::over("bob", road));
-    let mut alices = Linphone::start(&alice)?;
-    let mut bobs = Linphone::start(&bob)?;
-    let mut wandas = Linphonec::start(&Account::watching("wanda", road))?;
-    alices.befriend(&bob.uri())?;
-    bobs.befriend(&alice.uri())?;
-    wandas.befriend("bob", &bob.uri())?;
-    alices.expect(&bob.uri(), Status::Online)?;
-    wandas.expect(&bob.uri(), Status::Online)?;
+    let mut all = Linphones::start(road)?;
+    quote(&all.follow_bob()?);
+    let Linphones { mut alices, mut bobs, mut wandas, alice, bob } = all;
     for status in [Status::Busy, Status::Away, Status::Online] {
-        bobs.publish(status)?;
-        quote(&[alices.expect(&bob.uri(), status)?, wandas.expect(&bob.uri(), status)?]);
         alices.publish(status)?;
-        bobs.expect(&alice.uri(), status)?;
+        bobs.expect(&alice, status)?;
     }
     // No phone has a listener of this transport: what it was told came by the connection that it had opened.
     ensure!(
@@ -112,9 +104,9 @@ fn linphones(transport: Transport) -> Result<()> {
         "not told by {transport:?}"
     );
     bobs.order("unpublish")?;
-    quote(&[wandas.expect(&bob.uri(), Status::Offline)?]);
+    quote(&[wandas.expect(&bob, Status::Offline)?]);
     alices.quit()?;
-    bobs.expect(&alice.uri(), Status::Offline)?;
+    bobs.expect(&alice, Status::Offline)?;
     wandas.quit()?;
     bobs.quit()
 }
@@ -124,7 +116,7 @@ fn baresips(transport: Transport) -> Result<()> {
         return Ok(());
     }
     let authority = Authority::new()?;
-    let server = start(transport, Some(&authority))?;
+    let server = start(transport, &authority, "none")?;
     let trust = authority.certificate();
     let road = Road { transport, trust: Some(&trust), ..Road::plain(server.address_of(transport)) };
     let (mut carols, mut daves, line) = Baresip::start_two(road)?;
@@ -134,11 +126,4 @@ fn baresips(transport: Transport) -> Result<()> {
     carols.order("presence_online")?;
     quote(&[daves.expect("carol", "Online")?]);
     Ok(())
-}
-
-/// A server that also listens to `transport`, with a certificate of `authority`.
-fn start(transport: Transport, authority: Option<&Authority>) -> Result<Server> {
-    let tls = authority.filter(|_| transport.is_secure()).map(Authority::server_config).unwrap_or_default();
-    let start = Start { transports: vec![Transport::Udp, transport], ..Start::default() };
-    Server::start_with(&format!("{CONFIG}{tls}"), start)
 }

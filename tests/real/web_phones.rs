@@ -7,16 +7,16 @@ use comsipl_tests::client::linphone::{Account, Linphone, Status};
 use comsipl_tests::client::program::{Program, available};
 use comsipl_tests::client::road::Road;
 use comsipl_tests::client::web::{Library, WebPhone};
-use comsipl_tests::server::{Server, Start};
+use comsipl_tests::server::Server;
 
-use super::{CONFIG, quote};
+use super::{quote, start};
 
 #[test]
 fn web_phones_and_a_linphone_see_each_other() -> Result<()> {
     if !available(&[Program::WebPhones, Program::Liblinphone]) {
         return Ok(());
     }
-    let server = Server::start_with(CONFIG, over(Transport::Ws))?;
+    let server = start(Transport::Ws, &Authority::new()?, "none")?;
     let road = Road { transport: Transport::Ws, ..Road::plain(server.address_of(Transport::Ws)) };
     let domain = server.address().to_string();
     let bob = Account::new("bob", server.address());
@@ -68,7 +68,7 @@ fn web_phones_that_lost_their_connections_are_told_by_the_next() -> Result<()> {
     if !available(&[Program::WebPhones]) {
         return Ok(());
     }
-    let server = Server::start_with(CONFIG, over(Transport::Ws))?;
+    let server = start(Transport::Ws, &Authority::new()?, "none")?;
     let road = Road { transport: Transport::Ws, ..Road::plain(server.address_of(Transport::Ws)) };
     come_back(&server, &road, &server.address().to_string())
 }
@@ -79,8 +79,7 @@ fn web_phones_that_lost_their_connections_are_told_by_the_next_over_tls() -> Res
         return Ok(());
     }
     let authority = Authority::new()?;
-    let config = format!("{CONFIG}{}", authority.server_config());
-    let server = Server::start_with(&config, over(Transport::Wss))?;
+    let server = start(Transport::Wss, &authority, "none")?;
     let trust = authority.certificate();
     let at = server.address_of(Transport::Wss);
     let road = Road { transport: Transport::Wss, trust: Some(&trust), ..Road::plain(at) };
@@ -126,11 +125,7 @@ fn come_back(server: &Server, road: &Road<'_>, domain: &str) -> Result<()> {
     Ok(())
 }
 
-fn over(transport: Transport) -> Start {
-    Start { transports: vec![Transport::Udp, transport], ..Start::default() }
-}
-
-fn pidf(basic: &str, note: &str) -> String {
+pub(super) fn pidf(basic: &str, note: &str) -> String {
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <presence xmlns=\"urn:ietf:params:xml:ns:pidf\" entity=\"sip:dora@example.com\">\
@@ -138,4 +133,4 @@ fn pidf(basic: &str, note: &str) -> String {
     )
 }
 
-const PIDF: &str = "application/pidf+xml";
+pub(super) const PIDF: &str = "application/pidf+xml";

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::process::{Input, PATIENCE, Process};
+use super::proof;
 use super::road::Road;
 
 /// baresip sometimes publishes twice when it starts, before the first answer has come, and then forgets the first of the
@@ -167,6 +168,11 @@ ctrl_tcp_listen {control}
     /// When there is none in time.
     pub fn trace(&mut self, text: &str) -> Result<String> {
         self.process.expect(text, |line| line.contains(text))
+    }
+
+    /// Whether it has sent a request of that method with credentials.
+    pub fn has_proved(&self, method: &str) -> bool {
+        proof::is_given(&self.process.lines(), method)
     }
 
     /// The next message of the control connection: JSON in a netstring (`length ":" JSON ","`).

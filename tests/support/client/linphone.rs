@@ -11,6 +11,7 @@ use comsipl_core::Transport;
 use tempfile::TempDir;
 
 use super::process::{Input, Process};
+use super::proof;
 use super::road::Road;
 use crate::server::{target_dir, workspace};
 
@@ -67,7 +68,7 @@ pub enum Status {
 /// `linphonec`: the console application. It cannot set its own status.
 pub struct Linphonec {
     process: Process,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Linphonec {
@@ -78,10 +79,10 @@ impl Linphonec {
     pub fn start(account: &Account<'_>) -> Result<Self> {
         let home = make_home(account, "linphonec")?;
         let mut command = Command::new("linphonec");
-        command.args(["-d", "6", "-l"]).arg(home.path().join("trace.log")).arg("-c").arg(rc_file(&home));
+        command.args(["-d", "6", "-l"]).arg(trace_file(&home)).arg("-c").arg(rc_file(&home));
         live_in(&mut command, home.path());
         let process = Process::spawn("linphonec", command, Input::Terminal)?;
-        Ok(Self { process, _home: home })
+        Ok(Self { process, home })
     }
 
     /// Adds a friend, which subscribes to its presence.
@@ -100,6 +101,16 @@ impl Linphonec {
         // Friend "bob" <sip:bob@127.0.0.1:5060> is Online
         let wanted = format!("<{uri}> is {status:?}");
         self.process.expect(&wanted, |line| line.contains("Friend ") && line.ends_with(&wanted))
+    }
+
+    /// Whether it has sent a request of that method with credentials.
+    ///
+    /// # Errors
+    /// When its trace cannot be read.
+    pub fn has_proved(&self, method: &str) -> Result<bool> {
+        let trace = std::fs::read(trace_file(&self.home)).context("no trace of linphonec")?;
+        let lines: Vec<_> = String::from_utf8_lossy(&trace).lines().map(str::to_owned).collect();
+        Ok(proof::is_given(&lines, method))
     }
 
     /// Ends it as its user would; it takes its subscriptions back.
@@ -155,13 +166,9 @@ impl Linphone {
         Ok(refusal)
     }
 
-    /// Whether it has sent a request of that method with an Authorization.
+    /// Whether it has sent a request of that method with credentials.
     pub fn has_proved(&self, method: &str) -> bool {
-        let (lines, start) = (self.process.lines(), format!("{method} sip:"));
-        let proves = |request: &[String]| {
-            request.iter().take_while(|line| !line.is_empty()).any(|line| line.starts_with("Authorization:"))
-        };
-        (0..lines.len()).any(|at| lines[at].starts_with(&start) && proves(&lines[at..]))
+        proof::is_given(&self.process.lines(), method)
     }
 
     /// Gives it a command (see `publisher.c`) and waits until it has been obeyed.
@@ -341,6 +348,11 @@ publish_expires={publish_expires}
 
 fn rc_file(home: &TempDir) -> PathBuf {
     home.path().join("linphonerc")
+}
+
+/// Where linphonec puts its log, with the messages that it sends and receives.
+fn trace_file(home: &TempDir) -> PathBuf {
+    home.path().join("trace.log")
 }
 
 fn live_in(command: &mut Command, home: &Path) {

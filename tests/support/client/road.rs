@@ -27,7 +27,12 @@ impl Road<'_> {
     /// The domain of the client's address. By connections it is a name: that is what a certificate is about, and everybody
     /// goes by his own road to the users of it.
     pub fn domain(&self) -> String {
-        if self.transport.is_stream() { HOST.to_owned() } else { self.server.to_string() }
+        if self.transport.is_stream() { self.host() } else { self.server.to_string() }
+    }
+
+    /// The host of the domain: users are known under it whatever their port.
+    pub fn host(&self) -> String {
+        if self.transport.is_stream() { HOST.to_owned() } else { self.server.ip().to_string() }
     }
 
     /// `host:port` of the server as the client is told it.

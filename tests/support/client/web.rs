@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::process::{Input, Process};
+use super::proof;
 use super::road::Road;
 use crate::server::workspace;
 
@@ -129,6 +130,15 @@ impl WebPhone {
         let text = |it: Value| it["text"].as_str().map(str::to_owned);
         let lines = self.process.lines();
         lines.iter().filter_map(|line| read(line)).filter(|it| it["said"] == way).filter_map(text).collect()
+    }
+
+    /// Whether it has sent a request of that method with credentials.
+    pub fn has_proved(&self, method: &str) -> bool {
+        let sent = self.messages("sent");
+        proof::is_given(
+            &sent.iter().flat_map(|text| text.lines()).map(str::to_owned).collect::<Vec<_>>(),
+            method,
+        )
     }
 
     fn await_publication(&self, mark: usize) -> Result<()> {
