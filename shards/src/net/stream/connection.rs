@@ -192,6 +192,11 @@ impl Connection {
         asked && matches!(self.phase, Phase::Answering { .. })
     }
 
+    /// Whether reading it may go on with a handshake.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.phase == Phase::Open && self.layer.is_handshaking()
+    }
+
     /// Whether a message that begins with `head` may still be sent.
     pub(super) fn takes(&self, head: &[u8]) -> bool {
         match self.phase {

@@ -209,7 +209,7 @@ impl Streams {
                 break;
             }
             let Some(slot) = self.ready.pop_front() else { break };
-            if self.table[slot].as_deref().is_some_and(|it| it.queued && it.layer.is_handshaking()) {
+            if self.table[slot].as_deref().is_some_and(|it| it.queued && it.is_handshaking()) {
                 handshakes += 1;
                 if handshakes > HANDSHAKES_PER_TURN {
                     self.ready.push_back(slot);

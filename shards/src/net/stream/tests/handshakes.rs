@@ -32,11 +32,40 @@ fn a_turn_takes_up_so_many_handshakes_and_leaves_time_for_messages() {
     }
 }
 
+/// What a client sends behind a handshake that was refused is thrown away, which costs none.
+#[test]
+fn refused_handshakes_take_nothing_of_what_a_turn_has_for_others() {
+    let mut shard = OneShard::new(&["ws:127.0.0.1:0"], StreamLimits::default());
+    let count = HANDSHAKES_PER_TURN;
+    let mut refused: Vec<_> = (0..count).map(|_| TcpStream::connect(shard.address).unwrap()).collect();
+    refused.iter_mut().for_each(|it| it.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap());
+    let mut browser = TcpStream::connect(shard.address).unwrap();
+    shard.turn_until("all but one are refused", |it| draining(it) == count && it.streams.len() == count + 1);
+    shard.turn_until("nothing is left to read", |it| it.streams.ready.is_empty());
+
+    refused.iter_mut().for_each(|it| it.write_all(b"more").unwrap());
+    poll_until_queued(&mut shard, count);
+    browser.write_all(UPGRADE.as_bytes()).unwrap();
+    poll_until_queued(&mut shard, count + 1);
+    shard.turn();
+    assert_eq!(draining(&shard), count, "their time is not over");
+    assert_eq!(opening(&shard), 0);
+    assert_eq!(shard.read_from(&mut browser, 12), "HTTP/1.1 101");
+}
+
 /// How many connections have not ended their handshakes.
 fn opening(shard: &OneShard) -> usize {
+    connections(shard).filter(|it| it.is_handshaking()).count()
+}
+
+/// How many connections were refused and wait for their ends.
+fn draining(shard: &OneShard) -> usize {
+    connections(shard).filter(|it| matches!(it.phase, Phase::Draining { .. })).count()
+}
+
+fn connections(shard: &OneShard) -> impl Iterator<Item = &Connection> {
     let table = &shard.streams.table;
-    let connections = (0..table.high_water() as u32).filter_map(|slot| table[slot].as_deref());
-    connections.filter(|it| it.layer.is_handshaking()).count()
+    (0..table.high_water() as u32).filter_map(|slot| table[slot].as_deref())
 }
 
 /// Lets the poll say what has come, without a turn, until so many connections are to be read.
