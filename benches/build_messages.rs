@@ -63,6 +63,7 @@ const HEAD: NotifyHead<'static> = NotifyHead {
     remote_target: b"sip:watcher1@127.0.0.1:10001;transport=udp",
     route_set: b"",
     sent_by: b"127.0.0.1:5060",
+    contact_address: b"127.0.0.1:5060",
     contact_params: b";gr=",
     transport: "UDP",
     branch: b"z9hG4bK-07f3a1c95b20de84-0c3a-9f51",

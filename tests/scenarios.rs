@@ -107,6 +107,10 @@ scenarios! {
     notify_across_shards
     notify_answers_that_remove
     notify_cseq_grows
+    notify_gruu_by_binding
+    notify_long_by_connection
+    notify_long_by_instance
+    notify_long_without_connection
     notify_not_for_a_refresh
     notify_not_for_a_time_stamp
     notify_one_in_flight

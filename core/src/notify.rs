@@ -41,8 +41,10 @@ pub struct NotifyHead<'a> {
     pub remote_target: &'a [u8],
     /// Route set as `<uri>,<uri>`, empty without proxies.
     pub route_set: &'a [u8],
-    /// Our address as it stands in Via and Contact: `host[:port]`.
+    /// Our address as it stands in Via: `host[:port]`.
     pub sent_by: &'a [u8],
+    /// Our address as it stands in Contact: where the watcher's requests go, by whatever flow this one leaves.
+    pub contact_address: &'a [u8],
     /// Parameters of our Contact URI: the transport by which we are reached; in the `rfc` profile they end with the `gr=` of a
     /// GRUU of ours, and its value follows (see [`own_gruu`]).
     pub contact_params: &'a [u8],
@@ -201,10 +203,17 @@ impl NotifyHead<'_> {
         if is_sips(self.remote_target) || self.route_set.get(1..).is_some_and(is_sips) {
             put(
                 out,
-                &[b"Contact: <sips:", user, self.sent_by, sips_params(self.contact_params), domain, b">\r\n"],
+                &[
+                    b"Contact: <sips:",
+                    user,
+                    self.contact_address,
+                    sips_params(self.contact_params),
+                    domain,
+                    b">\r\n",
+                ],
             );
         } else {
-            put(out, &[b"Contact: <sip:", user, self.sent_by, self.contact_params, domain, b">\r\n"]);
+            put(out, &[b"Contact: <sip:", user, self.contact_address, self.contact_params, domain, b">\r\n"]);
         }
     }
 
@@ -280,6 +289,7 @@ mod tests {
         remote_target: b"sip:51112@10.0.0.141:5062",
         route_set: b"",
         sent_by: b"10.0.0.27",
+        contact_address: b"10.0.0.27",
         contact_params: b"",
         transport: "UDP",
         branch: b"z9hG4bK-d1e4c983",

@@ -71,6 +71,21 @@ impl Outbox {
         if same { self.run } else { Run::default() }
     }
 
+    /// Takes the newest message back, as if it had never been appended.
+    pub fn take_back(&mut self, bodies: &mut Bodies) {
+        let Some(message) = self.messages.pop() else { return };
+        self.heads.truncate(message.head_start as usize);
+        if let Some(body) = message.body {
+            bodies.release(body);
+        }
+        let before = self.messages.last().filter(|before| before.flow == message.flow);
+        self.run = before.map_or_else(Run::default, |before| {
+            let body_len = before.body.map_or(0, |body| bodies.get(body).len());
+            let len = before.head_len as usize + body_len + usize::from(before.padding);
+            Run { count: self.run.count - 1, len: u32::try_from(len).unwrap_or(u32::MAX) }
+        });
+    }
+
     /// The messages, oldest first.
     #[must_use]
     pub fn messages(&self) -> &[Outgoing] {
@@ -129,3 +144,47 @@ impl Outbox {
 
 /// Capacity for heads that is kept from turn to turn: a full turn of ordinary ones.
 const HEADS_KEPT_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_back_was_never_there() {
+        let (mut outbox, mut bodies) = (Outbox::default(), Bodies::default());
+        let body = bodies.insert(|bytes| bytes.extend_from_slice(b"body"));
+        let flow = |port| Flow::udp(0, None, ([192, 0, 2, 1], port).into());
+        let send = |outbox: &mut Outbox, bodies: &mut Bodies, port, head: &[u8]| {
+            outbox.send_with_body(flow(port), body, bodies, |heads| {
+                heads.extend_from_slice(head);
+                3
+            });
+        };
+        send(&mut outbox, &mut bodies, 5060, b"one");
+        for port in [5060, 5070] {
+            send(&mut outbox, &mut bodies, port, b"another");
+            outbox.take_back(&mut bodies);
+            assert_eq!(outbox.newest_head(), Some(&b"one"[..]));
+        }
+        send(&mut outbox, &mut bodies, 5060, b"another");
+        outbox.take_back(&mut bodies);
+        outbox.take_back(&mut bodies);
+        outbox.take_back(&mut bodies);
+        assert!(outbox.is_empty() && outbox.heads.is_empty());
+        assert_eq!(outbox.run_to(&flow(5060)), Run::default());
+        bodies.release(body);
+        assert_eq!(bodies.held(), 0, "no reference is left");
+    }
+
+    #[test]
+    fn a_run_goes_on_where_the_last_message_was_taken_back() {
+        let (mut outbox, mut bodies) = (Outbox::default(), Bodies::default());
+        let flow = Flow::udp(0, None, ([192, 0, 2, 1], 5060).into());
+        for len in [10, 20, 30] {
+            outbox.send(flow, |heads| heads.resize(heads.len() + len, b'.'));
+        }
+        outbox.take_back(&mut bodies);
+        assert_eq!(outbox.run_to(&flow), Run { count: 2, len: 20 });
+        assert_eq!(outbox.newest_len(), 20);
+    }
+}

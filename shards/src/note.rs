@@ -61,6 +61,30 @@ pub enum Note {
         /// The connection.
         flow: Flow,
     },
+    /// A shard wants to know by which flow a device of the user has registered; the owner of the user always answers `FlowFound`.
+    FlowWanted {
+        /// The user.
+        watcher: AorKey,
+        /// The device; see `DeviceKey`.
+        device: DeviceKey,
+        /// Whether datagrams will do. Otherwise a connection is wanted.
+        any: bool,
+        /// The shard that asks.
+        shard: u8,
+        /// Number of its subscription.
+        id: u32,
+        /// Number of the question, which tells it from earlier and later ones.
+        question: u32,
+    },
+    /// The answer to `FlowWanted`.
+    FlowFound {
+        /// Number of the subscription.
+        id: u32,
+        /// Number of the question.
+        question: u32,
+        /// The flow, if the device has registered by one that will do.
+        flow: Option<Flow>,
+    },
 }
 
 /// Keyed hash of what tells one of a user's devices from the others: its Contact without parameters, or its instance.

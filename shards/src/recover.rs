@@ -217,7 +217,7 @@ impl Shard {
                 if let Some(query) = self.query_of(&stored) {
                     self.await_name(now, id, query);
                 }
-                let is_lost = !self.subscriptions[id].awaits_name;
+                let is_lost = !self.subscriptions[id].awaits_flow;
                 self.subscriptions.set_unreachable(id, is_lost);
             }
         }

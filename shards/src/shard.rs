@@ -37,7 +37,7 @@ use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
-use crate::sipp::{Attempt, CACHED_MAX, Mark, Renewals};
+use crate::sipp::{Attempt, BoundFlows, CACHED_MAX, Mark, Renewals};
 use crate::subscriptions::Subscriptions;
 use crate::watched::WatchedTable;
 
@@ -148,6 +148,8 @@ pub struct Shard {
     pub(crate) timed: Vec<(u32, AorKey)>,
     /// Devices with new connections whose subscriptions wait for their turn.
     pub(crate) renewals: Renewals,
+    /// The flows of watchers' bindings that lead to them better than those of their subscriptions.
+    pub(crate) bound_flows: BoundFlows,
     /// The registrations of our users that somebody watches, by user.
     pub(crate) watched_registrations: BTreeMap<AorKey, WatchedRegistration>,
     /// Our users whose watchers somebody watches.
@@ -211,6 +213,7 @@ impl Shard {
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
             timed: Vec::new(),
             renewals: Renewals::default(),
+            bound_flows: BoundFlows::default(),
             watched_registrations: BTreeMap::new(),
             watched_watchers: WatchedWatchers::default(),
             reports_due: Reports::default(),
@@ -270,6 +273,11 @@ impl Shard {
             }
             Note::Changed { key, version } => self.on_changed(now, key, version),
             Note::FlowRenewed { watcher, device, flow } => self.on_flow_renewed(now, watcher, device, flow),
+            Note::FlowWanted { watcher, device, any, shard, id, question } => {
+                let flow = self.flow_of_device(watcher, device, any);
+                self.post_to(now, usize::from(shard), Note::FlowFound { id, question, flow });
+            }
+            Note::FlowFound { id, question, flow } => self.on_flow_found(now, id, question, flow),
             Note::WinfoWanted { key, wanted } => self.on_winfo_wanted(now, key, wanted),
             Note::Unsent { partition, id, check, lives } => {
                 self.on_unsent(now, Mark { partition, id, check }, lives);

@@ -15,6 +15,7 @@ use comsipl_core::timer::Wheel;
 use comsipl_core::{AorKey, Mono};
 
 use crate::index::{PartitionedIndex, hash_of};
+use crate::sipp::Bound;
 use crate::watched::{BodyKind, NONE, WatchedTable};
 
 /// CSeq numbers are reserved in the record by blocks of this size, so that one NOTIFY in 64 writes it.
@@ -66,10 +67,12 @@ pub struct Subscription {
     /// It is reached by a connection that its watcher opened, and so stands among those [of its watcher](
     /// Subscriptions::of_watcher).
     pub connected: bool,
-    /// Where its NOTIFYs go is being looked up; they are owed until that is known.
-    pub awaits_name: bool,
+    /// By which flow its NOTIFYs go is being looked up, by a name or among bindings; they are owed until that is known.
+    pub awaits_flow: bool,
     /// Its NOTIFYs go by UDP to an address that has not answered any yet; see [`Reach`](crate::reach::Reach).
     pub unproved: bool,
+    /// What is known of the flow that its watcher's device has registered.
+    pub bound: Bound,
 }
 
 impl Default for Subscription {
@@ -96,8 +99,9 @@ impl Default for Subscription {
             message_len_max: 0,
             unreachable: false,
             connected: false,
-            awaits_name: false,
+            awaits_flow: false,
             unproved: false,
+            bound: Bound::NotAsked,
         }
     }
 }

@@ -26,6 +26,10 @@ enum Subject {
     Unsent(u8, u32),
     /// The flow of a device.
     Flow(AorKey, DeviceKey),
+    /// A subscription's question for the flow of a binding; an older one was given up.
+    FlowWanted(u32),
+    /// The answer to that.
+    FlowFound(u32),
 }
 
 impl Backlog {
@@ -37,6 +41,8 @@ impl Backlog {
             Note::WinfoWanted { key, .. } => Subject::WinfoWanted(key),
             Note::Unsent { partition, id, .. } => Subject::Unsent(partition, id),
             Note::FlowRenewed { watcher, device, .. } => Subject::Flow(watcher, device),
+            Note::FlowWanted { id, .. } => Subject::FlowWanted(id),
+            Note::FlowFound { id, .. } => Subject::FlowFound(id),
         };
         match self.notes.get_mut(&subject) {
             None => {

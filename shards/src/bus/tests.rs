@@ -286,7 +286,11 @@ fn take_all(end: &mut BusEnd, bound: usize) -> Vec<String> {
             Delivery::Note(Note::Unwatch { key, .. }) => format!("unwatch {}", key.0),
             Delivery::Note(Note::Changed { key, version }) => format!("changed {} v{version}", key.0),
             Delivery::Note(
-                note @ (Note::Unsent { .. } | Note::FlowRenewed { .. } | Note::WinfoWanted { .. }),
+                note @ (Note::Unsent { .. }
+                | Note::FlowRenewed { .. }
+                | Note::FlowWanted { .. }
+                | Note::FlowFound { .. }
+                | Note::WinfoWanted { .. }),
             ) => format!("{note:?}"),
             Delivery::Report { key, shard, bytes } => {
                 format!("report {} of {shard} {}", key.0, String::from_utf8_lossy(bytes))

@@ -164,7 +164,7 @@ impl Shard {
             Some(NextPlace::Stored) => {}
             Some(NextPlace::Asked(query)) => {
                 self.await_name(now, id, query);
-                if !self.subscriptions[id].awaits_name {
+                if !self.subscriptions[id].awaits_flow {
                     return false;
                 }
             }
@@ -218,14 +218,14 @@ impl Shard {
         if !names.waiting.contains_key(&query) {
             if names.waiting.len() >= WAITING_MAX {
                 self.counters.names_not_asked.up();
-                self.subscriptions[id].awaits_name = false;
+                self.subscriptions[id].awaits_flow = false;
                 return;
             }
             self.counters.names_asked.up();
             self.lookups.push(query.clone());
             names.waiting.insert(query.clone(), Waiting { until, subscriptions: Vec::new() });
         }
-        let was_waiting = std::mem::replace(&mut self.subscriptions[id].awaits_name, true);
+        let was_waiting = std::mem::replace(&mut self.subscriptions[id].awaits_flow, true);
         let waiting = names.waiting.get_mut(&query).expect("just seen or made");
         if !was_waiting || !waiting.subscriptions.contains(&id) {
             waiting.subscriptions.push(id);
@@ -259,7 +259,7 @@ impl Shard {
         }
         let Some(waiting) = self.names.waiting.remove(&answer.query) else { return };
         for id in waiting.subscriptions {
-            if self.subscriptions.knows(id) && self.subscriptions[id].awaits_name {
+            if self.subscriptions.knows(id) && self.subscriptions[id].awaits_flow {
                 self.go_on_by_name(now, id, answer);
             }
         }
@@ -297,7 +297,7 @@ impl Shard {
         if self.names.waiting.values().any(|waiting| waiting.subscriptions.contains(&id)) {
             return;
         }
-        self.subscriptions[id].awaits_name = false;
+        self.subscriptions[id].awaits_flow = false;
         if moved && self.subscriptions[id].attempt != NONE {
             // What is under way goes to the source, and may never be answered.
             self.end_attempt(id);

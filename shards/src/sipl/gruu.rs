@@ -13,7 +13,7 @@ use comsipl_core::{Refusal, own_gruu};
 pub(super) const OF_THE_PHONE: &[&[u8]] = &[b"pub-gruu", b"temp-gruu"];
 
 /// The URN in an instance as the phone wrote it (`"<urn:uuid:…>"`).
-pub(super) fn urn_of(instance: &[u8]) -> Option<&[u8]> {
+pub(crate) fn urn_of(instance: &[u8]) -> Option<&[u8]> {
     instance.strip_prefix(b"\"<").and_then(|it| it.strip_suffix(b">\""))
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod expire;
 pub(crate) use authenticate::Guard;
 pub(crate) use compose::Settling;
 pub(crate) use date::DateLine;
+pub(crate) use gruu::urn_of;
 pub(crate) use reg::WatchedRegistration;
 pub use report::Report;
 pub(crate) use report::Reports;

@@ -20,7 +20,7 @@ use crate::reply::{Request, contact_uri, usable};
 use crate::resolve::Query;
 use crate::settings::SipsRule;
 use crate::shard::Shard;
-use crate::sipp::dialog_hash;
+use crate::sipp::{dialog_hash, names_instance};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::BodyKind;
 
@@ -324,6 +324,8 @@ impl Shard {
         self.follow_connection(id, &flow, message.from().uri());
         if let Some(name) = name {
             self.await_name(now, id, *name);
+        } else if names_instance(&uri) {
+            self.await_flow_of_gruu(now, id);
         }
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         if wish.expires_secs > 0 {
@@ -435,23 +437,27 @@ impl Shard {
                         // The watcher is who made the dialog, whatever From says now.
                         self.follow_connection(id, &next.flow, stored.remote_uri);
                         let body = BodyKind::of(wish.package, wish.info, Quirks::of(stored.user_agent));
-                        Ok((moved, name, stored.local_tag, body))
+                        let is_gruu = target.as_ref().is_some_and(names_instance);
+                        Ok((moved, name, is_gruu, stored.local_tag, body))
                     }
                     Err(refusal) => Err(refusal),
                 }
             }
         };
         self.scratch.subscription = record;
-        let (moved, name, tag, body) = outcome?;
+        let (moved, name, is_gruu, tag, body) = outcome?;
+        let moved = self.forget_bound_flow(id) || moved;
         let entry = &mut self.subscriptions[id];
         entry.owed = true;
         entry.suspect = false;
         entry.failures = 0;
-        entry.awaits_name &= name.is_some();
+        entry.awaits_flow &= name.is_some();
         entry.body = body;
         self.subscriptions.set_unreachable(id, false);
         if let Some(name) = name {
             self.await_name(now, id, *name);
+        } else if is_gruu {
+            self.await_flow_of_gruu(now, id);
         }
         self.subscriptions.expiry.arm(id, expires_at_mono(now, wish.expires_secs));
         if wish.expires_secs > 0 {
@@ -560,6 +566,7 @@ impl Shard {
     pub(crate) fn drop_subscription(&mut self, now: Now, id: u32) {
         self.end_attempt(id);
         self.forget_connection(id);
+        self.forget_bound_flow(id);
         self.end_subscription(now, id, WatcherEvent::Deactivated);
         let subscription = self.subscriptions.remove(id, &mut self.watched);
         self.files.presence_partition_mut(subscription.partition).remove(subscription.slot);

@@ -11,7 +11,7 @@ use crate::shard::Shard;
 impl Shard {
     /// Whether NOTIFYs by a flow go to an address that nobody has proved to be at. `source`: where the request at hand
     /// came from, if it is the reason for the flow.
-    fn is_unproved(&self, now: Mono, flow: &Flow, source: Option<&Flow>) -> bool {
+    pub(super) fn is_unproved(&self, now: Mono, flow: &Flow, source: Option<&Flow>) -> bool {
         if flow.transport.is_stream() || self.guard.gate.reach.is_proved(now, Source::of(flow.peer.ip())) {
             return false;
         }
@@ -63,6 +63,10 @@ impl Shard {
     /// A NOTIFY of a subscription was answered with 2xx by somebody who has seen it.
     #[cold]
     pub(crate) fn prove_reached(&mut self, now: Now, id: u32) {
+        if self.is_by_binding(id) {
+            // That says nothing of the address that comes next.
+            return;
+        }
         let entry = &mut self.subscriptions[id];
         entry.unproved = false;
         let partition = self.files.presence_partition(entry.partition);

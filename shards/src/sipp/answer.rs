@@ -160,6 +160,7 @@ impl Shard {
             // A flow that did not follow the Contact (a NAT, a proxy) still does not.
             let followed = stored.route_set.is_empty()
                 && stored.flow.connection.is_none()
+                && !self.is_by_binding(id)
                 && records::numeric(stored.remote_target) == Some(stored.flow.peer);
             if followed && let Some(peer) = records::numeric(contact) {
                 moved.flow.peer = peer;

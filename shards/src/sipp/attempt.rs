@@ -46,6 +46,8 @@ pub struct Attempt {
     pub body: Option<BodyId>,
     /// Bytes of padding behind the body.
     pub padding: u8,
+    /// It went by the flow of a binding; see [`Bound`](super::Bound).
+    pub by_binding: bool,
 }
 
 impl Default for Attempt {
@@ -59,6 +61,7 @@ impl Default for Attempt {
             status: SubscriptionStatus::TerminatedTimeout,
             body: None,
             padding: 0,
+            by_binding: false,
         }
     }
 }

@@ -105,7 +105,7 @@ impl Shard {
         while cursor != NONE && *steps > 0 && owed.len() < AHEAD.min(most) {
             *steps -= 1;
             let entry = &self.subscriptions[cursor];
-            if self.is_owed(cursor) && !entry.unreachable && !entry.awaits_name {
+            if self.is_owed(cursor) && !entry.unreachable && !entry.awaits_flow {
                 self.files.presence_partition(entry.partition).prefetch(entry.slot);
                 owed.push(cursor);
             }
@@ -125,7 +125,7 @@ impl Shard {
     pub(crate) fn notify_if_free(&mut self, now: Now, subscription: u32) -> bool {
         let entry = &self.subscriptions[subscription];
         let attempt = entry.attempt;
-        if entry.unreachable || entry.awaits_name {
+        if entry.unreachable || entry.awaits_flow {
             return false;
         }
         if attempt != NONE {

@@ -4,7 +4,8 @@ use comsipl_core::auth::Source;
 use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
-    Bodies, BodyId, Content, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus, subscription,
+    Bodies, BodyId, Content, Flow, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus,
+    subscription,
 };
 use smallvec::SmallVec;
 
@@ -14,12 +15,14 @@ use crate::records::{self, StoredSubscription};
 use crate::resolve::names::Failure;
 use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
+use crate::sipp::bound::{Bound, Way};
 use crate::sipp::branch::{BRANCH_LEN, branch_of};
 use crate::subscriptions::{CSEQ_BLOCK, Subscription};
 use crate::watched::{BodyKind, NONE};
 
 /// Longest request that goes by UDP where the path's MTU is not known (RFC 3261 §18.1.1). A watcher whose Contact or route asks
-/// for a connection is told over one in any case; others get longer ones by UDP, in fragments, and they are counted.
+/// for a connection is told over one in any case; others get longer ones by the connection of their binding, or else by UDP, in
+/// fragments, and they are counted.
 const UDP_LEN_MAX: usize = 1300;
 
 /// Timers of NOTIFYs fired in one turn; the rest waits for the next.
@@ -29,14 +32,16 @@ const TIMERS_PER_TURN: usize = 512;
 const HEAD_REST_MAX: usize = 1024;
 
 impl Shard {
-    /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left.
+    /// Sends the newest state to a watcher that has no NOTIFY under way; says whether a NOTIFY left, or nearly did.
     pub(crate) fn send_notify(&mut self, now: Now, id: u32) -> bool {
         debug_assert_eq!(self.subscriptions[id].attempt, NONE);
-        if self.subscriptions[id].awaits_name {
+        if self.subscriptions[id].awaits_flow {
             self.subscriptions[id].owed = true;
             return false;
         }
-        self.start_notify(now, id).unwrap_or_else(|| {
+        let is_bound = self.subscriptions[id].bound == Bound::Known;
+        let way = if is_bound { self.way_if_bound(id) } else { Way::Short };
+        self.start_notify(now, id, way).unwrap_or_else(|| {
             // Its record cannot be read: it cannot be served, and must not stay for ever.
             self.counters.unreadable_records.up();
             self.drop_subscription(now, id);
@@ -45,7 +50,7 @@ impl Shard {
     }
 
     /// Whether a NOTIFY left; `None` if the subscription's record cannot be read.
-    fn start_notify(&mut self, now: Now, id: u32) -> Option<bool> {
+    fn start_notify(&mut self, now: Now, id: u32, way: Way) -> Option<bool> {
         let Some(body) = self.body_for(now, id)? else {
             // The document is being written at this very moment, by a writer that has lost its core: with the next turn. Or the
             // owner has not said what there is to tell: when it does.
@@ -70,7 +75,9 @@ impl Shard {
         } else {
             SubscriptionStatus::Active { expires_secs: left }
         };
-        let (transaction, timer) = NotifyTransaction::start(now.mono, stored.flow.transport.is_stream());
+        let bound = if way == Way::Bound { self.bound_flows.of(id) } else { None };
+        let is_stream = bound.as_ref().unwrap_or(&stored.flow).transport.is_stream();
+        let (transaction, timer) = NotifyTransaction::start(now.mono, is_stream);
         self.bodies.retain(body);
         let mut attempt = Attempt {
             subscription: id,
@@ -81,6 +88,7 @@ impl Shard {
             status,
             body: Some(body),
             padding: 0,
+            by_binding: bound.is_some(),
         };
         let mut writer = NotifyWriter {
             profile: self.settings.profile,
@@ -90,16 +98,22 @@ impl Shard {
             bodies: &mut self.bodies,
         };
         let reach = &self.guard.gate.reach;
-        let unproved = entry.unproved.then(|| Source::of(stored.flow.peer.ip()));
+        let unproved = (entry.unproved && bound.is_none()).then(|| Source::of(stored.flow.peer.ip()));
         // What is withheld is to us like what the network loses: Timer E tries again.
         if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
             self.counters.notifies_withheld.up();
         } else {
-            attempt.padding = writer.write(entry, &stored, &attempt, None);
+            attempt.padding = writer.write(entry, &stored, &attempt, bound, None);
             if let Some(target) = unproved {
                 reach.spend(now.mono, target, self.outbox.newest_len());
             }
-            if self.outbox.newest_len() > UDP_LEN_MAX && !stored.flow.transport.is_stream() {
+            if self.outbox.newest_len() > UDP_LEN_MAX && !is_stream {
+                let may_go_otherwise = way == Way::Short && !entry.unproved && entry.bound != Bound::Nothing;
+                if may_go_otherwise {
+                    self.outbox.take_back(&mut self.bodies);
+                    self.bodies.release(body);
+                    return self.start_long_notify(now, id, cseq);
+                }
                 self.counters.notifies_over_mtu.up();
             }
         }
@@ -112,6 +126,22 @@ impl Shard {
             self.end_subscription(now, id, WatcherEvent::Timeout);
         }
         Some(true)
+    }
+
+    /// The same for one that was found too long for UDP, written with this sequence number and taken back.
+    #[cold]
+    fn start_long_notify(&mut self, now: Now, id: u32, cseq: u32) -> Option<bool> {
+        let entry = &mut self.subscriptions[id];
+        entry.owed = true;
+        if !entry.shared_dialog {
+            // Nobody has seen the number; it is the next one again. Where others have it too, it is left out.
+            entry.cseq = cseq - 1;
+        }
+        match self.way_of_long(now, id) {
+            Some(way) => self.start_notify(now, id, way),
+            // That was work, too, of which a turn takes so much.
+            None => Some(true),
+        }
     }
 
     /// The body that a watcher gets now, as [`Self::body_of`] has it; `None` outside if its record cannot be read.
@@ -216,6 +246,9 @@ impl Shard {
                 }
                 TimerStep::TimedOut => {
                     self.counters.notifies_timed_out.up();
+                    if self.fall_back(now, id) {
+                        continue;
+                    }
                     // RFC 3263 §4.3: "without ever having received any response, provisional or final".
                     let is_silent = !self.attempts[attempt].transaction.has_been_heard();
                     if is_silent && self.fail_over(now, id, Failure::Silence) {
@@ -237,7 +270,7 @@ impl Shard {
             records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
         {
             let reach = &self.guard.gate.reach;
-            let unproved = entry.unproved.then(|| Source::of(stored.flow.peer.ip()));
+            let unproved = (entry.unproved && !attempt.by_binding).then(|| Source::of(stored.flow.peer.ip()));
             if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
                 self.counters.notifies_withheld.up();
                 return;
@@ -249,7 +282,8 @@ impl Shard {
                 outbox: &mut self.outbox,
                 bodies: &mut self.bodies,
             };
-            writer.write(entry, &stored, attempt, Some(attempt.padding));
+            let bound = if attempt.by_binding { self.bound_flows.of(id) } else { None };
+            writer.write(entry, &stored, attempt, bound, Some(attempt.padding));
             if let Some(target) = unproved {
                 reach.spend(now.mono, target, self.outbox.newest_len());
             }
@@ -321,23 +355,33 @@ struct NotifyWriter<'s> {
 }
 
 impl NotifyWriter<'_> {
-    /// Writes a NOTIFY: a new one, or again one with its `padding`. Returns its padding.
+    /// Writes a NOTIFY, by the flow of the subscription or by the one of a binding: a new one, or again one with its `padding`.
+    /// Returns its padding.
     fn write(
         &mut self,
         entry: &Subscription,
         stored: &StoredSubscription<'_>,
         attempt: &Attempt,
+        bound: Option<Flow>,
         padding: Option<u8>,
     ) -> u8 {
         let profile = self.profile;
         let mut branch = [0; BRANCH_LEN];
         let id = attempt.subscription;
-        let flow = self.listeners.fit(self.local_ips.complete(stored.flow));
+        let own = self.listeners.fit(self.local_ips.complete(stored.flow));
+        let flow = bound.map_or(own, |bound| {
+            // A stored connection by IPv6 may not know our address, which is the same by UDP.
+            let local_ip = bound.local_ip.or(own.local_ip).filter(|ip| ip.is_ipv4() == bound.peer.is_ipv4());
+            self.listeners.fit(Flow { local_ip, ..bound })
+        });
         // What cannot be sent is reported by its branch, so over connections it names its subscription in either profile.
         let shape = if flow.transport.is_stream() { Profile::Rfc } else { profile };
         let branch = branch_of(shape, entry.partition, id, entry.secret, attempt.cseq, &mut branch);
         let tag = records::tag_text(entry.partition, stored.local_tag);
-        let mut sent_by = SentBy::new();
+        let (mut sent_by, mut contact_address) = (SentBy::new(), SentBy::new());
+        let sent_by = self.listeners.sent_by(&flow, &mut sent_by);
+        let contact_address =
+            if bound.is_none() { sent_by } else { self.listeners.sent_by(&own, &mut contact_address) };
         let package = stored.package;
         let body = attempt.body.expect("a NOTIFY in flight holds its body");
         let padding = match padding {
@@ -352,8 +396,9 @@ impl NotifyWriter<'_> {
             aor: stored.aor,
             remote_target: stored.remote_target,
             route_set: stored.route_set,
-            sent_by: self.listeners.sent_by(&flow, &mut sent_by),
-            contact_params: self.listeners.contact_params(flow.transport),
+            sent_by,
+            contact_address,
+            contact_params: self.listeners.contact_params(own.transport),
             transport: flow.transport.via_token(),
             branch,
             local_uri: stored.local_uri,

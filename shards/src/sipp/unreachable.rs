@@ -71,6 +71,9 @@ impl Shard {
         }
         self.counters.notifies_unsent.up();
         let is_last = entry.ending && !entry.owed;
+        if !lives && self.fall_back(now, id) {
+            return;
+        }
         if !lives && self.fail_over(now, id, Failure::Transport) {
             return;
         }
@@ -164,7 +167,8 @@ impl Shard {
     /// Goes on over `flow` with the subscriptions of a device.
     fn renew_flows(&mut self, now: Now, watcher: AorKey, device: DeviceKey, flow: Flow) {
         let ids: Vec<u32> = self.subscriptions.of_watcher(watcher).take(RENEWED_MAX).collect();
-        self.renewals.looked_at += 1 + ids.len();
+        let bound = self.renew_bound_flows(now, watcher, device, flow);
+        self.renewals.looked_at += 1 + ids.len() + bound;
         for id in ids {
             if !self.subscriptions.knows(id) {
                 continue;
