@@ -62,6 +62,7 @@ scenarios! {
     compose_two_devices
     compose_unregistered_is_closed
     conference_as_published
+    crash_after_fail_over
     crash_connections_are_gone
     crash_dialog_cseq
     crash_first_notify
@@ -221,6 +222,7 @@ scenarios! {
     resolve_in_time
     resolve_once
     resolve_outbound_proxy
+    resolve_refresh_after_silence
     resolve_route
     resolve_unknown
     sips_binding

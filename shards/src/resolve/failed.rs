@@ -1,6 +1,6 @@
 //! Places that NOTIFYs could not be brought to, so that the next place of their name is tried (RFC 3263 §4.3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,7 +12,15 @@ use super::{Found, TARGETS_MAX};
 /// What a shard knows of places that failed, for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Failed {
-    until: BTreeMap<(Place, Whose), Mono>,
+    for_all: Until<Place>,
+    for_one: Until<(Place, u32)>,
+}
+
+/// What counts until a moment. Beyond the bound that goes first whose time is up first.
+#[derive(Debug)]
+struct Until<K> {
+    of: BTreeMap<K, Mono>,
+    by_time: BTreeSet<(Mono, K)>,
 }
 
 type Place = (Transport, SocketAddr);
@@ -28,17 +36,24 @@ pub(crate) enum Whose {
 }
 
 impl Failed {
-    /// A place has failed, for `span` at most [`FAILED_SPAN`]; says whether that was not known.
+    /// A place has failed, for `span` at most [`FAILED_SPAN`]; says whether that was not known. What one subscription has found is
+    /// tried again when its time is up, however often it failed meanwhile, where there was nowhere else to go.
     pub(crate) fn note(&mut self, now: Mono, place: Place, whose: Whose, span: Duration) -> bool {
-        if self.until.len() >= FAILED_MAX {
-            self.until.retain(|_, until| *until > now);
-            let first = self.until.iter().min_by_key(|(_, until)| **until).map(|(key, _)| *key);
-            if let Some(first) = first.filter(|_| self.until.len() >= FAILED_MAX) {
-                self.until.remove(&first);
+        let until = now + span.min(FAILED_SPAN);
+        match whose {
+            Whose::All => {
+                let is_new = !self.for_all.has(now, place);
+                self.for_all.insert(place, until, FAILED_FOR_ALL_MAX);
+                is_new
+            }
+            Whose::One(id) => {
+                let is_new = !self.for_one.has(now, (place, id));
+                if is_new {
+                    self.for_one.insert((place, id), until, FAILED_FOR_ONE_MAX);
+                }
+                is_new
             }
         }
-        let before = self.until.insert((place, whose), now + span.min(FAILED_SPAN));
-        before.is_none_or(|until| until <= now)
     }
 
     /// The first of the places that has not failed, as far as the subscription `id` goes; `None`: all have.
@@ -47,16 +62,41 @@ impl Failed {
     }
 
     fn has_failed(&self, now: Mono, id: Option<u32>, place: Place) -> bool {
-        let has = |whose| self.until.get(&(place, whose)).is_some_and(|until| *until > now);
-        !self.until.is_empty() && (has(Whose::All) || id.is_some_and(|id| has(Whose::One(id))))
+        self.for_all.has(now, place) || id.is_some_and(|id| self.for_one.has(now, (place, id)))
+    }
+}
+
+impl<K> Default for Until<K> {
+    fn default() -> Self {
+        Self { of: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<K: Copy + Ord> Until<K> {
+    fn has(&self, now: Mono, key: K) -> bool {
+        self.of.get(&key).is_some_and(|until| *until > now)
+    }
+
+    fn insert(&mut self, key: K, until: Mono, most: usize) {
+        if let Some(before) = self.of.insert(key, until) {
+            self.by_time.remove(&(before, key));
+        }
+        self.by_time.insert((until, key));
+        if self.of.len() > most
+            && let Some((_, first)) = self.by_time.pop_first()
+        {
+            self.of.remove(&first);
+        }
     }
 }
 
 /// How long a place is left alone: as long as it takes to try all of a name, so that this comes to an end.
 pub(crate) const FAILED_SPAN: Duration = TIMER_F.saturating_mul(TARGETS_MAX as u32);
 
-/// Most failures that a shard remembers; beyond it those go first whose time is up first, and are tried again too soon.
-const FAILED_MAX: usize = 4096;
+/// Most places that a shard remembers to have failed for everybody; beyond it some are tried again too soon.
+const FAILED_FOR_ALL_MAX: usize = 4096;
+/// Most that it remembers to have failed for one subscription, so that what one phone does not answer takes nothing from what all know.
+const FAILED_FOR_ONE_MAX: usize = 16_384;
 
 #[cfg(test)]
 mod tests {
@@ -82,14 +122,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn a_place_that_fails_again_is_not_new_to_who_found_it_and_has_its_time() {
+        let place = (Transport::Udp, SocketAddr::from(([192, 0, 2, 1], 5060)));
+        let found = [Found { transport: place.0, address: place.1 }];
         let mut failed = Failed::default();
-        for number in 0..FAILED_MAX as u32 + 100 {
-            let place = (Transport::Tcp, SocketAddr::from((number.to_be_bytes(), 5060)));
-            failed.note(Mono(number.into()), place, Whose::All, FAILED_SPAN);
-            let found = Found { transport: place.0, address: place.1 };
-            assert_eq!(failed.first_good(Mono(number.into()), None, &[found]), None, "the newest is known");
+        let at = |secs| Mono(0) + Duration::from_secs(secs);
+        assert!(failed.note(at(0), place, Whose::One(7), FAILED_SPAN));
+        assert!(!failed.note(at(200), place, Whose::One(7), FAILED_SPAN));
+        assert!(failed.note(at(200), place, Whose::One(8), FAILED_SPAN), "another one has not found it yet");
+        assert_eq!(failed.first_good(at(255), Some(7), &found), None);
+        assert_eq!(failed.first_good(at(256), Some(7), &found), Some(found[0]));
+        assert_eq!(failed.first_good(at(256), Some(8), &found), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let place = |number: u32| (Transport::Tcp, SocketAddr::from((number.to_be_bytes(), 5060)));
+        let found = |place: Place| [Found { transport: place.0, address: place.1 }];
+        let mut failed = Failed::default();
+        for number in 0..FAILED_FOR_ALL_MAX as u32 + 100 {
+            let now = Mono(number.into());
+            failed.note(now, place(number), Whose::All, FAILED_SPAN);
+            assert_eq!(failed.first_good(now, None, &found(place(number))), None, "the newest is known");
         }
-        assert_eq!(failed.until.len(), FAILED_MAX);
+        for id in 0..FAILED_FOR_ONE_MAX as u32 + 100 {
+            let now = Mono(1_000_000 + u64::from(id));
+            failed.note(now, place(0), Whose::One(id), FAILED_SPAN);
+            assert_eq!(failed.first_good(now, Some(id), &found(place(0))), None, "the newest is known");
+        }
+        let last = found(place(FAILED_FOR_ALL_MAX as u32));
+        assert_eq!(failed.first_good(Mono(2_000_000), None, &last), None, "what all know is apart");
+        assert_eq!(failed.for_all.of.len(), FAILED_FOR_ALL_MAX);
+        assert_eq!(failed.for_all.by_time.len(), FAILED_FOR_ALL_MAX);
+        assert_eq!(failed.for_one.of.len(), FAILED_FOR_ONE_MAX);
+        assert_eq!(failed.for_one.by_time.len(), FAILED_FOR_ONE_MAX);
     }
 }

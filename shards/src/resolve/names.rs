@@ -1,6 +1,6 @@
 //! What a shard knows of names, and the subscriptions that wait for one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,12 +18,21 @@ use crate::watched::NONE;
 pub const CACHE_MAX: usize = 1024;
 /// Most names that a shard waits for; beyond it sources stand in at once.
 pub const WAITING_MAX: usize = 1024;
+/// Subscriptions that go on with a name in one turn, and so NOTIFYs that a turn may start beside those of the fan-out; the rest waits
+/// for the next. All that are behind one proxy may wait for one name.
+const PER_TURN: usize = 64;
 
 /// The names of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     cache: BTreeMap<Query, Cached>,
     waiting: BTreeMap<Query, Waiting>,
+    /// Which question a subscription waits for, by its number. Lists may have it from earlier questions, too.
+    waits_for: BTreeMap<u32, u64>,
+    /// Questions that are answered, or will not be, and whose subscriptions have not all gone on.
+    settled: VecDeque<Settled>,
+    /// Number of the question that was asked last.
+    last_question: u64,
     failed: Failed,
     /// Answers that have come and were not looked at.
     pub(crate) answers: Vec<Answer>,
@@ -38,7 +47,15 @@ struct Cached {
 #[derive(Debug)]
 struct Waiting {
     until: Mono,
+    question: u64,
     subscriptions: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Settled {
+    answer: Answer,
+    question: u64,
+    subscriptions: std::vec::IntoIter<u32>,
 }
 
 /// Why a NOTIFY failed where its name led (RFC 3263 §4.3).
@@ -66,18 +83,16 @@ enum NextPlace {
 impl Names {
     /// When the shard must look next.
     pub(crate) fn deadline(&self) -> Option<Mono> {
-        if !self.answers.is_empty() {
+        if !self.answers.is_empty() || !self.settled.is_empty() {
             return Some(Mono(0));
         }
         self.waiting.values().map(|waiting| waiting.until).min()
     }
 
     fn remember(&mut self, now: Mono, answer: &Answer) {
-        let ttl = if answer.found.is_empty() {
-            answer.ttl.min(NEGATIVE_TTL)
-        } else {
-            answer.ttl.clamp(TTL_MIN, TTL_MAX)
-        };
+        // Nothing is forgotten at once: who asks again for each NOTIFY that fails would not come to an end.
+        let ttl_max = if answer.found.is_empty() { NEGATIVE_TTL } else { TTL_MAX };
+        let ttl = answer.ttl.clamp(TTL_MIN, ttl_max);
         if self.cache.len() >= CACHE_MAX && !self.cache.contains_key(&answer.query) {
             self.cache.retain(|_, cached| cached.until > now);
             let first =
@@ -101,12 +116,13 @@ impl Names {
 }
 
 impl Shard {
-    /// The flow to a next hop that is given by name, for a SUBSCRIBE that came on `source`, and what must be asked before
-    /// it is known.
+    /// The flow to a next hop that is given by name, for a SUBSCRIBE that came on `source` and refreshes the subscription `id` if
+    /// there is one, and what must be asked before it is known.
     #[cold]
     pub(crate) fn flow_by_name(
         &self,
         now: Now,
+        id: Option<u32>,
         name: &HopName<'_>,
         source: &Flow,
     ) -> (Flow, Option<Box<Query>>) {
@@ -114,7 +130,7 @@ impl Shard {
         let Some(places) = self.names.known(now.mono, &query) else {
             return (*source, Some(Box::new(query)));
         };
-        match self.names.choose(now.mono, None, places) {
+        match self.names.choose(now.mono, id, places) {
             Some(found) => (self.listeners.toward(source, NextHop::To(found.transport, found.address)), None),
             None => (*source, None),
         }
@@ -146,7 +162,7 @@ impl Shard {
     }
 
     /// A NOTIFY found no answer where its name led: goes on with the next place of the name. Returns whether it does;
-    /// otherwise there is none, and what failed is to be dealt with.
+    /// otherwise there is none, or only DNS may know one, and what failed is to be dealt with.
     ///
     /// > If a failure occurs, the client SHOULD create a new request, which is identical to the previous, but has a different
     /// > value of the Via branch ID than the previous […]. That request is sent to the next element in the list as
@@ -164,7 +180,9 @@ impl Shard {
             Some(NextPlace::Stored) => {}
             Some(NextPlace::Asked(query)) => {
                 self.await_name(now, id, query);
-                if !self.subscriptions[id].awaits_flow {
+                // Who asks for quiet has it until DNS names somebody else.
+                let asks_for_quiet = matches!(failure, Failure::Unavailable { retry_after: Some(_) });
+                if asks_for_quiet || !self.subscriptions[id].awaits_flow {
                     return false;
                 }
             }
@@ -172,6 +190,8 @@ impl Shard {
         self.counters.notifies_failed_over.up();
         self.end_attempt(id);
         self.subscriptions[id].owed = true;
+        // Trying the next place may take longer than what a start looks back.
+        self.mark_undelivered(id, true);
         self.send_notify(now, id);
         true
     }
@@ -187,14 +207,20 @@ impl Shard {
         let query = self.query_of(stored)?;
         let flow = stored.flow;
         let is_new = flow.connection.is_some() || {
-            let (whose, span) = match failure {
-                Failure::Transport => (Whose::All, FAILED_SPAN),
-                Failure::Unavailable { retry_after } => {
-                    (Whose::All, retry_after.map_or(FAILED_SPAN, |secs| Duration::from_secs(secs.into())))
-                }
-                Failure::Silence => (Whose::One(id), FAILED_SPAN),
+            let (is_for_all, span) = match failure {
+                Failure::Transport => (true, FAILED_SPAN),
+                // RFC 3261 §21.5.4: "If no Retry-After is given, the client MUST act as if it had received a 500", which speaks of
+                // one request. With it, "It SHOULD NOT forward any other requests to that server for the duration specified"; and
+                // a proxy that passes on what a phone said would break §16.7: "forwarding a 503 means that the proxy knows it
+                // cannot service any requests".
+                Failure::Unavailable { retry_after: Some(secs) } => (true, Duration::from_secs(secs.into())),
+                Failure::Unavailable { retry_after: None } | Failure::Silence => (false, FAILED_SPAN),
             };
-            self.names.failed.note(now.mono, (flow.transport, flow.peer), whose, span)
+            let place = (flow.transport, flow.peer);
+            if is_for_all {
+                self.names.failed.note(now.mono, place, Whose::All, span);
+            }
+            self.names.failed.note(now.mono, place, Whose::One(id), span)
         };
         match self.names.known(now.mono, &query) {
             Some(places) => {
@@ -206,8 +232,9 @@ impl Shard {
                 self.change_flow(now, id, stored, next);
                 Some(NextPlace::Stored)
             }
-            // DNS may say something else by now. Not for a place that has failed again, though, which would make it a loop.
-            None => is_new.then_some(NextPlace::Asked(query)),
+            // DNS may say something else by now. Not for a place that has failed this subscription again, though, which would
+            // make it a loop; but what others ask anyway is known to all.
+            None => (is_new || self.names.waiting.contains_key(&query)).then_some(NextPlace::Asked(query)),
         }
     }
 
@@ -223,11 +250,13 @@ impl Shard {
             }
             self.counters.names_asked.up();
             self.lookups.push(query.clone());
-            names.waiting.insert(query.clone(), Waiting { until, subscriptions: Vec::new() });
+            names.last_question += 1;
+            let waiting = Waiting { until, question: names.last_question, subscriptions: Vec::new() };
+            names.waiting.insert(query.clone(), waiting);
         }
-        let was_waiting = std::mem::replace(&mut self.subscriptions[id].awaits_flow, true);
+        self.subscriptions[id].awaits_flow = true;
         let waiting = names.waiting.get_mut(&query).expect("just seen or made");
-        if !was_waiting || !waiting.subscriptions.contains(&id) {
+        if names.waits_for.insert(id, waiting.question) != Some(waiting.question) {
             waiting.subscriptions.push(id);
         }
     }
@@ -235,48 +264,74 @@ impl Shard {
     /// Takes back what the caller could not hand to the resolver: the sources stand in.
     pub fn lookup_refused(&mut self, query: Query) {
         self.counters.names_not_asked.up();
-        self.names.answers.push(Answer { query, found: Vec::new(), ttl: Duration::ZERO });
+        self.names.answers.push(Answer { query, found: Vec::new(), ttl: TTL_MIN });
     }
 
-    /// Goes on with the subscriptions whose names are known now, or will not be.
+    /// Goes on with the subscriptions whose names are known now, or will not be, within the bounds of a turn.
     pub(crate) fn take_names(&mut self, now: Now) {
-        if self.names.answers.is_empty() && self.names.waiting.is_empty() {
+        let names = &self.names;
+        if names.answers.is_empty() && names.waiting.is_empty() && names.settled.is_empty() {
             return;
         }
         for answer in std::mem::take(&mut self.names.answers) {
-            self.take_name(now, &answer);
+            self.take_name(now, answer);
         }
         let late = self.names.waiting.iter().filter(|(_, waiting)| waiting.until <= now.mono);
         for query in late.map(|(query, _)| query.clone()).collect::<Vec<_>>() {
-            self.take_name(now, &Answer { query, found: Vec::new(), ttl: NEGATIVE_TTL });
+            self.take_name(now, Answer { query, found: Vec::new(), ttl: NEGATIVE_TTL });
         }
-    }
-
-    fn take_name(&mut self, now: Now, answer: &Answer) {
-        self.names.remember(now.mono, answer);
-        if answer.found.is_empty() {
-            self.counters.names_not_found.up();
-        }
-        let Some(waiting) = self.names.waiting.remove(&answer.query) else { return };
-        for id in waiting.subscriptions {
-            if self.subscriptions.knows(id) && self.subscriptions[id].awaits_flow {
-                self.go_on_by_name(now, id, answer);
+        let mut left = PER_TURN.min(self.settings.notifies_per_turn).max(1);
+        while left > 0
+            && let Some(mut settled) = self.names.settled.pop_front()
+        {
+            while left > 0
+                && let Some(id) = settled.subscriptions.next()
+            {
+                left -= 1;
+                // One that waits for another name by now stays as it is.
+                if self.names.waits_for.get(&id) == Some(&settled.question) {
+                    self.names.waits_for.remove(&id);
+                    if self.subscriptions.knows(id) && self.subscriptions[id].awaits_flow {
+                        self.go_on_by_name(now, id, &settled.answer);
+                    }
+                }
+            }
+            if settled.subscriptions.len() > 0 {
+                self.names.settled.push_front(settled);
             }
         }
     }
 
-    /// Stores the flow of a subscription that has waited for a name, and sends what is owed. One that waits for another name by
-    /// now stays as it is; one whose Contact has changed without a SUBSCRIBE, by the answer to a NOTIFY, goes on as that left it.
+    fn take_name(&mut self, now: Now, answer: Answer) {
+        self.names.remember(now.mono, &answer);
+        if answer.found.is_empty() {
+            self.counters.names_not_found.up();
+        }
+        if let Some(Waiting { question, subscriptions, .. }) = self.names.waiting.remove(&answer.query) {
+            let subscriptions = subscriptions.into_iter();
+            self.names.settled.push_back(Settled { answer, question, subscriptions });
+        }
+    }
+
+    /// Stores the flow of a subscription that has waited for a name, and sends what is owed. One whose Contact has changed without a
+    /// SUBSCRIBE, by the answer to a NOTIFY, goes on as that left it.
     fn go_on_by_name(&mut self, now: Now, id: u32, answer: &Answer) {
         let entry = &self.subscriptions[id];
         let (partition, slot) = (entry.partition, entry.slot);
+        let is_paused = entry.attempt != NONE && !self.is_in_flight(id);
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
         let mut moved = false;
         if let Some(stored) = records::read_subscription(files, slot, &mut record) {
             let is_it = self.query_of(&stored).as_ref() == Some(&answer.query);
-            let found = self.names.choose(now.mono, Some(id), &answer.found).filter(|_| is_it);
-            if let Some(found) = found {
+            let names = &self.names;
+            let found = if is_paused {
+                // It was asked for quiet; a place that has failed, too, is not worth breaking it.
+                names.failed.first_good(now.mono, Some(id), &answer.found)
+            } else {
+                names.choose(now.mono, Some(id), &answer.found)
+            };
+            if let Some(found) = found.filter(|_| is_it) {
                 let flow = self.listeners.toward(&stored.flow, NextHop::To(found.transport, found.address));
                 moved = flow != stored.flow;
                 if moved {
@@ -294,17 +349,18 @@ impl Shard {
             }
         }
         self.scratch.subscription = record;
-        if self.names.waiting.values().any(|waiting| waiting.subscriptions.contains(&id)) {
-            return;
-        }
         self.subscriptions[id].awaits_flow = false;
         if moved && self.subscriptions[id].attempt != NONE {
             // What is under way goes to the source, and may never be answered.
             self.end_attempt(id);
             self.subscriptions[id].owed = true;
+            self.mark_undelivered(id, true);
         }
         if self.is_owed(id) {
             self.notify_if_free(now, id);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -264,7 +264,7 @@ impl Shard {
             self.scratch.routes = route_set;
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
-        let (flow, name) = self.flow_toward(request, &route_set, Some(&uri));
+        let (flow, name) = self.flow_toward(request, None, &route_set, Some(&uri));
         let unproved = match self.aim(request, &flow) {
             Ok(unproved) => unproved,
             Err(refusal) => {
@@ -335,10 +335,12 @@ impl Shard {
         Ok(id)
     }
 
-    /// The flow by which the NOTIFYs of a SUBSCRIBE's dialog go, and the name that must be looked up before that is known.
+    /// The flow by which the NOTIFYs of a SUBSCRIBE's dialog go, and the name that must be looked up before that is known. `id`: the
+    /// subscription that it refreshes.
     fn flow_toward(
         &self,
         request: &Request<'_>,
+        id: Option<u32>,
         route_set: &[u8],
         contact: Option<&Uri<'_>>,
     ) -> (Flow, Option<Box<Query>>) {
@@ -350,7 +352,7 @@ impl Shard {
             && let Some(proxy) = outbound_proxy
         {
             if let Some(name) = proxy.name() {
-                return self.flow_by_name(request.now, &name, source);
+                return self.flow_by_name(request.now, id, &name, source);
             }
             hop =
                 proxy.address().map_or(NextHop::Back, |(transport, address)| NextHop::To(transport, address));
@@ -359,7 +361,7 @@ impl Shard {
             && !source.transport.is_stream()
             && let Some(name) = HopName::of(route_set, contact)
         {
-            return self.flow_by_name(request.now, &name, source);
+            return self.flow_by_name(request.now, id, &name, source);
         }
         (self.listeners.toward(source, hop), None)
     }
@@ -409,7 +411,7 @@ impl Shard {
                     None => Uri::parse(stored.remote_target).ok(),
                 };
                 let name;
-                (next.flow, name) = self.flow_toward(request, stored.route_set, target.as_ref());
+                (next.flow, name) = self.flow_toward(request, Some(id), stored.route_set, target.as_ref());
                 next.came_by_udp = next.flow.transport.is_stream() && !request.flow.transport.is_stream();
                 let other_flow = next.flow != stored.flow;
                 let moved = next.remote_target != stored.remote_target || other_flow;
@@ -489,8 +491,10 @@ impl Shard {
         self.scratch.subscription = record;
         let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
         self.answer_subscribe(request, partition, tag, left);
-        if self.subscriptions[id].unreachable {
+        let entry = &mut self.subscriptions[id];
+        if entry.unreachable || (entry.awaits_flow && request.flow.connection.is_some()) {
             // The process that accepted it held another connection.
+            entry.awaits_flow = false;
             self.renew_flow(request.now, id, request.flow);
         } else if !self.subscriptions[id].ending {
             // One that ends has its last NOTIFY under way.

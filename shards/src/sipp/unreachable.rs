@@ -83,6 +83,7 @@ impl Shard {
             Way::Other => {
                 self.end_attempt(id);
                 self.subscriptions[id].owed = true;
+                self.mark_undelivered(id, true);
                 self.send_notify(now, id);
             }
             Way::Again if is_last => self.drop_subscription(now, id),
@@ -208,6 +209,7 @@ impl Shard {
             }
             entry.owed = true;
             self.end_attempt(id);
+            self.mark_undelivered(id, true);
         }
         if self.is_owed(id) {
             self.send_notify(now, id);
