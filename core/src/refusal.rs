@@ -40,6 +40,12 @@ pub enum Refusal {
     BadEvent,
     /// 500: the request is older than one already handled (RFC 3261 §10.3 and §12.2.2).
     OutOfOrder,
+    /// 500, with Retry-After: NOTIFYs cannot go where this request wants them, for now (RFC 3261 §21.5.1). A 503 would have a proxy
+    /// send us no requests of its other users either (§21.5.4).
+    OutOfReach {
+        /// What the sender is told in `Retry-After`, seconds.
+        retry_after_secs: u32,
+    },
     /// 503: no room, try later.
     Unavailable {
         /// What the sender is told in `Retry-After`, seconds.
@@ -68,7 +74,7 @@ impl Refusal {
             Self::NoSuchSubscription => 481,
             Self::MergedRequest => 482,
             Self::BadEvent => 489,
-            Self::OutOfOrder => 500,
+            Self::OutOfOrder | Self::OutOfReach { .. } => 500,
             Self::Unavailable { .. } => 503,
         }
     }
@@ -93,6 +99,7 @@ impl Refusal {
             Self::MergedRequest => "Loop Detected",
             Self::BadEvent => "Bad Event",
             Self::OutOfOrder => "CSeq Out of Order",
+            Self::OutOfReach { .. } => "Watcher Out of Reach",
             Self::Unavailable { .. } => "Service Unavailable",
         }
     }

@@ -80,7 +80,7 @@ counters! {
     sources_denied,
     /// Requests beyond what a source may send, dropped.
     requests_over_budget,
-    /// SUBSCRIBEs answered with 503 because their NOTIFYs would go to an address that has never answered and was sent enough.
+    /// SUBSCRIBEs answered with 500 because their NOTIFYs would go to an address that has never answered and was sent enough.
     subscribes_out_of_reach,
     /// Retransmitted requests, answered with the same bytes.
     retransmitted_requests,

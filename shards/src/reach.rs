@@ -9,7 +9,9 @@
 //! |---|---|---|
 //! | proved within [`PROOF_LASTS`] | are sent | is taken |
 //! | not proved, within its allowance | are sent and counted | is taken, and adds [`EARNED`] times its bytes |
-//! | not proved, beyond it | are not sent; Timer E tries again | 503 |
+//! | not proved, beyond it | are not sent; Timer E tries again | adds as much, and is refused (500, Retry-After) if that is not enough |
+//!
+//! A refresh and an end are taken in any case: a known watcher may not answer for a while.
 //!
 //! All shards share one table of fixed size ([`Meters`]). Proved addresses stay longest in it. Who is forgotten because very many
 //! come has his whole allowance again, and the sum of all is bounded by what is received and what the machine can send.

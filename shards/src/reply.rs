@@ -177,7 +177,7 @@ impl Shard {
                     // RFC 5630 §9.1: warn-code, a pseudonym of ours (RFC 3261 §20.43), text.
                     writer.header("Warning", b"380 comsipl \"SIPS Not Allowed\"");
                 }
-                Refusal::Unavailable { retry_after_secs } => {
+                Refusal::Unavailable { retry_after_secs } | Refusal::OutOfReach { retry_after_secs } => {
                     writer.number("Retry-After", u64::from(retry_after_secs));
                 }
                 _ => {}

@@ -265,13 +265,14 @@ impl Shard {
             return Err(Refusal::BadRequest("Route Set Too Long"));
         }
         let (flow, name) = self.flow_toward(request, None, &route_set, Some(&uri));
-        let unproved = match self.aim(request, &flow) {
-            Ok(unproved) => unproved,
-            Err(refusal) => {
-                self.scratch.routes = route_set;
-                return Err(refusal);
-            }
-        };
+        let unproved = self.aim(request, &flow);
+        if unproved
+            && wish.expires_secs > 0
+            && let Err(refusal) = self.check_reach(request, &flow)
+        {
+            self.scratch.routes = route_set;
+            return Err(refusal);
+        }
         let from_tag = message.from().tag().unwrap_or_default();
         let secret = self.chance.next_u64() as u32;
         let record = StoredSubscription {
@@ -415,23 +416,17 @@ impl Shard {
                 next.came_by_udp = next.flow.transport.is_stream() && !request.flow.transport.is_stream();
                 let other_flow = next.flow != stored.flow;
                 let moved = next.remote_target != stored.remote_target || other_flow;
-                let unproved = if other_flow || self.subscriptions[id].unproved {
-                    self.aim(request, &next.flow)
+                let may_be_unproved = other_flow || self.subscriptions[id].unproved;
+                let unproved = may_be_unproved && self.aim(request, &next.flow);
+                let files = self.files.presence_partition_mut(partition);
+                let written = if moved {
+                    records::update_subscription(files, slot, &next)
                 } else {
-                    Ok(false)
+                    records::update_subscription_fixed(files, slot, &next);
+                    Ok(())
                 };
-                let written = unproved.and_then(|unproved| {
-                    let files = self.files.presence_partition_mut(partition);
-                    let stored = if moved {
-                        records::update_subscription(files, slot, &next)
-                    } else {
-                        records::update_subscription_fixed(files, slot, &next);
-                        Ok(())
-                    };
-                    stored.map(|()| unproved).map_err(|what| full(self, what))
-                });
                 match written {
-                    Ok(unproved) => {
+                    Ok(()) => {
                         if other_flow {
                             self.aim_again(now.mono, id, &next.flow);
                         }
@@ -442,7 +437,7 @@ impl Shard {
                         let is_gruu = target.as_ref().is_some_and(names_instance);
                         Ok((moved, name, is_gruu, stored.local_tag, body))
                     }
-                    Err(refusal) => Err(refusal),
+                    Err(what) => Err(full(self, what)),
                 }
             }
         };

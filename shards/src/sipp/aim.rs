@@ -25,18 +25,23 @@ impl Shard {
         !has_nonce && !is_operators
     }
 
-    /// Looks at where the NOTIFYs of a SUBSCRIBE are to go: whether that is unproved, or refuses the request because no more may be
-    /// sent there. Pays for what was received.
-    pub(crate) fn aim(&mut self, request: &Request<'_>, flow: &Flow) -> Result<bool, Refusal> {
+    /// Looks at where the NOTIFYs of a SUBSCRIBE are to go: says whether that is unproved. Pays for what was received.
+    pub(crate) fn aim(&self, request: &Request<'_>, flow: &Flow) -> bool {
         let now = request.now.mono;
-        if !self.is_unproved(now, flow, Some(&request.flow)) {
-            return Ok(false);
+        let unproved = self.is_unproved(now, flow, Some(&request.flow));
+        if unproved {
+            let target = Source::of(flow.peer.ip());
+            self.guard.gate.reach.earn(now, target, request.message.bytes().len());
         }
-        let target = Source::of(flow.peer.ip());
-        let has_room = self.guard.gate.reach.has_room(now, target);
-        self.guard.gate.reach.earn(now, target, request.message.bytes().len());
-        if has_room {
-            return Ok(true);
+        unproved
+    }
+
+    /// Refuses a new subscription whose NOTIFYs would go to an unproved place where no more may be sent, and for which it has not paid
+    /// itself. Refreshes and ends are always taken: they are what known watchers say, and each NOTIFY is looked at anyway.
+    pub(crate) fn check_reach(&mut self, request: &Request<'_>, flow: &Flow) -> Result<(), Refusal> {
+        let now = request.now.mono;
+        if self.guard.gate.reach.has_room(now, Source::of(flow.peer.ip())) {
+            return Ok(());
         }
         self.counters.subscribes_out_of_reach.up();
         let event = Event {
@@ -47,7 +52,7 @@ impl Shard {
             reason: "target_never_answers",
         };
         self.guard.log.log(now, &event);
-        Err(Refusal::Unavailable { retry_after_secs: RETRY_AFTER_SECS + self.chance.below(RETRY_AFTER_SECS) })
+        Err(Refusal::OutOfReach { retry_after_secs: RETRY_AFTER_SECS + self.chance.below(RETRY_AFTER_SECS) })
     }
 
     /// The NOTIFYs of a subscription go by another flow from now on. What was known of the former way says nothing of this one, and
@@ -60,7 +65,7 @@ impl Shard {
         entry.secret = secret;
     }
 
-    /// A NOTIFY of a subscription was answered with 2xx by somebody who has seen it.
+    /// A NOTIFY of a subscription was answered, whatever the answer, by somebody who has seen it.
     #[cold]
     pub(crate) fn prove_reached(&mut self, now: Now, id: u32) {
         if self.is_by_binding(id) {
@@ -79,3 +84,6 @@ impl Shard {
 
 /// Least of what Retry-After says, in seconds; half of an allowance has come back by then.
 const RETRY_AFTER_SECS: u32 = 30;
+
+#[cfg(test)]
+mod tests;

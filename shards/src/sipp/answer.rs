@@ -10,6 +10,7 @@ use crate::resolve::names::Failure;
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
 use crate::sipp::branch::{BRANCH_LEN, Mark, branch_of, check_of, marked};
+use crate::subscriptions::CSEQ_BLOCK;
 use crate::watched::NONE;
 
 impl Shard {
@@ -19,7 +20,8 @@ impl Shard {
         let id = marked(answer.branch).and_then(|mark| self.notify_marked(mark, answer.cseq));
         if let Some(id) = id {
             self.counters.notifies_delivered.up();
-            if self.subscriptions[id].unproved {
+            // The proof of an address lasts as long as somebody is told there; with one answer of so many, as the record is written.
+            if self.subscriptions[id].unproved || answer.cseq.is_multiple_of(CSEQ_BLOCK) {
                 self.prove_reached(now, id);
             }
             self.after_notify(now, id, AfterNotify::Delivered);
@@ -38,13 +40,14 @@ impl Shard {
             self.attempts[attempt].transaction.on_provisional();
             return;
         }
+        // Whoever refuses is there as well.
+        if self.subscriptions[id].unproved || message.cseq().number.is_multiple_of(CSEQ_BLOCK) {
+            self.prove_reached(now, id);
+        }
         let entry = &self.subscriptions[id];
         let after = subscription::after_answer(status, message.retry_after(), entry.failures, entry.suspect);
         if after == AfterNotify::Delivered {
             self.counters.notifies_delivered.up();
-            if self.subscriptions[id].unproved {
-                self.prove_reached(now, id);
-            }
             self.refresh_target_by_answer(now, id, message);
         } else {
             self.counters.notifies_refused.up();

@@ -48,6 +48,8 @@ pub struct Attempt {
     pub padding: u8,
     /// It went by the flow of a binding; see [`Bound`](super::Bound).
     pub by_binding: bool,
+    /// Whether it was ever sent. What is withheld every time, because of [`Reach`](crate::reach::Reach), nobody can answer.
+    pub sent: bool,
 }
 
 impl Default for Attempt {
@@ -62,6 +64,7 @@ impl Default for Attempt {
             body: None,
             padding: 0,
             by_binding: false,
+            sent: false,
         }
     }
 }

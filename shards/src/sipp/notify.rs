@@ -89,6 +89,7 @@ impl Shard {
             body: Some(body),
             padding: 0,
             by_binding: bound.is_some(),
+            sent: false,
         };
         let mut writer = NotifyWriter {
             profile: self.settings.profile,
@@ -104,6 +105,7 @@ impl Shard {
             self.counters.notifies_withheld.up();
         } else {
             attempt.padding = writer.write(entry, &stored, &attempt, bound, None);
+            attempt.sent = true;
             if let Some(target) = unproved {
                 reach.spend(now.mono, target, self.outbox.newest_len());
             }
@@ -244,6 +246,12 @@ impl Shard {
                     self.attempt_timers.arm(attempt, next);
                     self.retransmit(now, id, attempt);
                 }
+                TimerStep::TimedOut if !self.attempts[attempt].sent => {
+                    // Nobody has been silent; there was no room for it. As what a connection had no room for, it is tried later.
+                    let entry = &self.subscriptions[id];
+                    let after = subscription::after_answer(503, None, entry.failures, entry.suspect);
+                    self.after_notify(now, id, after);
+                }
                 TimerStep::TimedOut => {
                     self.counters.notifies_timed_out.up();
                     if self.fall_back(now, id) {
@@ -263,8 +271,8 @@ impl Shard {
     }
 
     /// Sends the same bytes again.
-    fn retransmit(&mut self, now: Now, id: u32, attempt: u32) {
-        let (entry, attempt) = (&self.subscriptions[id], &self.attempts[attempt]);
+    fn retransmit(&mut self, now: Now, id: u32, number: u32) {
+        let (entry, attempt) = (&self.subscriptions[id], &self.attempts[number]);
         let partition = self.files.presence_partition(entry.partition);
         if let Some(stored) =
             records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
@@ -287,6 +295,7 @@ impl Shard {
             if let Some(target) = unproved {
                 reach.spend(now.mono, target, self.outbox.newest_len());
             }
+            self.attempts[number].sent = true;
             self.counters.notify_retransmissions.up();
         }
     }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::access::Gate;
 use crate::node::NodeFiles;
-use crate::settings::{OverloadSettings, Settings};
+use crate::settings::{Auth, OverloadSettings, Settings};
 use crate::shard::{Shard, ShardStart};
 
 /// The shard, its clocks and its files.
@@ -22,6 +22,15 @@ pub(crate) struct Engine {
 impl Engine {
     /// A shard over new files that listens by UDP and TCP.
     pub(crate) fn new() -> Self {
+        Self::with(Auth::default())
+    }
+
+    /// The same where nobody need say who he is, and so whoever is told must prove that he is there.
+    pub(crate) fn open_to_all() -> Self {
+        Self::with(Auth::None)
+    }
+
+    fn with(auth: Auth) -> Self {
         let listen = [Transport::Udp, Transport::Tcp];
         let listen =
             listen.map(|transport| Listen { transport, address: "198.51.100.1:5060".parse().unwrap() });
@@ -32,6 +41,7 @@ impl Engine {
             registered_records_max: 512,
             listen: listen.to_vec(),
             overload: OverloadSettings::EXACT,
+            auth,
             ..Settings::default()
         };
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
