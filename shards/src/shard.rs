@@ -264,8 +264,10 @@ impl Shard {
             Note::Unwatch { key, shard } => {
                 if let Some(user) = self.presentities.find(key) {
                     let entry = &mut self.presentities[user];
+                    let was_watching = entry.watching_shards & (1 << shard) != 0;
                     entry.watching_shards &= !(1 << shard);
-                    if entry.watching_shards == 0 && self.presentities.package(user).has_moments() {
+                    let is_last = was_watching && entry.watching_shards == 0;
+                    if is_last && self.presentities.package(user).has_moments() {
                         self.end_telling(now, user);
                     }
                     self.forget_bare_document(now, user);

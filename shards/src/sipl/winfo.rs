@@ -89,7 +89,9 @@ impl Shard {
     pub(super) fn unwatch_watchers(&mut self, now: Now, key: AorKey) {
         let until = now.mono + LINGER;
         if let Some(reported) = self.watched_watchers.of.get_mut(&key) {
-            reported.lingers_until = Some(until);
+            if let Some(before) = reported.lingers_until.replace(until) {
+                self.watched_watchers.lingering.remove(&(before, key));
+            }
             self.watched_watchers.lingering.insert((until, key));
         }
     }
@@ -202,3 +204,6 @@ impl Shard {
         Some(self.compositor.with_moments(&scratch.composed))
     }
 }
+
+#[cfg(test)]
+mod tests;
