@@ -261,6 +261,12 @@ impl Shard {
         }
     }
 
+    /// A subscription does not wait for a name any more.
+    pub(crate) fn await_no_name(&mut self, id: u32) {
+        self.subscriptions[id].awaits_flow = false;
+        self.names.waits_for.remove(&id);
+    }
+
     /// Takes back what the caller could not hand to the resolver: the sources stand in.
     pub fn lookup_refused(&mut self, query: Query) {
         self.counters.names_not_asked.up();

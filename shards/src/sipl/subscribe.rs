@@ -448,9 +448,11 @@ impl Shard {
         entry.owed = true;
         entry.suspect = false;
         entry.failures = 0;
-        entry.awaits_flow &= name.is_some();
         entry.body = body;
         self.subscriptions.set_unreachable(id, false);
+        if name.is_none() {
+            self.await_no_name(id);
+        }
         if let Some(name) = name {
             self.await_name(now, id, *name);
         } else if is_gruu {
@@ -486,10 +488,10 @@ impl Shard {
         self.scratch.subscription = record;
         let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
         self.answer_subscribe(request, partition, tag, left);
-        let entry = &mut self.subscriptions[id];
+        let entry = &self.subscriptions[id];
         if entry.unreachable || (entry.awaits_flow && request.flow.connection.is_some()) {
             // The process that accepted it held another connection.
-            entry.awaits_flow = false;
+            self.await_no_name(id);
             self.renew_flow(request.now, id, request.flow);
         } else if !self.subscriptions[id].ending {
             // One that ends has its last NOTIFY under way.

@@ -69,6 +69,10 @@ impl Shard {
     #[cold]
     pub(crate) fn prove_reached(&mut self, now: Now, id: u32) {
         if self.is_by_binding(id) {
+            // It went somewhere else.
+            return;
+        }
+        if self.is_by_binding(id) {
             // That says nothing of the address that comes next.
             return;
         }
