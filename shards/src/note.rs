@@ -39,8 +39,8 @@ pub enum Note {
         /// The newest version; grows with every change.
         version: u64,
     },
-    /// A NOTIFY of the receiving shard could not be sent: there was no room for it, or its connection is gone or was never
-    /// made. Whoever holds the connections says so, for each NOTIFY; see [`Note::unsent`].
+    /// A NOTIFY of the receiving shard could not be sent: there was no room for it or for its connection, or that is gone or
+    /// was never made. Whoever holds the connections says so, for each NOTIFY; see [`Note::unsent`].
     Unsent {
         /// Partition of its subscription.
         partition: u8,
@@ -48,7 +48,7 @@ pub enum Note {
         id: u32,
         /// The check of its branch, which tells this NOTIFY from earlier and later ones.
         check: u32,
-        /// Whether its connection may live yet, so that the same way may do later.
+        /// Whether its connection may live yet, or could not be tried, so that the same way may do later.
         lives: bool,
     },
     /// A device has registered on a new connection (RFC 5626 §6); every shard is told, because its subscriptions may be

@@ -55,7 +55,7 @@ enum Way {
 }
 
 impl Shard {
-    /// A NOTIFY could not be sent. `lives`: its connection may live yet and only had no room.
+    /// A NOTIFY could not be sent. `lives`: its connection may live yet, and there only was no room for the one or the other.
     pub(crate) fn on_unsent(&mut self, now: Now, mark: Mark, lives: bool) {
         let id = mark.id;
         if !self.subscriptions.knows(id) {

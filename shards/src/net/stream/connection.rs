@@ -23,6 +23,7 @@ use mio::net::TcpStream;
 
 use super::Why;
 use super::by_peer::Peer;
+use super::dial::Errand;
 use super::layer::{Layer, ReadEnd, Sink};
 use super::out_buffer::Buffers;
 use crate::note::Note;
@@ -31,7 +32,7 @@ use crate::settings::StreamLimits;
 /// Where a connection stands; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Connecting,
+    Connecting(Errand),
     Open,
     /// The peer sends nothing more; it gets answers, but no requests.
     Answering {
@@ -200,7 +201,7 @@ impl Connection {
     /// Whether a message that begins with `head` may still be sent.
     pub(super) fn takes(&self, head: &[u8]) -> bool {
         match self.phase {
-            Phase::Connecting | Phase::Open => true,
+            Phase::Connecting(_) | Phase::Open => true,
             Phase::Answering { .. } => head.starts_with(b"SIP/"),
             Phase::Draining { .. } => false,
         }
@@ -217,7 +218,7 @@ impl Connection {
 
     /// Writes what waits. When all is written and the connection is to be closed, the peer is told that nothing follows.
     pub(super) fn flush(&mut self, now: Mono, buffers: &mut Buffers) -> io::Result<()> {
-        if self.phase == Phase::Connecting {
+        if self.is_connecting() {
             return Ok(());
         }
         let written = self.layer.written_in_all();
@@ -250,7 +251,7 @@ impl Connection {
     /// so is not taken, and the connection goes on: only its time may end it.
     pub(super) fn push(&mut self, now: Mono, parts: &[&[u8]], buffers: &mut Buffers) -> io::Result<bool> {
         if self.layer.push(parts, buffers).is_err() {
-            if self.phase == Phase::Connecting || self.layer.is_handshaking() {
+            if self.is_connecting() || self.layer.is_handshaking() {
                 // Nothing can be written yet, and how long that may last is bounded.
                 return Ok(false);
             }
@@ -265,15 +266,20 @@ impl Connection {
         Ok(true)
     }
 
+    /// Whether it is being opened by us.
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Connecting(_))
+    }
+
     /// Whether what is refused now may be taken later.
     pub(super) fn may_take_later(&self) -> bool {
-        matches!(self.phase, Phase::Connecting | Phase::Open)
+        matches!(self.phase, Phase::Connecting(_) | Phase::Open)
     }
 
     /// When something has to happen, and what is wrong if it does not.
     pub(super) fn deadline(&self, limits: &StreamLimits) -> (Mono, Overdue) {
         match self.phase {
-            Phase::Connecting => return (self.opened + CONNECT_SPAN, Overdue::Connecting),
+            Phase::Connecting(_) => return (self.opened + CONNECT_SPAN, Overdue::Connecting),
             Phase::Answering { until } => return (until, Overdue::Answering),
             Phase::Draining { until, why } => return (until, Overdue::Draining(why)),
             Phase::Open => {}

@@ -44,7 +44,7 @@ use accept::Acceptor;
 use admission::Admission;
 use by_peer::ByPeer;
 use connection::{Connection, DRAIN_SPAN, Overdue, Phase, Taken};
-use dial::Dials;
+use dial::{Dials, NotDialled};
 use generations::Generations;
 use layer::{Layer, LayerSettings, ReadEnd};
 use out_buffer::Buffers;
@@ -185,7 +185,7 @@ impl Streams {
         if event.is_read_closed() || event.is_error() {
             connection.peer_closed = true;
         }
-        if connection.phase == Phase::Connecting {
+        if connection.is_connecting() {
             self.opened_or_not(now, slot);
             return;
         }
@@ -306,12 +306,14 @@ impl Streams {
     pub fn send(&mut self, now: Mono, flow: &Flow, parts: &[&[u8]]) {
         let head = parts.first().copied().unwrap_or_default();
         let slot = match flow.connection {
-            Some(id) => self.find(id).or_else(|| self.reach_sent_by(now, flow, head)),
+            Some(id) => self.find(id).map_or_else(|| self.reach_sent_by(now, flow, head), Ok),
             None => self.reach(now, flow, head),
         };
-        let sent = slot.is_some_and(|slot| self.push(now, slot, parts));
-        let lives =
-            slot.is_some_and(|slot| self.table[slot].as_deref().is_some_and(Connection::may_take_later));
+        let sent = slot.is_ok_and(|slot| self.push(now, slot, parts));
+        let lives = match slot {
+            Ok(slot) => self.table[slot].as_deref().is_some_and(Connection::may_take_later),
+            Err(not_dialled) => not_dialled == NotDialled::NoRoom,
+        };
         if sent {
             self.counters.stream_messages_out(flow.transport).up();
         } else {
@@ -319,8 +321,8 @@ impl Streams {
         }
     }
 
-    /// Counts a message that cannot be sent, and notes it for its owner if it is a NOTIFY of ours; `lives`: its connection may
-    /// live yet.
+    /// Counts a message that cannot be sent, and notes it for its owner if it is a NOTIFY of ours; `lives`: the same way may
+    /// do later.
     pub fn note_unsent(&mut self, parts: &[&[u8]], lives: bool) {
         self.counters.stream_unsent.up();
         self.unsent.extend(parts.first().and_then(|head| Note::unsent(head, lives)));
@@ -409,7 +411,7 @@ impl Streams {
     pub fn close_all(&mut self, now: Mono) {
         for slot in 0..self.table.high_water() as u32 {
             let Some(connection) = self.table[slot].as_deref_mut() else { continue };
-            if connection.phase != Phase::Connecting {
+            if !connection.is_connecting() {
                 connection.layer.say_goodbye(&mut self.buffers);
                 // Unread bytes would turn the end of our side into a reset, which may destroy what the peer has not read.
                 if connection.flush(now, &mut self.buffers).is_ok()
@@ -467,8 +469,8 @@ impl Streams {
         let Some(mut connection) = self.table.remove(slot) else { return };
         self.timers.cancel(slot);
         self.by_peer.remove(&connection.peer(), slot);
-        if connection.phase == Phase::Connecting {
-            self.dials.end(connection.flow.peer.ip());
+        if let Phase::Connecting(errand) = connection.phase {
+            self.dials.of(errand).end(connection.flow.peer.ip());
         }
         self.counters.stream_unsent.add(connection.unwritten.len() as u64);
         self.unsent.extend(connection.unwritten.drain(..).map(|(_, note)| note));
@@ -514,7 +516,7 @@ impl Streams {
             }
         }
         self.counters.stream_bytes_out.add(parts.iter().map(|part| part.len() as u64).sum());
-        if connection.phase != Phase::Connecting && !connection.full {
+        if !connection.is_connecting() && !connection.full {
             self.mark_dirty(slot);
         }
         true

@@ -14,8 +14,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use comsipl_core::Transport;
 
 use super::*;
+use crate::access::Access;
 use crate::clock::Clock;
-use crate::config::parse_listen;
+use crate::config::{parse_listen, parse_outbound_proxy};
 use crate::testing::ca::Ca;
 use crate::testing::with_tls;
 use crate::tls::Tls;
@@ -77,12 +78,67 @@ fn one_host_does_not_take_all_dials() {
         );
     }
     assert_eq!((shard.streams.len(), shard.counters.dials_failed.get()), (16, 24));
-    assert_eq!(shard.unsent(), (17..=40).map(note).collect::<Vec<_>>());
+    // They have not failed, and what is sent there is sent again later.
+    assert_eq!(shard.unsent(), (17..=40).map(refused).collect::<Vec<_>>());
     shard.streams.send(now, &to(good.local_addr().unwrap()), &[b"others"]);
     let (mut accepted, _) = good.accept().unwrap();
     assert_eq!(shard.read_from(&mut accepted, 6), "others");
     shard.turn_until("the refusals", |it| it.streams.len() == 1);
     shard.streams.send(now, &to(SocketAddr::from(([127, 0, 0, 2], 41))), &[notify(41).as_bytes()]);
+    assert_eq!(shard.streams.len(), 2, "there is room again");
+}
+
+/// A watcher who names many ports of the operator's proxies does not keep anything from these.
+#[test]
+fn what_the_operator_has_named_is_dialled_as_long_as_anything_is() {
+    let (one, range) = (|text: &str| parse_outbound_proxy(text).ok(), "127.0.0.2/32".parse().unwrap());
+    for (trusted, outbound_proxy, dialled) in [
+        (vec![range], None, 20),
+        (vec![], one("tcp:127.0.0.2:5060"), 20),
+        (vec![], one("tcp:127.0.0.3:5060"), 16),
+        // The NOTIFYs name another address, so it is the proxy's that this one is.
+        (vec![], one("tcp:proxy.example"), 20),
+        (vec![], None, 16),
+    ] {
+        let mut shard = OneShard::new(&[], StreamLimits::default());
+        let access = Access { trusted, ..Access::default() };
+        shard.streams.settings = Arc::new(Settings { access, outbound_proxy, ..Settings::default() });
+        for port in 1..=20 {
+            let peer = to(SocketAddr::from(([127, 0, 0, 2], port)));
+            shard.streams.send(shard.clock.mono(), &peer, &[notify(port.into()).as_bytes()]);
+        }
+        assert_eq!(shard.streams.len(), dialled, "{:?}", shard.streams.settings.outbound_proxy);
+    }
+}
+
+/// Anybody could take all dials by requests whose answers found their connections gone and a port in Via that lets nobody in.
+#[test]
+fn answers_do_not_take_the_dials_of_requests() {
+    let good = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut shard = OneShard::new(&["tcp:127.0.0.1:0"], StreamLimits::default());
+    let (peer, gone) = shard.reach();
+    drop(peer);
+    shard.turn_until("the end", |it| it.streams.is_empty());
+    let now = shard.clock.mono();
+    for host in 1..=40 {
+        for port in 1..=4 {
+            let gone = Flow { peer: SocketAddr::from(([127, 0, 1, host], 5060)), ..gone };
+            shard.streams.send(now, &gone, &[answer_to(&format!("x:{port}")).as_bytes()]);
+        }
+        assert_eq!(shard.streams.len(), 64.min(2 * usize::from(host)));
+    }
+    assert_eq!(shard.unsent(), []);
+    for port in 1..=3 {
+        let same = to(SocketAddr::from(([127, 0, 1, 1], 4 + port)));
+        shard.streams.send(now, &same, &[notify(port.into()).as_bytes()]);
+    }
+    shard.streams.send(now, &to(good.local_addr().unwrap()), &[b"others"]);
+    assert_eq!((shard.streams.len(), shard.unsent()), (68, vec![]));
+    shard.turn_until("the refusals", |it| it.streams.len() == 1);
+    let (mut accepted, _) = good.accept().unwrap();
+    assert_eq!(shard.read_from(&mut accepted, 6), "others");
+    let gone = Flow { peer: SocketAddr::from(([127, 0, 1, 41], 5060)), ..gone };
+    shard.streams.send(now, &gone, &[answer_to("x:1").as_bytes()]);
     assert_eq!(shard.streams.len(), 2, "there is room again");
 }
 
@@ -114,11 +170,7 @@ fn an_answer_without_its_connection_goes_to_the_port_of_its_via() {
     shard.turn_until("the end", |it| it.streams.is_empty());
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = proxy.local_addr().unwrap().port();
-    let answer = format!(
-        "SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP proxy.example:{port};rport={};received=127.0.0.1;branch=z9hG4bK1\r\n\
-         From: <sip:a@h>;tag=1\r\nTo: <sip:a@h>;tag=2\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
-        gone.peer.port()
-    );
+    let answer = answer_to(&format!("proxy.example:{port};rport={};received=127.0.0.1", gone.peer.port()));
     shard.send(&gone, &[notify(1).as_bytes()]);
     let web = Flow { transport: Transport::Ws, ..gone };
     shard.send(&web, &[answer.as_bytes()]);
@@ -471,8 +523,21 @@ fn notify(id: u32) -> String {
     )
 }
 
+/// An answer to a request with this in its Via.
+fn answer_to(sent_by: &str) -> String {
+    format!(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/TCP {sent_by};branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\n\
+         To: <sip:a@h>;tag=2\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
 fn note(id: u32) -> Note {
     Note::Unsent { partition: 7, id, check: 0xabcd, lives: false }
+}
+
+/// Of one that was not tried.
+fn refused(id: u32) -> Note {
+    Note::Unsent { partition: 7, id, check: 0xabcd, lives: true }
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
