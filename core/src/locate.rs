@@ -45,7 +45,8 @@ impl<'a> HopName<'a> {
 }
 
 /// The host by which the head of a request says where the request goes: that of the topmost Route, else that of the
-/// Request-URI; `None`: nothing that could be told. Only of use for requests of ours, whose form is known.
+/// Request-URI; `None`: nothing that could be told. Only of use for requests of ours, whose form is known: a [Route line behind a
+/// strict router](ROUTE_BEHIND_STRICT) leads on from there.
 ///
 /// RFC 5922 §7.3: it is this host, and none that DNS has led to, that the certificate of the next hop must be for.
 #[must_use]
@@ -60,6 +61,11 @@ pub fn host_of_request(head: &[u8]) -> Option<Host<'_>> {
         address => Some(address),
     }
 }
+
+/// How the Route line of a request begins that goes to a strict router, which the Request-URI names (RFC 3261 §12.2.1.1): without the
+/// space that others have. To whoever receives it that is the same (§7.3.1). The URIs do not tell whose line it is: behind a strict
+/// router there may be a loose one, and a Contact may have any parameter.
+pub(crate) const ROUTE_BEHIND_STRICT: &[u8] = b"Route:";
 
 #[cfg(test)]
 mod tests {

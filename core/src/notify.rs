@@ -6,6 +6,7 @@
 
 use crate::event::Capitals;
 use crate::header::scan::position;
+use crate::locate::ROUTE_BEHIND_STRICT;
 use crate::padding::Padding;
 use crate::sips::{is_sips, sips_params};
 use crate::token::push_number;
@@ -227,7 +228,14 @@ impl NotifyHead<'_> {
             self.route_set.iter().position(|&b| b == b',').map_or(&b""[..], |at| &self.route_set[at + 1..]);
         put(
             out,
-            &[b"Route: ", rest, if rest.is_empty() { b"" } else { b"," }, b"<", self.remote_target, b">\r\n"],
+            &[
+                ROUTE_BEHIND_STRICT,
+                rest,
+                if rest.is_empty() { b"" } else { b"," },
+                b"<",
+                self.remote_target,
+                b">\r\n",
+            ],
         );
     }
 
@@ -283,6 +291,8 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locate::host_of_request;
+    use crate::uri::Host;
 
     const HEAD: NotifyHead<'_> = NotifyHead {
         aor: b"51234@10.0.0.27",
@@ -359,11 +369,42 @@ mod tests {
         head.route_set = b"<sip:192.0.2.1>,<sip:192.0.2.2;lr>";
         let strict = text(&head, Profile::Rfc);
         assert!(strict.starts_with("NOTIFY sip:192.0.2.1 SIP/2.0\r\n"));
-        assert!(strict.contains("\r\nRoute: <sip:192.0.2.2;lr>,<sip:51112@10.0.0.141:5062>\r\n"));
+        assert!(strict.contains("\r\nRoute:<sip:192.0.2.2;lr>,<sip:51112@10.0.0.141:5062>\r\n"));
         head.route_set = b"<sip:192.0.2.1;lr>";
         let loose = text(&head, Profile::Rfc);
         assert!(loose.starts_with("NOTIFY sip:51112@10.0.0.141:5062 SIP/2.0\r\n"));
         assert!(loose.contains("\r\nRoute: <sip:192.0.2.1;lr>\r\n"));
+    }
+
+    /// The route behind a strict router was taken for the next hop once.
+    ///
+    /// > If the first element in the route set indicated a strict router […], the procedures MUST be applied to the
+    /// > Request-URI of the request. (RFC 3261 §8.1.2)
+    #[test]
+    fn the_head_names_the_next_hop() {
+        let of = |route_set: &str, remote_target: &str, profile| {
+            let (route_set, remote_target) = (route_set.as_bytes(), remote_target.as_bytes());
+            let head = text(&NotifyHead { route_set, remote_target, ..HEAD }, profile);
+            match host_of_request(head.as_bytes()) {
+                Some(Host::Name(host)) => String::from_utf8(host.to_vec()).unwrap(),
+                other => panic!("{other:?} in {head}"),
+            }
+        };
+        for (route_set, next_hop) in [
+            ("", "phone.example"),
+            ("<sip:loose.example;lr>", "loose.example"),
+            ("<sip:loose.example;lr>,<sip:strict.example>", "loose.example"),
+            ("<sip:strict.example>", "strict.example"),
+            ("<sip:strict.example>,<sip:loose.example;lr>", "strict.example"),
+            ("<sip:strict.example>,<sip:other.example>", "strict.example"),
+        ] {
+            for target in ["sip:b@phone.example", "sip:b@phone.example;lr"] {
+                assert_eq!(of(route_set, target, Profile::Rfc), next_hop, "{route_set} {target}");
+            }
+        }
+        // This profile knows of no strict routers and sends to the first route, whichever it is.
+        let comsipl = of("<sip:strict.example>", "sip:b@phone.example", Profile::Comsipl);
+        assert_eq!(comsipl, "strict.example");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use comsipl_core::Transport;
 use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{DnsName, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -177,11 +177,14 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Whom we connect to, as the certificate must say: the host's name, or the address if there is none (RFC 5922 §7.3).
+/// Whom we connect to, as the certificate must say: the host's name, or the address if there is none (RFC 5922 §7.3). `None`: the
+/// name is none that a certificate could have, and that of the address would prove nothing about it.
 #[must_use]
-pub fn server_name(host: Option<&str>, address: std::net::IpAddr) -> ServerName<'static> {
-    host.and_then(|host| ServerName::try_from(host.to_owned()).ok())
-        .unwrap_or_else(|| ServerName::from(address))
+pub fn server_name(host: Option<&str>, address: std::net::IpAddr) -> Option<ServerName<'static>> {
+    match host {
+        Some(host) => DnsName::try_from(host.to_owned()).ok().map(ServerName::DnsName),
+        None => Some(ServerName::from(address)),
+    }
 }
 
 fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -405,6 +405,13 @@ fn a_proxy_that_is_dialled_by_name_must_have_a_certificate_for_it() {
         // What was read is told of only where the proxy did not read it.
         assert_eq!(shard.unsent(), if accepts { vec![] } else { vec![note(1)] }, "{uri} {route}");
     }
+    // No certificate can have such a name, and that of the address would not be for it.
+    let somebody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let flow = Flow { transport: Transport::Tls, ..to(somebody.local_addr().unwrap()) };
+    let head = notify(1).replace("192.0.2.2", &format!("{}.example", "a".repeat(64)));
+    let dialled = shard.counters.connections_dialled.get();
+    shard.send(&flow, &[head.as_bytes()]);
+    assert_eq!((shard.unsent(), shard.counters.connections_dialled.get()), (vec![note(1)], dialled));
 }
 
 /// The connections of one shard and what drives them.

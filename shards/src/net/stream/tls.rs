@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
 use comsipl_core::Transport;
-use rustls::{ClientConnection, Connection, ServerConnection};
+use rustls::{CertificateError, ClientConnection, Connection, ServerConnection};
 
 use super::unfinished::Records;
 use crate::tls::{Tls, server_name};
@@ -35,9 +35,10 @@ impl TlsSession {
     /// The session of a connection that we opened to `address`, and to `host` if it was found by a name.
     ///
     /// # Errors
-    /// What the library says.
+    /// What the library says, also of a name that no certificate could have.
     pub fn dial(tls: &Tls, host: Option<&str>, address: IpAddr) -> Result<Self, rustls::Error> {
-        Ok(Self::new(ClientConnection::new(tls.client(), server_name(host, address))?.into()))
+        let name = server_name(host, address).ok_or(CertificateError::NotValidForName)?;
+        Ok(Self::new(ClientConnection::new(tls.client(), name)?.into()))
     }
 
     fn new(mut connection: Connection) -> Self {
