@@ -94,10 +94,9 @@ impl<'a> Contacts<'a> {
                 None => self.rest = self.lines.next()?,
                 // Empty elements are left out.
                 Some(b',') => self.rest = &self.rest[at + 1..],
-                Some(first) => {
-                    let first = *first;
+                Some(_) => {
                     self.rest = &self.rest[at..];
-                    return Some(self.read(first == b'*', names));
+                    return Some(self.read(names));
                 }
             }
         }
@@ -107,13 +106,11 @@ impl<'a> Contacts<'a> {
     #[inline(always)]
     fn read<const N: usize>(
         &mut self,
-        may_be_star: bool,
         names: [&str; N],
     ) -> Result<(Contact<'a>, NamedParams<'a, N>), BadValue> {
         let mut found = [None; N];
-        if !may_be_star
-            && let Ok((name_addr, end)) =
-                NameAddr::parse_each(self.rest, 0, |param| param.note(names, &mut found))
+        if let Ok((name_addr, end)) =
+            NameAddr::parse_each(self.rest, 0, |param| param.note(names, &mut found))
         {
             self.rest = &self.rest[end..];
             return Ok((Contact::Addr { name_addr, params: name_addr.params() }, found));
@@ -183,6 +180,8 @@ mod tests {
             "<sip:a@h",
             "* x",
             "*;expires=0",
+            "*73 <sip:a@h>;q=1",
+            "* <sip:a@h>",
         ] {
             let names = ["expires", "q", "reg-id"];
             let afterwards = Contact::parse(value.as_bytes()).map(|contact| match contact {
@@ -204,6 +203,7 @@ mod tests {
             "<sip:a@h, <sip:b@h>",
             "\"open <sip:a@h>, sip:b@h",
             "*x, *",
+            "*73 <sip:a@h>, * <sip:b@h>, *",
             "",
         ] {
             contacts(line, |contacts| {
