@@ -231,6 +231,51 @@ fn a_new_file_belongs_to_the_owner_of_its_directory() {
     }
 }
 
+/// What root leaves behind when the disk is full, or copies there, the server could not open.
+#[test]
+fn a_file_that_root_left_behind_belongs_to_the_owner_of_its_directory_too() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = data.join("registered.fdb");
+    fs::create_dir(&data).unwrap();
+    chown(&data, Some(4711), Some(4712)).unwrap();
+    let owner = || fs::metadata(&file).map(|it| (it.uid(), it.gid())).ok();
+    // The shell's limit is in blocks of 512 bytes, fewer than a new file needs; beyond it a signal would come.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" user add alice@example.com --password secret --data-dir \"$1\"";
+    let full = Command::new("sh").args(["-c", script, COMSIPL]).arg(&data).output().unwrap();
+    assert_eq!((code(&full), owner()), (1, Some((4711, 4712))), "{full:?}");
+    for links in [1, 2] {
+        chown(&file, Some(0), Some(0)).unwrap();
+        if links == 2 {
+            fs::hard_link(&file, folder.path().join("another's")).unwrap();
+        }
+        user(folder.path(), &["add", &format!("alice{links}@example.com"), "--password", "secret"], "");
+        assert_eq!(owner(), Some(if links == 1 { (4711, 4712) } else { (0, 0) }));
+    }
+    // Nothing is given away that is no file of ours.
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "root's own").unwrap();
+    assert_eq!(code(&user(folder.path(), &["add", "bob@example.com", "--password", "secret"], "")), 1);
+    assert_eq!(owner(), Some((0, 0)));
+}
+
+/// Once a file that could not be read passed for one without the user's name, and the new password was for another.
+#[test]
+fn a_password_is_not_changed_where_the_name_for_it_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    fs::write(folder.path().join("data/registered.fdb"), "COMSIPLF and no more").unwrap();
+    let refused = user(folder.path(), &["passwd", "alice@example.com"], "");
+    assert_eq!(code(&refused), 1, "before a password is asked for: {refused:?}");
+    assert!(stderr(&refused).contains("registered.fdb"), "{refused:?}");
+    fs::remove_file(folder.path().join("data/registered.fdb")).unwrap();
+    let unknown = user(folder.path(), &["passwd", "alice@example.com", "--password", "x"], "");
+    assert!(code(&unknown) == 1 && stderr(&unknown).contains("does not exist"), "{unknown:?}");
+}
+
 /// A phone that registers with a password.
 struct Phone {
     socket: UdpSocket,

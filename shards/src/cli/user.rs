@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use comsipl_core::{Aor, HashKey};
 use comsipl_fdb::schema::AnyRecord;
-use comsipl_fdb::{Fdb, FileKind, inspect};
+use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, inspect};
 use serde_json::json;
 
 use super::{Exit, complain};
@@ -132,8 +132,11 @@ pub(super) fn run(args: UserArgs) -> Exit {
             put(&settings, Put::New, &user, auth_name.auth_name, &password)
         }
         UserCommand::Passwd { user, auth_name, password } => {
-            let auth_name = auth_name.auth_name.or_else(|| stored_auth_name(&settings, &user));
-            put(&settings, Put::Known, &user, auth_name, &password)
+            let auth_name = match auth_name.auth_name {
+                Some(name) => Ok(Some(name)),
+                None => stored_auth_name(&settings, &user),
+            };
+            auth_name.and_then(|auth_name| put(&settings, Put::Known, &user, auth_name, &password))
         }
         UserCommand::Remove { users } => remove(&settings, &users),
         UserCommand::List { json } => list(&settings, json),
@@ -153,10 +156,18 @@ pub(super) fn run(args: UserArgs) -> Exit {
     }
 }
 
-/// The name for authentication that a user has.
-fn stored_auth_name(settings: &Settings, user: &Aor) -> Option<String> {
+/// The name for authentication that a user has; where it cannot be read, the user must not be given a password without it.
+fn stored_auth_name(settings: &Settings, user: &Aor) -> Result<Option<String>, Failure> {
     let path = settings.data_dir.join(FileKind::Registered.file_name());
-    let file = Fdb::open_reader(&path).ok()?;
+    let file = match Fdb::open_reader(&path) {
+        Ok(file) => file,
+        Err(OpenError { fault: OpenFault::Io { source, .. }, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::Failed(error.to_string())),
+    };
     let mut found = None;
     inspect::for_each_record(&file, |_, record| {
         if let AnyRecord::User(stored) = record
@@ -165,7 +176,7 @@ fn stored_auth_name(settings: &Settings, user: &Aor) -> Option<String> {
             found = auth_name_of(&stored).map(|name| String::from_utf8_lossy(name).into_owned());
         }
     });
-    found
+    Ok(found)
 }
 
 fn put(

@@ -1,6 +1,6 @@
 //! Where users are changed: in a running server, or in its files.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::PathBuf;
@@ -24,44 +24,53 @@ pub(super) enum Store {
     File { opened: Opened, keys: HashKey, realm: Option<String> },
 }
 
-/// Whose the file is to be that is made where there is none: the owner of the directory, who runs the server. Root alone could
-/// make it somebody else's.
+/// Whose the file is to be that is made where there is none, or that root has left there: the owner of the directory, who runs the
+/// server. Root alone could make it somebody else's.
 struct Ownership {
     path: PathBuf,
-    /// The directory's owner and group, if we are root, it is another's, and there is no file yet.
+    /// Whether there was no file.
+    is_new: bool,
+    /// The directory's owner and group, if we are root, it is another's, and there is no file yet or one of root's.
     owner: Option<(u32, u32)>,
 }
 
 impl Ownership {
     fn before(settings: &Settings) -> Self {
         let path = settings.data_dir.join(FileKind::Registered.file_name());
-        let is_new = std::fs::symlink_metadata(&path).is_err();
+        let found = std::fs::symlink_metadata(&path).ok();
+        let is_roots = found.as_ref().is_none_or(is_of_root_alone);
         let owner = std::fs::metadata(&settings.data_dir).ok().map(|dir| (dir.uid(), dir.gid()));
         let is_anothers = |owner: &(u32, u32)| owner.0 != 0 && rustix::process::geteuid().is_root();
-        Self { owner: owner.filter(|owner| is_new && is_anothers(owner)), path }
+        Self { is_new: found.is_none(), owner: owner.filter(|owner| is_roots && is_anothers(owner)), path }
     }
 
-    /// Gives the new file to the owner of the directory, or takes it away again.
+    /// Gives the file to the owner of the directory, or takes a new one away again.
     fn keep(self) -> Result<(), Failure> {
         let Some((user, group)) = self.owner else { return Ok(()) };
         let give = || {
-            // The directory's owner could put a link to another's file there meanwhile; only what we have made is given away.
+            // The directory's owner could put a link to another's file there meanwhile; only what root has made is given away.
             let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&self.path)?;
-            let found = file.metadata()?;
-            if !found.is_file() || found.nlink() != 1 || found.uid() != 0 {
-                return Err(io::Error::other("it is not the file that was just made"));
+            if !is_of_root_alone(&file.metadata()?) {
+                return Err(io::Error::other("it is not the file that was just opened"));
             }
             fchown(&file, Some(user), Some(group))
         };
         give().map_err(|error| {
-            let _ = std::fs::remove_file(&self.path);
+            if self.is_new {
+                let _ = std::fs::remove_file(&self.path);
+            }
             Failure::Failed(format!(
-                "the new {} cannot be given to the owner of its directory, who runs the server: {error}\n  help: run this as \
+                "{} cannot be given to the owner of its directory, who runs the server: {error}\n  help: run this as \
                  that user",
                 self.path.display()
             ))
         })
     }
+}
+
+/// Whether it is a file of root's that has no other name.
+fn is_of_root_alone(found: &Metadata) -> bool {
+    found.is_file() && found.nlink() == 1 && found.uid() == 0
 }
 
 /// The realm of all users, as the running server says, or else the configuration.
@@ -97,7 +106,14 @@ impl Store {
                     socket.display()
                 )))
             }
-            Err(error) => Err(Failure::Failed(error.to_string())),
+            Err(error) => {
+                // What was made before the disk refused more must not stay in the way of the server. Other faults are those of a
+                // file that was there, of which nobody knows whose it should be.
+                if matches!(&error, StartError::File(error) if matches!(error.fault, OpenFault::Io { .. })) {
+                    let _ = ownership.keep();
+                }
+                Err(Failure::Failed(error.to_string()))
+            }
         }
     }
 
