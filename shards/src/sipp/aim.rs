@@ -69,11 +69,7 @@ impl Shard {
     #[cold]
     pub(crate) fn prove_reached(&mut self, now: Now, id: u32) {
         if self.is_by_binding(id) {
-            // It went somewhere else.
-            return;
-        }
-        if self.is_by_binding(id) {
-            // That says nothing of the address that comes next.
+            // It went somewhere else, which says nothing of the subscription's own address.
             return;
         }
         let entry = &mut self.subscriptions[id];

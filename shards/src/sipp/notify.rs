@@ -4,13 +4,15 @@ use comsipl_core::auth::Source;
 use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
-    Bodies, BodyId, Content, Flow, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus,
+    Bodies, BodyId, Content, Flow, Mono, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus,
     subscription,
 };
 use smallvec::SmallVec;
 
+use crate::counters::Counter;
 use crate::listeners::{Listeners, SentBy};
 use crate::local_ips::LocalIps;
+use crate::reach::Reach;
 use crate::records::{self, StoredSubscription};
 use crate::resolve::names::Failure;
 use crate::shard::Shard;
@@ -97,18 +99,12 @@ impl Shard {
             local_ips: &self.local_ips,
             outbox: &mut self.outbox,
             bodies: &mut self.bodies,
+            reach: &self.guard.gate.reach,
+            withheld: &self.counters.notifies_withheld,
         };
-        let reach = &self.guard.gate.reach;
-        let unproved = (entry.unproved && bound.is_none()).then(|| Source::of(stored.flow.peer.ip()));
-        // What is withheld is to us like what the network loses: Timer E tries again.
-        if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
-            self.counters.notifies_withheld.up();
-        } else {
-            attempt.padding = writer.write(entry, &stored, &attempt, bound, None);
+        if let Some(padding) = writer.send(now.mono, entry, &stored, &attempt, bound, None) {
+            attempt.padding = padding;
             attempt.sent = true;
-            if let Some(target) = unproved {
-                reach.spend(now.mono, target, self.outbox.newest_len());
-            }
             if self.outbox.newest_len() > UDP_LEN_MAX && !is_stream {
                 let may_go_otherwise = way == Way::Short && !entry.unproved && entry.bound != Bound::Nothing;
                 if may_go_otherwise {
@@ -277,23 +273,18 @@ impl Shard {
         if let Some(stored) =
             records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)
         {
-            let reach = &self.guard.gate.reach;
-            let unproved = (entry.unproved && !attempt.by_binding).then(|| Source::of(stored.flow.peer.ip()));
-            if unproved.is_some_and(|target| !reach.has_room(now.mono, target)) {
-                self.counters.notifies_withheld.up();
-                return;
-            }
             let mut writer = NotifyWriter {
                 profile: self.settings.profile,
                 listeners: &self.listeners,
                 local_ips: &self.local_ips,
                 outbox: &mut self.outbox,
                 bodies: &mut self.bodies,
+                reach: &self.guard.gate.reach,
+                withheld: &self.counters.notifies_withheld,
             };
             let bound = if attempt.by_binding { self.bound_flows.of(id) } else { None };
-            writer.write(entry, &stored, attempt, bound, Some(attempt.padding));
-            if let Some(target) = unproved {
-                reach.spend(now.mono, target, self.outbox.newest_len());
+            if writer.send(now.mono, entry, &stored, attempt, bound, Some(attempt.padding)).is_none() {
+                return;
             }
             self.attempts[number].sent = true;
             self.counters.notify_retransmissions.up();
@@ -361,9 +352,34 @@ struct NotifyWriter<'s> {
     local_ips: &'s LocalIps,
     outbox: &'s mut Outbox,
     bodies: &'s mut Bodies,
+    reach: &'s Reach,
+    withheld: &'s Counter,
 }
 
 impl NotifyWriter<'_> {
+    /// Writes a NOTIFY as [`Self::write`] does, unless it would go to an unproved place where no more may be sent. What is withheld
+    /// is to us like what the network loses: Timer E tries again.
+    fn send(
+        &mut self,
+        now: Mono,
+        entry: &Subscription,
+        stored: &StoredSubscription<'_>,
+        attempt: &Attempt,
+        bound: Option<Flow>,
+        padding: Option<u8>,
+    ) -> Option<u8> {
+        let unproved = (entry.unproved && bound.is_none()).then(|| Source::of(stored.flow.peer.ip()));
+        if unproved.is_some_and(|target| !self.reach.has_room(now, target)) {
+            self.withheld.up();
+            return None;
+        }
+        let padding = self.write(entry, stored, attempt, bound, padding);
+        if let Some(target) = unproved {
+            self.reach.spend(now, target, self.outbox.newest_len());
+        }
+        Some(padding)
+    }
+
     /// Writes a NOTIFY, by the flow of the subscription or by the one of a binding: a new one, or again one with its `padding`.
     /// Returns its padding.
     fn write(
