@@ -178,21 +178,6 @@ pub struct NotifyReaction {
 #[cfg(test)]
 mod support {
     use super::Answer;
-    use crate::ident::Salt;
-    use crate::message::Style;
-
-    /// A style.
-    pub fn style() -> Style {
-        let package = "presence".into();
-        Style {
-            transport: crate::message::Transport::Udp,
-            domain: "example.com".into(),
-            package,
-            salt: Salt(1),
-            users: false,
-            wall_start_secs: 0,
-        }
-    }
 
     /// An answer of a server.
     pub fn answer(status: u16, cseq: u32) -> Answer<'static> {

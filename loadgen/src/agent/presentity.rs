@@ -230,7 +230,8 @@ impl Presentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::support::{answer, style};
+    use crate::agent::support::answer;
+    use crate::message::support::style;
 
     fn published(presentity: &Presentity) -> String {
         let (mut out, mut scratch) = (Vec::new(), Vec::new());

@@ -254,7 +254,8 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::support::{answer, style};
+    use crate::agent::support::answer;
+    use crate::message::support::style;
 
     fn told(cseq: u32, state: u32) -> Told<'static> {
         Told {

@@ -323,19 +323,7 @@ fn no_sip(bytes: &mut Vec<u8>, chance: &mut Chance) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ident::Salt;
-    use crate::message::Transport;
-
-    fn style() -> Style {
-        Style {
-            transport: Transport::Udp,
-            domain: "example.com".into(),
-            package: "presence".into(),
-            salt: Salt(1),
-            users: false,
-            wall_start_secs: 0,
-        }
-    }
+    use crate::message::support::style;
 
     fn datagrams(seed: u64, count: usize) -> (Vec<Vec<u8>>, BTreeMap<&'static str, u64>) {
         let (mut chance, mut done) = (Chance::new(seed), BTreeMap::new());

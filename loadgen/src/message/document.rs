@@ -155,18 +155,8 @@ pub fn date_time(out: &mut Vec<u8>, seconds: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::support::style;
     use memchr::memmem::Finder;
-
-    fn style() -> Style {
-        Style {
-            transport: crate::message::Transport::Udp,
-            domain: "example.com".into(),
-            package: "presence".into(),
-            salt: Salt(0xfeed_beef),
-            users: false,
-            wall_start_secs: 1_702_831_504,
-        }
-    }
 
     #[test]
     fn the_newest_of_several_notes_counts() {

@@ -287,13 +287,14 @@ pub fn decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// What the tests of all who write messages need.
 #[cfg(test)]
-mod tests {
-    use super::document::DIALOG;
-    use super::*;
-    use memchr::memmem::Finder;
+pub(crate) mod support {
+    use super::{Style, Transport};
+    use crate::ident::Salt;
 
-    fn style() -> Style {
+    /// A style with nothing special.
+    pub fn style() -> Style {
         Style {
             transport: Transport::Udp,
             domain: "example.com".into(),
@@ -303,6 +304,14 @@ mod tests {
             wall_start_secs: 1_702_831_504,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document::DIALOG;
+    use super::support::style;
+    use super::*;
+    use memchr::memmem::Finder;
 
     fn request(kind: Kind) -> Request<'static> {
         let from = Ident { kind, index: 51, generation: 0 };
