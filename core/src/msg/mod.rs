@@ -11,8 +11,6 @@ pub use method::Method;
 mod parse;
 pub use parse::parse;
 pub mod peek;
-#[cfg(test)]
-mod properties;
 mod reason;
 pub use reason::reason_phrase;
 mod respond;

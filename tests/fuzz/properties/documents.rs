@@ -4,8 +4,8 @@ use comsipl_core::HashKey;
 use comsipl_core::event::{Compose, Compositor, EventPackage, PACKAGES};
 use comsipl_core::pidf::{Basic, Published};
 
-use super::parts;
 use super::pidf::other_readers_accept;
+use super::{parts, published};
 
 /// Whose documents they are.
 const AOR: &[u8] = b"alice@example.com";
@@ -26,13 +26,7 @@ pub fn hold(bytes: &[u8]) {
         }
     }
     accepted.truncate(4);
-    let published = |index: usize| Published {
-        number: index as u64 + 1,
-        published_at_ms: 1_000 * (index as u64 + 1),
-        body: accepted[index],
-    };
-    let forth: Vec<_> = (0..accepted.len()).map(published).collect();
-    let back: Vec<_> = (0..accepted.len()).rev().map(published).collect();
+    let [forth, back] = published(&accepted);
     let (fingerprint, composed) = compose(&mut compositor, package, &forth);
     assert_eq!(compose(&mut compositor, package, &back), (fingerprint, composed.clone()), "in another order");
     if composed.is_empty() {

@@ -28,6 +28,8 @@ pub mod pidf;
 pub mod routing;
 pub mod websocket;
 
+use comsipl_core::pidf::Published;
+
 /// Checks an input; panics if something does not hold.
 pub type Hold = fn(&[u8]);
 
@@ -57,4 +59,13 @@ pub fn parts(mut bytes: &[u8]) -> Vec<&[u8]> {
     }
     parts.push(bytes);
     parts
+}
+
+/// Publications with these bodies, a second apart, in their order and in the opposite one.
+pub fn published<'b>(bodies: &[&'b [u8]]) -> [Vec<Published<'b>>; 2] {
+    let published =
+        |(number, &body): (u64, &&'b [u8])| Published { number, published_at_ms: 1_000 * number, body };
+    let forth: Vec<_> = (1..).zip(bodies).map(published).collect();
+    let back = forth.iter().rev().copied().collect();
+    [forth, back]
 }

@@ -2,7 +2,7 @@
 
 use comsipl_core::pidf::{Composer, Published, Summary};
 
-use super::parts;
+use super::{parts, published};
 
 /// Whose documents they are.
 const AOR: &[u8] = b"alice@example.com";
@@ -22,13 +22,7 @@ pub fn hold(bytes: &[u8]) {
     if accepted.is_empty() {
         return;
     }
-    let published = |index: usize| Published {
-        number: index as u64 + 1,
-        published_at_ms: 1_000 * (index as u64 + 1),
-        body: accepted[index],
-    };
-    let forth: Vec<_> = (0..accepted.len()).map(published).collect();
-    let back: Vec<_> = (0..accepted.len()).rev().map(published).collect();
+    let [forth, back] = published(&accepted);
     let (summary, composed, note) = compose(&mut composer, &forth);
     assert_eq!(compose(&mut composer, &back), (summary, composed.clone(), note), "in another order");
     other_readers_accept(&composed);

@@ -1,4 +1,4 @@
-//! What holds for every message: properties tried on generated ones.
+//! What holds for every message, tried on generated ones: what the fuzz target `message` checks, and what is known of them besides.
 
 use std::net::SocketAddr;
 
@@ -6,13 +6,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::{
-    HeaderName, Malformed, Message, Method, Start, Writer, parse, peek, plain_answer, respond,
-    respond_malformed,
-};
-use crate::aor::Aor;
-use crate::header::{NameAddr, Params, Via};
-use crate::uri::Uri;
+use comsipl_core::Aor;
+use comsipl_core::header::{NameAddr, Params, Via};
+use comsipl_core::msg::{Method, Start, Writer, parse, peek, respond};
+use comsipl_core::uri::Uri;
+
+#[path = "fuzz/properties/message.rs"]
+mod message;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -20,7 +20,7 @@ proptest! {
     /// Arbitrary bytes, with the bytes that matter to the grammar among them.
     #[test]
     fn any_bytes_are_read_or_refused(bytes in vec(byte(), 0..400)) {
-        exercise(&bytes);
+        message::hold(&bytes);
     }
 
     /// Arbitrary header lines behind a head that is well-formed.
@@ -29,7 +29,7 @@ proptest! {
         let mut bytes = SAMPLE.to_vec();
         let at = bytes.len() - 2;
         bytes.splice(at..at, lines);
-        exercise(&bytes);
+        message::hold(&bytes);
     }
 
     /// A well-formed message with a few bytes changed, put in or taken out.
@@ -51,12 +51,12 @@ proptest! {
                 _ => bytes.truncate(at + 1),
             }
         }
-        exercise(&bytes);
+        message::hold(&bytes);
     }
 
     /// What was written is what is read.
     #[test]
-    fn what_is_written_is_read(message in message()) {
+    fn what_is_written_is_read(message in any_message()) {
         let mut bytes = Vec::new();
         message.write(&mut bytes);
         let read = parse(&bytes).map_err(|error| TestCaseError::fail(format!("{error}: {}", bytes.escape_ascii())))?;
@@ -86,12 +86,12 @@ proptest! {
         let written: Vec<_> = message.others.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         prop_assert_eq!(others, written);
         prop_assert_eq!(peek::peek_call_id(&bytes), Some(read.call_id()));
-        exercise(&bytes);
+        message::hold(&bytes);
     }
 
     /// Folding, spacing and lower-casing change nothing.
     #[test]
-    fn spelling_does_not_matter(message in message(), folds in any::<u64>()) {
+    fn spelling_does_not_matter(message in any_message(), folds in any::<u64>()) {
         let mut plain = Vec::new();
         message.write(&mut plain);
         let odd = respell(&plain, folds);
@@ -110,7 +110,7 @@ proptest! {
 
     /// An answer to any request that can be read can be read, and repeats what it must.
     #[test]
-    fn answers_can_be_read(message in message(), rport in any::<bool>(), port in 1..=u16::MAX) {
+    fn answers_can_be_read(message in any_message(), rport in any::<bool>(), port in 1..=u16::MAX) {
         let start = message.start.or(Ok(("OPTIONS".into(), "sip:a@h".into())));
         let message = Written { start, ..message };
         let mut bytes = Vec::new();
@@ -146,77 +146,6 @@ proptest! {
                 prop_assert_eq!(Aor::from_canonical(aor.as_str()), Ok(aor));
             }
         }
-    }
-}
-
-/// Reads all of a message and, if it is bad, answers it; holds every slice to lie in the input.
-fn exercise(bytes: &[u8]) {
-    let inside = |slice: &[u8]| {
-        let range = bytes.as_ptr_range();
-        let part = slice.as_ptr_range();
-        assert!(
-            slice.is_empty() || (range.start <= part.start && part.end <= range.end),
-            "a slice from elsewhere"
-        );
-    };
-    let _ = (peek::peek_request(bytes), peek::peek_call_id(bytes), peek::peek_response_branch(bytes));
-    let plain = plain_answer(bytes);
-    let mut out = Vec::new();
-    let message = match parse(bytes) {
-        Ok(message) => message,
-        Err(error) => {
-            let answered = respond_malformed(&mut out, &error.partial, error.kind.status(), "Bad", SOURCE);
-            assert_eq!(answered, error.partial.can_respond());
-            match parse(&out) {
-                Ok(answer) => assert_eq!(answer.status(), Some(error.kind.status())),
-                // Only an overlarge CSeq is repeated although it is malformed.
-                Err(bad) if answered => assert_eq!(bad.kind, Malformed::Bad(HeaderName::CSeq)),
-                Err(bad) => assert_eq!(bad.kind, Malformed::Empty),
-            }
-            return;
-        }
-    };
-    if let Some(plain) = plain {
-        let cseq = message.cseq();
-        assert!(matches!(message.status(), Some(200..300)));
-        assert_eq!(Some(plain.branch), message.via().branch());
-        assert_eq!((plain.cseq, Method::Notify), (cseq.number, cseq.method));
-        assert!(message.body().is_empty());
-        assert!(!message.has(HeaderName::Contact));
-    }
-    for (name, value) in message.headers() {
-        inside(name);
-        inside(value);
-        let text = std::str::from_utf8(name).expect("names are tokens, and tokens are ASCII");
-        inside(message.header(text).expect("a header that is there is found"));
-    }
-    for name in
-        [HeaderName::Via, HeaderName::Contact, HeaderName::Route, HeaderName::Accept, HeaderName::Supported]
-    {
-        message.values(name).for_each(inside);
-        let listed = message.headers().filter(|(text, _)| HeaderName::of(text) == name).count();
-        assert_eq!(message.lines(name).count(), listed);
-    }
-    message.vias().flatten().for_each(|via| [via.raw(), via.host(), via.head()].into_iter().for_each(inside));
-    message.contacts().flatten().for_each(|contact| inside(contact.uri().unwrap_or_default()));
-    for slice in
-        [message.body(), message.call_id(), message.request_uri(), message.via().raw(), message.from().raw()]
-    {
-        inside(slice);
-    }
-    assert!(message.headers().count() <= crate::limits::HEADERS_MAX);
-    let _ = (message.accept().q("a/b"), message.expires(), message.retry_after(), message.content_type());
-    read_answer(&message, &mut out);
-}
-
-/// Answers a request that could be read: the answer must be well-formed too.
-fn read_answer(message: &Message<'_>, out: &mut Vec<u8>) {
-    if message.method().is_some() {
-        respond(out, message, 200, "OK", Some(b"t"), SOURCE).end_without_body();
-        let answer = parse(out).unwrap_or_else(|error| panic!("{error}: {}", out.escape_ascii()));
-        assert_eq!(answer.cseq(), message.cseq());
-        assert_eq!(answer.call_id(), message.call_id());
-        assert_eq!(answer.via_count(), message.via_count());
     }
 }
 
@@ -265,7 +194,7 @@ impl Written {
 }
 
 /// Messages that are well-formed.
-fn message() -> impl Strategy<Value = Written> {
+fn any_message() -> impl Strategy<Value = Written> {
     let token = "[a-zA-Z0-9.!%*_+`'~-]{1,24}";
     let uri = "sips?:[a-z0-9;?/,=+]{1,12}@[a-z]{1,8}(\\.[a-z]{1,5})?(:50[0-9]{2})?(;lr|;transport=udp)?";
     let start = prop_oneof![
@@ -373,7 +302,3 @@ const SAMPLE: &[u8] = b"SUBSCRIBE sip:alice@example.net;p=1 SIP/2.0\r\n\
     Content-Type: text/plain;charset=\"utf-8\"\r\n\
     Content-Length: 0\r\n\
     \r\n";
-
-/// Where requests come from.
-const SOURCE: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 5)), 40_000);
