@@ -102,8 +102,9 @@ impl fmt::Display for OpenError {
             ),
             OpenFault::Version { found, expected } => write!(
                 f,
-                "{path}: expected format version {expected}, found {found}; use the program version that wrote the file, \
-                 or move the file away to begin with an empty one"
+                "{path}: expected format version {expected}, found {found}; {} program wrote the file: start that one again \
+                 (`comsipl --version` tells which one is which), or move the file away to begin with an empty one",
+                if found > expected { "a newer" } else { "an older" }
             ),
             OpenFault::Kind { found: Some(found), expected } => write!(
                 f,

@@ -124,6 +124,7 @@ fn the_other_kind_and_other_versions_are_refused() {
     change(&sample.path, 8, &2u32.to_le_bytes());
     let error = open(&sample.path).expect_err("newer");
     assert!(matches!(error.fault, OpenFault::Version { found: 2, expected: 1 }), "{error}");
+    assert!(message(&error).contains("a newer program wrote the file: start that one again"));
 }
 
 #[test]
