@@ -130,6 +130,7 @@ impl OneShard {
             seed: [7; 32],
             gate,
             last_alive_ms,
+            connections: Arc::default(),
         };
         Self {
             shard: Shard::open(start, now),

@@ -138,6 +138,12 @@ impl ConnectionId {
         (self.0.get() & ((1 << Self::SHARD_BITS) - 1)) as usize
     }
 
+    /// Which of all connections of that shard it is: later ones have higher numbers.
+    #[must_use]
+    pub const fn generation(self) -> u64 {
+        self.0.get() >> (Self::SHARD_BITS + Self::SLOT_BITS)
+    }
+
     /// Its place in that shard's table.
     #[must_use]
     pub const fn slot(self) -> u32 {

@@ -90,6 +90,22 @@ impl Framer {
         matches!(self.state, State::Head | State::Body(_))
     }
 
+    /// Whether the end of a message could not be told, so that nothing comes any more.
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        matches!(self.state, State::Broken)
+    }
+
+    /// What has begun and not ended: another framer that is given these bytes first stands where this one stands.
+    #[must_use]
+    pub fn begun(&self) -> Vec<u8> {
+        match self.state {
+            State::Between(of_ping) => PING[..of_ping].to_vec(),
+            State::Head | State::Body(_) => self.partial.clone(),
+            State::Done | State::Broken => Vec::new(),
+        }
+    }
+
     /// Bytes kept.
     #[must_use]
     pub const fn kept(&self) -> usize {
@@ -262,6 +278,31 @@ mod tests {
 
     const HEAD: &str = "PUBLISH sip:a@example.com SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\n\
                         To: <sip:a@h>\r\nCall-ID: c\r\nCSeq: 1 PUBLISH\r\n";
+
+    #[test]
+    fn another_framer_goes_on_where_this_one_stands() {
+        let stream = b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\nContent-Length: 3\r\n\r\nabc\r\n\r\n";
+        for cut in 0..=stream.len() {
+            let (mut framer, mut pings, mut messages) = (Framer::default(), 0, Vec::new());
+            for half in [&stream[..cut], &stream[cut..]] {
+                let mut rest = half;
+                loop {
+                    let (done, found) = framer.next(rest);
+                    match found {
+                        Some(Frame::Ping) => pings += 1,
+                        Some(Frame::Message(message)) => messages.push(message.to_vec()),
+                        Some(Frame::Broken(error)) => panic!("{cut}: {error:?}"),
+                        None => break,
+                    }
+                    rest = &rest[done..];
+                }
+                let begun = framer.begun();
+                framer = Framer::default();
+                assert!(framer.next(&begun).1.is_none(), "{cut}");
+            }
+            assert_eq!((pings, messages), (2, vec![stream[4..stream.len() - 4].to_vec()]), "{cut}");
+        }
+    }
 
     #[test]
     fn a_whole_message_is_handed_out_where_it_lies() {

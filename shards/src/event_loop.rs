@@ -34,6 +34,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
 use crate::net::stream::admission::Admission;
+use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::{SendFigures, Sender};
@@ -49,6 +50,8 @@ pub const WAKER: Token = Token(usize::MAX);
 #[derive(Debug, Default)]
 pub struct Stop {
     asked: AtomicBool,
+    /// Whether another process goes on with the connections.
+    handing_over: AtomicBool,
     /// How many shards have stopped reading their sockets.
     quiet: AtomicUsize,
 }
@@ -57,6 +60,18 @@ impl Stop {
     /// Asks all shards to stop. Those asleep must be woken by their wakers.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
+    }
+
+    /// Asks all shards to stop and to give up their connections for another process.
+    pub fn ask_to_hand_over(&self) {
+        self.handing_over.store(true, Ordering::Relaxed); // published by the store of `asked`
+        self.ask();
+    }
+
+    /// Whether another process goes on.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
     }
 
     /// Whether the shards were asked to stop.
@@ -86,6 +101,8 @@ pub struct Parts {
     pub admission: Arc<Admission>,
     /// What lies between sockets of streams and messages.
     pub layers: LayerSettings,
+    /// Connections of another process to go on with.
+    pub carried: Vec<Carried>,
     /// Our end of the bus.
     pub bus: BusEnd,
     /// Where other threads put commands for us.
@@ -157,6 +174,7 @@ impl EventLoop {
             admission: parts.admission,
             settings: Arc::clone(parts.shard.settings()),
             layers: parts.layers,
+            carried: parts.carried,
             counters: Arc::clone(&parts.counters),
             now: now.mono,
             generations: parts.shard.generations(now.wall),
@@ -188,11 +206,12 @@ impl EventLoop {
         })
     }
 
-    /// Turns until the node wants to stop, then brings out what is under way.
+    /// Turns until the node wants to stop, then brings out what is under way. Returns the connections that another process is
+    /// to go on with.
     ///
     /// # Errors
     /// What the system says of the poll; errors of single datagrams are counted and do not end the loop.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<Vec<Carried>> {
         while !self.stop.is_asked() {
             self.turn()?;
         }
@@ -524,8 +543,9 @@ impl EventLoop {
 
     /// After the wish to stop: reads no socket any more, but brings out every answer, and takes what other shards put
     /// in until all of them have stopped reading.
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self) -> io::Result<Vec<Carried>> {
         let give_up = self.clock.mono() + FINISH_SPAN;
+        let handing_over = self.stop.is_handing_over();
         let mut announced = false;
         loop {
             let now = self.clock.now();
@@ -541,10 +561,14 @@ impl EventLoop {
                 && !self.bus.waits_for_room()
                 && self.own_notes.is_empty()
                 && (0..self.sockets.len()).all(|place| !self.sender.is_waiting(place))
-                && !self.streams.waits_for_sockets();
+                // What waits for a full socket goes with it.
+                && (handing_over || !self.streams.waits_for_sockets());
             if (all_quiet && idle) || now.mono >= give_up {
+                if handing_over {
+                    return Ok(self.streams.hand_over(now.mono));
+                }
                 self.streams.close_all(now.mono);
-                return Ok(());
+                return Ok(Vec::new());
             }
             if work_left || !self.bus.prepare_sleep() {
                 continue;

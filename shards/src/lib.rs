@@ -26,6 +26,7 @@ pub mod records;
 mod recover;
 mod reply;
 pub mod resolve;
+pub mod restart;
 mod route;
 pub mod security;
 pub mod settings;

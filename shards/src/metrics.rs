@@ -90,6 +90,8 @@ counters! {
     connections_accepted,
     /// Connections that we began to open.
     connections_dialled,
+    /// Connections that another process had before us.
+    connections_adopted,
     /// Connections refused because the node has as many as it may have.
     refused_connections_max,
     /// Connections refused because their source has.
@@ -208,7 +210,8 @@ impl NetFigures {
             self.dials_failed,
             self.closed_at_stop,
         ];
-        (self.connections_accepted + self.connections_dialled).saturating_sub(closed.iter().sum())
+        let opened = self.connections_accepted + self.connections_dialled + self.connections_adopted;
+        opened.saturating_sub(closed.iter().sum())
     }
 
     /// Messages that came by streams.

@@ -12,7 +12,7 @@ use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::quirks::Quirks;
 use comsipl_core::transaction::TIMER_F;
-use comsipl_core::{AorKey, Now, UnixMillis};
+use comsipl_core::{AorKey, ConnectionId, Now, UnixMillis};
 use comsipl_fdb::{Kind, RecordBuf};
 
 use crate::note::Note;
@@ -32,7 +32,7 @@ const CSEQ_SKIP: u32 = 4096;
 
 impl Shard {
     /// Rebuilds the memory of this shard from its partitions.
-    pub(crate) fn recover(&mut self, now: Now, last_alive_ms: u64) {
+    pub(crate) fn recover(&mut self, now: Now, last_alive_ms: u64, connections: &[ConnectionId]) {
         let mut record = RecordBuf::default();
         let mut recent: Vec<AorKey> = Vec::new();
         let own: Vec<u8> = self.files.own_numbers().collect();
@@ -52,7 +52,9 @@ impl Shard {
                 let taken = match kind {
                     Kind::Presentity => self.take_document(now, slot, &record, since, &mut recent),
                     Kind::Publication => self.take_publication(now, slot, &record, since, &mut recent),
-                    Kind::Subscription => self.take_subscription(now, number, slot, &record, since),
+                    Kind::Subscription => {
+                        self.take_subscription(now, number, slot, &record, since, connections)
+                    }
                     _ => Some(()),
                 };
                 if taken.is_none() {
@@ -178,6 +180,7 @@ impl Shard {
         slot: u32,
         record: &RecordBuf,
         since: u64,
+        connections: &[ConnectionId],
     ) -> Option<()> {
         let stored = records::subscription(record)?;
         let package = stored.package.number;
@@ -186,8 +189,9 @@ impl Shard {
         let quirks = Quirks::of(stored.user_agent);
         let ending = stored.expires_at <= stored.accepted_at;
         // What failed before is marked in the record; what ends is owed its last NOTIFY.
-        // Every connection ended with the process before, and with them what was on its way.
-        let cut_off = stored.flow.connection.is_some();
+        // With the process before ended the connections that it did not hand over, and what was on its way by them.
+        let connection = stored.flow.connection;
+        let cut_off = connection.is_some_and(|it| connections.binary_search(&it).is_err());
         let owed = stored.accepted_at.0 >= since || stored.undelivered || ending || cut_off;
         let id = self.subscriptions.insert(
             Subscription {
@@ -210,16 +214,16 @@ impl Shard {
             &mut self.watched,
         );
         self.subscriptions.expiry.arm(id, mono_of(now, stored.expires_at));
-        if cut_off {
+        if connection.is_some() {
             self.follow_connection(id, &stored.flow, stored.remote_uri);
-            if !self.find_other_way(now, id, &stored) {
-                // A proxy with a name that wants to stay is looked up and dialled.
-                if let Some(query) = self.query_of(&stored) {
-                    self.await_name(now, id, query);
-                }
-                let is_lost = !self.subscriptions[id].awaits_flow;
-                self.subscriptions.set_unreachable(id, is_lost);
+        }
+        if cut_off && !self.find_other_way(now, id, &stored) {
+            // A proxy with a name that wants to stay is looked up and dialled.
+            if let Some(query) = self.query_of(&stored) {
+                self.await_name(now, id, query);
             }
+            let is_lost = !self.subscriptions[id].awaits_flow;
+            self.subscriptions.set_unreachable(id, is_lost);
         }
         if owed && !self.watched[watched].queued {
             self.queue(now, watched);

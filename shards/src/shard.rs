@@ -21,7 +21,7 @@ use comsipl_core::event::Compositor;
 use comsipl_core::registrar::BindingChange;
 use comsipl_core::timer::Wheel;
 use comsipl_core::transaction::ServerTransactions;
-use comsipl_core::{AorKey, Bodies, Chance, HashKey, Mono, Now, Outbox, UnixMillis};
+use comsipl_core::{AorKey, Bodies, Chance, ConnectionId, HashKey, Mono, Now, Outbox, UnixMillis};
 use comsipl_fdb::{Full, RecordBuf};
 
 use crate::access::Gate;
@@ -101,6 +101,8 @@ pub struct ShardStart {
     pub gate: Arc<Gate>,
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
     pub last_alive_ms: u64,
+    /// The connections of all shards that outlived the process before, in order.
+    pub connections: Arc<[ConnectionId]>,
 }
 
 /// The engine of one shard.
@@ -231,7 +233,7 @@ impl Shard {
             spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
             now: now.mono,
         };
-        shard.recover(now, start.last_alive_ms);
+        shard.recover(now, start.last_alive_ms, &start.connections);
         shard
     }
 

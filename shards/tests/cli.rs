@@ -65,7 +65,7 @@ fn a_restart_finds_the_files_closed_cleanly_and_a_kill_does_not() {
 fn two_servers_share_neither_files_nor_address() {
     let folder = tempfile::tempdir().unwrap();
     let first = Server::start(folder.path(), &[]);
-    let same_dir = run(serve(folder.path(), &["--listen", "127.0.0.1:0"]));
+    let same_dir = run(serve(folder.path(), &["--listen", "127.0.0.1:0", "--no-take-over"]));
     assert_eq!(same_dir.status.code(), Some(3));
     assert!(stderr(&same_dir).contains("presence_w.fdb") || stderr(&same_dir).contains("registered.fdb"));
     assert!(stderr(&same_dir).contains("another"), "{}", stderr(&same_dir));

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod coverage;
+pub mod desks;
 pub mod scenario;
 pub mod server;
 pub mod validity;

@@ -1,5 +1,6 @@
 //! The server under test: the real binary, in a process of its own.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,11 @@ impl Server {
         self.addresses[at.expect("the test has started it with this transport")]
     }
 
+    /// Where it listens, to each transport.
+    pub fn addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        self.start.transports.iter().copied().zip(self.addresses.iter().copied()).collect()
+    }
+
     /// Kills it with SIGKILL, as a crash would.
     ///
     /// # Errors
@@ -111,6 +117,29 @@ impl Server {
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the server still runs");
         self.run()
+    }
+
+    /// Starts another process with the same files and configuration, which takes over, and checks that the first ends well.
+    ///
+    /// # Errors
+    /// When the new one does not say so, or that it is ready, or the old one ends with a failure.
+    pub fn take_over(&mut self) -> Result<()> {
+        let mut before = self.process.take().context("no server runs")?;
+        self.run()?;
+        let after = self.process.as_ref().context("it was started")?;
+        let wanted = format!("taking over from pid {}", before.id());
+        ensure!(after.lines().contains(&wanted), "{:#?}", after.lines());
+        let status = before.wait()?;
+        ensure!(status.success(), "it ended with {status}: {:#?}", before.lines());
+        Ok(())
+    }
+
+    /// The running process.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("no server runs")
     }
 
     /// Stops it with SIGTERM and checks that it ends well.
@@ -173,8 +202,9 @@ impl Server {
         self.process.as_ref().map(Process::lines).unwrap_or_default()
     }
 
-    fn run(&mut self) -> Result<()> {
-        let mut command = Command::new(binary()?);
+    /// The arguments that it is started with.
+    pub fn args(&self) -> Vec<OsString> {
+        let mut command = Command::new("");
         command
             .arg("serve")
             .arg("--config")
@@ -182,11 +212,25 @@ impl Server {
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--shards", &self.start.shards.to_string()])
-            .args(["--auth", self.start.auth])
-            .current_dir(self.home.path());
+            .args(["--auth", self.start.auth]);
         for (transport, address) in self.start.transports.iter().zip(&self.addresses) {
             command.args(["--listen", &format!("{}:{address}", transport.word())]);
         }
+        command.get_args().map(OsString::from).collect()
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut command = Command::new(binary()?);
+        command.args(self.args());
+        self.run_command(command)
+    }
+
+    /// Starts it by a command of the test's, which is to run the binary with [`Server::args`].
+    ///
+    /// # Errors
+    /// When it does not say that it is ready.
+    pub fn run_command(&mut self, mut command: Command) -> Result<()> {
+        command.current_dir(self.home.path());
         let mut process = Process::spawn("comsipl", command, Input::None)?;
         // ready: listening on udp:127.0.0.1:40001 tcp:127.0.0.1:40002
         let ready = process.expect("ready: listening on …", |line| line.contains(READY))?;

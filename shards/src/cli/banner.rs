@@ -24,8 +24,8 @@ impl Banner<'_> {
             shards = self.node.shards(),
             pinned = self.node.pinned(),
             domains = self.domains(),
-            registered = found(&recovered.registered),
-            presence = found(&recovered.presence),
+            registered = found(&recovered.registered, self.node.is_successor()),
+            presence = found(&recovered.presence, self.node.is_successor()),
             "starting"
         );
     }
@@ -75,8 +75,8 @@ impl fmt::Display for Banner<'_> {
         row(f, "data in", &self.data_dir())?;
         row(f, "shards", &self.shards())?;
         row(f, "domains", &self.domains())?;
-        row(f, FileKind::Presence.file_name(), &found(&recovered.presence))?;
-        row(f, FileKind::Registered.file_name(), &found(&recovered.registered))?;
+        row(f, FileKind::Presence.file_name(), &found(&recovered.presence, self.node.is_successor()))?;
+        row(f, FileKind::Registered.file_name(), &found(&recovered.registered, self.node.is_successor()))?;
         if let Some(granted) = self.node.recv_buffer().filter(|&it| it < self.settings.socket_buffer) {
             row(
                 f,
@@ -123,14 +123,16 @@ impl fmt::Display for Banner<'_> {
     }
 }
 
-/// What was found in a file, for people.
-fn found(recovery: &Recovery) -> String {
+/// What was found in a file, for people; `handed_over`: a server let go of it just now.
+fn found(recovery: &Recovery, handed_over: bool) -> String {
     if recovery.created {
         return "new".to_owned();
     }
     let mut text = format!("{} records, ", recovery.records);
     if recovery.clean {
         text += "closed cleanly";
+    } else if handed_over && recovery.redone == 0 && recovery.torn_dropped == 0 {
+        text += "handed over";
     } else {
         text += &format!(
             "not closed cleanly{}; {} half-done changes finished, {} damaged records dropped",
@@ -182,9 +184,12 @@ mod tests {
         recovery.records = 12;
         recovery.last_heartbeat_ms = 1_700_000_000_500;
         assert_eq!(
-            found(&recovery),
+            found(&recovery, false),
             "12 records, not closed cleanly, last alive 2023-11-14T22:13:20Z; 0 half-done changes finished, 0 damaged \
              records dropped, read in 0 ms"
         );
+        assert_eq!(found(&recovery, true), "12 records, handed over, read in 0 ms");
+        recovery.redone = 1;
+        assert!(found(&recovery, true).contains("not closed cleanly"), "the server died meanwhile");
     }
 }

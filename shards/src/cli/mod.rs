@@ -7,7 +7,7 @@
 //! | 0 | done; `serve`: stopped by a signal, everything on disk |
 //! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read; `user`: not done |
 //! | 2 | the command line or the configuration is wrong; nothing was touched |
-//! | 3 | `serve` could not start: address or data directory in use, file damaged … |
+//! | 3 | `serve` could not start, or take over: address or data directory in use, file damaged … |
 //! | 130 | `serve`: a second signal ended it at once |
 
 use std::ffi::OsString;
@@ -113,6 +113,7 @@ Examples:
                                               serve the network, where others decide who reaches us
   comsipl serve --listen udp:0.0.0.0:5060 --auth digest --domain example.net
                                               serve the network; users prove themselves by their passwords
+  comsipl serve --config /etc/comsipl.toml    once more, while it runs: the new process takes over
   comsipl user add alice@example.net          let somebody register
   comsipl check-config /etc/comsipl.toml      is the file right?
   comsipl fdb inspect comsipl-data/presence_w.fdb

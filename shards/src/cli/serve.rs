@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -14,7 +15,10 @@ use super::banner::Banner;
 use super::log::{self, LogFormat};
 use super::{Exit, FORCED_EXIT, complain};
 use crate::config::{self, ConfigError, ListenError, parse_listen};
-use crate::node::{Node, Reloader, StartError, Stopper};
+use crate::node::{Ended, Node, Prepared, Reloader, Running, StartError, Stopper, shards_of};
+use crate::restart::inherited::Inherited;
+use crate::restart::predecessor::Predecessor;
+use crate::restart::service_manager::{self, KeptSocket};
 use crate::settings::{Auth, IdentityFiles, Listen, Settings};
 
 /// Options of `comsipl serve`. Each overrides what the configuration file says.
@@ -51,6 +55,9 @@ pub struct ServeArgs {
     /// One of them is needed to listen on addresses that other machines can reach.
     #[arg(long, value_enum)]
     auth: Option<AuthArg>,
+    /// Refuse to start where a server uses the data directory, instead of going on in its place.
+    #[arg(long)]
+    no_take_over: bool,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,comsipl_shards=debug`.
     #[arg(long, value_name = "LEVEL", env = "COMSIPL_LOG", default_value = "info")]
     log: String,
@@ -78,6 +85,8 @@ fn domain_value(text: &str) -> Result<String, String> {
 
 /// Serves until a signal comes.
 pub(super) fn run(args: ServeArgs) -> Exit {
+    // Before there are threads.
+    let kept = service_manager::kept_sockets();
     if let Err(error) = log::start(&args.log, args.log_format) {
         complain(&error);
         return Exit::Misused;
@@ -98,7 +107,7 @@ pub(super) fn run(args: ServeArgs) -> Exit {
         complain(&format!("{address} is to be listened on twice"));
         return Exit::Misused;
     }
-    match serve(settings, args.log_format) {
+    match serve(&settings, &args, kept) {
         Ok(exit) => exit,
         Err(error) => {
             complain(&error);
@@ -107,31 +116,66 @@ pub(super) fn run(args: ServeArgs) -> Exit {
     }
 }
 
-fn serve(settings: Settings, format: LogFormat) -> Result<Exit, StartError> {
+fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result<Exit, StartError> {
     // Before anything that takes time, so that a signal during recovery is not the abrupt end.
-    let signals = Signals::catch().map_err(StartError::Threads)?;
-    let node = Node::open(settings.clone())?;
-    let banner = Banner { node: &node, settings: &settings };
+    let mut signals = Signals::catch().map_err(StartError::Threads)?;
+    let mut running = begin(settings, args, kept)?;
+    loop {
+        signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
+        let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
+        eprintln!("ready: listening on {}", addresses.join(" "));
+        service_manager::tell_ready(running.listening_sockets());
+        match running.wait() {
+            Ok(Ended::Stopped) => {
+                tracing::info!("stopped");
+                return Ok(Exit::Done);
+            }
+            Ok(Ended::HandedOver) => return Ok(Exit::Done),
+            Ok(Ended::TakenBack(inherited)) => {
+                let prepared = Prepared::new(settings.clone(), inherited.sockets)?;
+                running = prepared.open_files(inherited.connections, TAKE_BACK_SPAN)?.start()?;
+            }
+            Err(failure) => {
+                complain(&failure);
+                return Ok(Exit::Failed);
+            }
+        }
+    }
+}
+
+/// Starts the node: with what a server has that uses the data directory, or with what the service manager has kept, or anew.
+fn begin(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result<Running, StartError> {
+    let found =
+        if args.no_take_over { None } else { Predecessor::ask(&settings.data_dir, shards_of(settings))? };
+    let Some((mut predecessor, sockets)) = found else {
+        let sockets = kept.into_iter().filter_map(|it| it.listening(&settings.listen)).collect();
+        let node = Node::go_on(settings.clone(), Inherited { sockets, connections: Vec::new() })?;
+        show(&node, settings, args.log_format);
+        return node.start();
+    };
+    eprintln!("taking over from pid {}", predecessor.pid());
+    let prepared = Prepared::new(settings.clone(), sockets)?;
+    prepared.look_at_files()?;
+    let connections = predecessor.release()?;
+    let node = prepared.open_files(connections, RELEASE_SPAN)?;
+    show(&node, settings, args.log_format);
+    node.start_if(|| predecessor.succeed())
+}
+
+fn show(node: &Node, settings: &Settings, format: LogFormat) {
+    let banner = Banner { node, settings };
     match format {
         LogFormat::Human => eprint!("{banner}"),
         LogFormat::Json => banner.log(),
     }
     banner.warn();
-    let running = node.start()?;
-    signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
-    let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
-    eprintln!("ready: listening on {}", addresses.join(" "));
-    match running.wait() {
-        Ok(()) => {
-            tracing::info!("stopped");
-            Ok(Exit::Done)
-        }
-        Err(failure) => {
-            complain(&failure);
-            Ok(Exit::Failed)
-        }
-    }
 }
+
+/// How long the files of a predecessor may be locked when it has closed them: until its process has ended, if it died.
+const RELEASE_SPAN: Duration = Duration::from_secs(5);
+
+/// How long a process that was to take over may keep the files when it failed: until it has noticed and ended.
+const TAKE_BACK_SPAN: Duration = Duration::from_secs(60);
 
 impl ServeArgs {
     /// The defaults, overridden by the file, overridden by the options.
@@ -167,13 +211,21 @@ impl ServeArgs {
 
 /// SIGINT and SIGTERM: the first stops the node, a second ends the process at once. SIGHUP: certificates are read again.
 struct Signals {
-    stops: UnixStream,
-    reloads: UnixStream,
+    /// What they are for now; a stop that came when there was nothing is not forgotten.
+    target: Arc<Mutex<Target>>,
+    /// Where they come from, until somebody listens there.
+    pipes: Option<(UnixStream, UnixStream)>,
+}
+
+#[derive(Default)]
+struct Target {
+    stop_asked: bool,
+    node: Option<(Stopper, Reloader)>,
 }
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
-        let (reader, writer) = UnixStream::pair()?;
+        let (stops, writer) = UnixStream::pair()?;
         let second = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // Actions run in this order: the first signal passes the first action by and arms it.
@@ -183,21 +235,36 @@ impl Signals {
         }
         let (reloads, writer) = UnixStream::pair()?;
         low_level::pipe::register(SIGHUP, writer)?;
-        Ok(Self { stops: reader, reloads })
+        Ok(Self { target: Arc::default(), pipes: Some((stops, reloads)) })
     }
 
-    /// From now on signals, also those that have come already, reach the node.
-    fn forward(self, stopper: Stopper, reloader: Reloader) -> std::io::Result<()> {
-        let Self { mut stops, mut reloads } = self;
+    /// From now on signals, also those that have come already, reach this node and no other.
+    fn forward(&mut self, stopper: Stopper, reloader: Reloader) -> std::io::Result<()> {
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if target.stop_asked {
+            stopper.stop();
+        }
+        target.node = Some((stopper, reloader));
+        drop(target);
+        let Some((mut stops, mut reloads)) = self.pipes.take() else { return Ok(()) };
+        let target = Arc::clone(&self.target);
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if stops.read_exact(&mut [0; 1]).is_ok() {
                 tracing::info!("stopping; a second signal ends the process at once");
-                stopper.stop();
+                service_manager::tell_stopping();
+                let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
+                target.stop_asked = true;
+                if let Some((stopper, _)) = &target.node {
+                    stopper.stop();
+                }
             }
         })?;
+        let target = Arc::clone(&self.target);
         std::thread::Builder::new().name("reloads".to_owned()).spawn(move || {
             while reloads.read_exact(&mut [0; 1]).is_ok() {
-                reloader.reload();
+                if let Some((_, reloader)) = &target.lock().unwrap_or_else(PoisonError::into_inner).node {
+                    reloader.reload();
+                }
             }
         })?;
         Ok(())

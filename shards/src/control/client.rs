@@ -91,6 +91,12 @@ impl Client {
         }
     }
 
+    /// The socket, on which nothing was said yet.
+    #[must_use]
+    pub fn into_socket(self) -> UnixStream {
+        self.0.into_inner()
+    }
+
     /// Asks, and waits for the answer.
     ///
     /// # Errors

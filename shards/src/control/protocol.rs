@@ -30,6 +30,13 @@ pub enum Request {
         /// Their canonical addresses-of-record.
         users: Vec<String>,
     },
+    /// Go on in the server's place; what follows the answer is said in frames ([`crate::restart`]).
+    TakeOver {
+        /// The version of what is said.
+        format: u32,
+        /// How many shards the new server is to have.
+        shards: usize,
+    },
 }
 
 /// A user and the secrets of that user.
@@ -70,6 +77,11 @@ pub enum Answer {
     Outcomes {
         /// The outcomes.
         outcomes: Vec<Outcome>,
+    },
+    /// The server offers what it has.
+    TakeOver {
+        /// Its process.
+        pid: u32,
     },
     /// The request was not carried out, or not to its end.
     Refused {
@@ -137,7 +149,7 @@ impl Request {
             }
         };
         match self {
-            Self::Realm => Ok(Vec::new()),
+            Self::Realm | Self::TakeOver { .. } => Ok(Vec::new()),
             Self::PutUsers { put, users } => {
                 few(users.len())?;
                 users.iter().map(|user| Ok(UserChange::Put(*put, user.secrets()?))).collect()

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{Answer, LINE_LEN_MAX, Request};
 use crate::mailbox::{Command, Mailbox};
+use crate::restart::successor::Succession;
 use crate::users::{Outcome, UserChange, UserCommand};
 
 /// What requests are answered with.
@@ -27,6 +28,8 @@ pub struct Office {
     pub keys: HashKey,
     /// The realm of all users, if one is configured.
     pub realm: Option<String>,
+    /// Who deals with a process that wants to go on in our place; `None`: nobody can.
+    pub succession: Option<Succession>,
 }
 
 /// The control socket and its thread. Dropping it ends both.
@@ -164,6 +167,9 @@ fn talk(mut connection: &UnixStream, stop: &UnixStream, office: &Office) -> io::
             if line.len() >= LINE_LEN_MAX {
                 break;
             }
+            if let Some((succession, format, shards)) = office.succession(&line) {
+                return succession.offer(connection.try_clone()?, stop, format, shards);
+            }
             answer(connection, stop, &office.answer(&line))?;
             line.clear();
             give_up = Instant::now() + SILENCE_MAX;
@@ -223,6 +229,12 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, stop: &UnixStream, span: Option<Du
 }
 
 impl Office {
+    /// What a line asks for if it asks to take over, and who deals with that.
+    fn succession(&self, line: &[u8]) -> Option<(&Succession, u32, usize)> {
+        let Request::TakeOver { format, shards } = serde_json::from_slice(line).ok()? else { return None };
+        Some((self.succession.as_ref()?, format, shards))
+    }
+
     /// Answers one line.
     fn answer(&self, line: &[u8]) -> Answer {
         let request: Request = match serde_json::from_slice(line) {
@@ -290,7 +302,12 @@ mod tests {
     use super::*;
 
     fn start(folder: &tempfile::TempDir) -> Control {
-        let office = Office { mailboxes: Vec::new(), keys: HashKey([0; 2]), realm: Some("here".to_owned()) };
+        let office = Office {
+            mailboxes: Vec::new(),
+            keys: HashKey([0; 2]),
+            realm: Some("here".to_owned()),
+            succession: None,
+        };
         Control::start(&folder.path().join("control.sock"), office).unwrap()
     }
 
@@ -345,7 +362,12 @@ mod tests {
             }
         }
         let mailbox = Arc::new(Mailbox::new(Arc::new(Nobody)));
-        let office = Office { mailboxes: vec![Arc::clone(&mailbox)], keys: HashKey([0; 2]), realm: None };
+        let office = Office {
+            mailboxes: vec![Arc::clone(&mailbox)],
+            keys: HashKey([0; 2]),
+            realm: None,
+            succession: None,
+        };
         let changes = || vec![UserChange::Remove("a@h".into()), UserChange::Remove("b@h".into())];
         let shard = std::thread::spawn({
             let mailbox = Arc::clone(&mailbox);

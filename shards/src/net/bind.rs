@@ -33,9 +33,35 @@ pub struct BoundListener {
 pub fn bind(address: SocketAddr, shards: usize, buffer_len: usize) -> io::Result<BoundListener> {
     let first = open(address, buffer_len)?;
     first.bind(&address.into())?;
-    let address = local_address(&first)?;
     first.set_reuse_port(true)?;
-    let mut sockets = vec![first];
+    complete(vec![first], shards, buffer_len)
+}
+
+/// Goes on with sockets that another process bound to one address, which it may do for fewer shards or for more: then others
+/// are bound beside them, or the last are closed and what waits in them is lost.
+///
+/// # Errors
+/// As [`bind`].
+pub fn adopt(
+    sockets: Vec<std::net::UdpSocket>,
+    shards: usize,
+    buffer_len: usize,
+) -> io::Result<BoundListener> {
+    let mut sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
+    // From the end, because the kernel fills the gap in a group with the last of it.
+    while sockets.len() > shards {
+        sockets.pop();
+    }
+    for socket in &sockets {
+        socket.set_reuse_port(true)?;
+        set_options(socket, local_address(socket)?, buffer_len)?;
+    }
+    complete(sockets, shards, buffer_len)
+}
+
+/// Binds sockets beside those that there are, at least one, until there are as many as shards.
+fn complete(mut sockets: Vec<Socket>, shards: usize, buffer_len: usize) -> io::Result<BoundListener> {
+    let address = local_address(&sockets[0])?;
     while sockets.len() < shards {
         let socket = open(address, buffer_len)?;
         socket.set_reuse_port(true)?;
@@ -65,25 +91,32 @@ fn steer_answers(socket: &Socket, address: SocketAddr, shards: usize) -> bool {
 
 /// A UDP socket with all its options but no address.
 fn open(address: SocketAddr, buffer_len: usize) -> io::Result<Socket> {
-    let ipv6 = address.is_ipv6();
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    if ipv6 {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
-    } else {
+    }
+    set_options(&socket, address, buffer_len)?;
+    Ok(socket)
+}
+
+/// Sets the options that may change while a socket is bound.
+fn set_options(socket: &Socket, address: SocketAddr, buffer_len: usize) -> io::Result<()> {
+    let ipv6 = address.is_ipv6();
+    socket.set_nonblocking(true)?;
+    if !ipv6 {
         mmsg::never_fragment(socket.as_fd())?;
     }
     // With the privilege (CAP_NET_ADMIN) the system's limit does not count; without, the kernel grants what it may.
-    if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_len).is_err() {
+    if sockopt::set_socket_recv_buffer_size_force(socket, buffer_len).is_err() {
         socket.set_recv_buffer_size(buffer_len)?;
     }
-    if sockopt::set_socket_send_buffer_size_force(&socket, buffer_len).is_err() {
+    if sockopt::set_socket_send_buffer_size_force(socket, buffer_len).is_err() {
         socket.set_send_buffer_size(buffer_len)?;
     }
     if address.ip().is_unspecified() {
         mmsg::tell_local_ip(socket.as_fd(), ipv6)?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// The address a socket is bound to.
@@ -123,6 +156,29 @@ mod tests {
             }
         }
         assert_eq!(reached, [true; 2]);
+    }
+
+    #[test]
+    fn sockets_go_on_with_fewer_shards_and_with_more() {
+        let bound = bind("127.0.0.1:0".parse().unwrap(), 3, BUFFER_LEN).unwrap();
+        let address = bound.address;
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"before", address).unwrap();
+        let waiting = bound.sockets.iter().map(|it| it.peek_from(&mut [0; 9]).is_ok()).collect::<Vec<_>>();
+        let fewer = adopt(bound.sockets, 3, BUFFER_LEN).unwrap();
+        assert_eq!((fewer.address, fewer.sockets.len(), fewer.steered), (address, 3, true));
+        let mut received = fewer.sockets.iter().map(|it| it.recv_from(&mut [0; 9]).is_ok());
+        assert!(waiting.into_iter().eq(&mut received), "what waits in a socket stays");
+        drop(received);
+        let fewer = adopt(fewer.sockets, 1, BUFFER_LEN).unwrap();
+        client.send_to(b"after", address).unwrap();
+        assert_eq!(
+            fewer.sockets[0].recv_from(&mut [0; 9]).unwrap().0,
+            5,
+            "there is no other socket any more"
+        );
+        let more = adopt(fewer.sockets, 2, BUFFER_LEN).unwrap();
+        assert_eq!((more.address, more.sockets.len()), (address, 2));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) fn connections_max(settings: &Settings, shards: usize) -> usize {
             Err(error) => tracing::info!(%error, "the limit of open files is not raised"),
         }
     }
-    let reserved = DESCRIPTORS_RESERVED + shards * (settings.listen.len() + DESCRIPTORS_PER_SHARD);
+    let reserved = DESCRIPTORS_RESERVED + shards * (2 * settings.listen.len() + DESCRIPTORS_PER_SHARD);
     let descriptors = limit.current.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
     settings.streams.connections_max.min(descriptors.saturating_sub(reserved).max(1))
 }

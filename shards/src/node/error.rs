@@ -24,6 +24,11 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// Another process serves with the same data directory and is not succeeded.
+    TakeOver {
+        /// Why not.
+        why: String,
+    },
     /// One of the files cannot be used.
     File(OpenError),
     /// Certificates or keys cannot be used.
@@ -52,6 +57,11 @@ impl fmt::Display for StartError {
                 "cannot use the data directory {}: {source}\n  help: name a directory that this user may write, by \
                  --data-dir or `data_dir` under [storage]",
                 path.display()
+            ),
+            Self::TakeOver { why } => write!(
+                f,
+                "cannot take over from the server that runs: {why}\n  help: stop it first and start anew, or correct what \
+                 keeps this one from going on in its place"
             ),
             Self::File(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),

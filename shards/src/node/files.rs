@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use comsipl_core::UnixMillis;
-use comsipl_fdb::{Fdb, FileKind, OpenOptions, Opened, Recovery};
+use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened, Recovery};
 
 use super::StartError;
 use crate::settings::Settings;
@@ -141,6 +141,25 @@ pub fn open_registered(settings: &Settings) -> Result<Opened, StartError> {
     };
     let options = OpenOptions { records_max: settings.registered_records_max, threads: 0, hash_key };
     Ok(Fdb::open(&dir.join(FileKind::Registered.file_name()), FileKind::Registered, &options)?)
+}
+
+/// Looks at both files without a lock: whether this program reads their format, and whether they are of one server.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn look(settings: &Settings) -> Result<(), StartError> {
+    let mut key = None;
+    for kind in [FileKind::Presence, FileKind::Registered] {
+        let path = settings.data_dir.join(kind.file_name());
+        if !std::fs::metadata(&path).is_ok_and(|it| it.len() > 0) {
+            continue;
+        }
+        let file = Fdb::open_reader(&path)?;
+        if *key.get_or_insert(file.hash_key()) != file.hash_key() {
+            return Err(OpenError { path, fault: OpenFault::HashKey }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory that only its owner may enter, unless there is one.

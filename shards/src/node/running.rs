@@ -10,7 +10,7 @@ use mio::Waker;
 use rustix::thread::Pid;
 
 use super::sample::Sample;
-use super::shard_thread::End;
+use super::shard_thread::{End, Threshold};
 use super::syncing::Syncing;
 use super::{NodeFailure, NodeFiles, StartError};
 use crate::clock::Clock;
@@ -18,7 +18,11 @@ use crate::control::Control;
 use crate::counters::Counters;
 use crate::event_loop::Stop;
 use crate::metrics::NetCounters;
+use crate::net::stream::hand_over::Carried;
 use crate::resolve::thread::Resolver;
+use crate::restart::courier::Courier;
+use crate::restart::inherited::{Inherited, ListeningSocket};
+use crate::restart::successor::{self, Outcome};
 use crate::settings::Listen;
 use crate::tls::TlsWatch;
 
@@ -49,6 +53,25 @@ pub struct Running {
     pub(super) failure: Option<NodeFailure>,
     /// Open until the end.
     pub(super) files: Option<Arc<NodeFiles>>,
+    /// What the shards wait at before they begin.
+    pub(super) threshold: Arc<Threshold>,
+    /// The listening sockets by other descriptors, so that they outlive the shards when another process goes on with them.
+    pub(super) kept: Arc<Vec<ListeningSocket>>,
+    /// The connections that the shards gave up.
+    pub(super) carried: Vec<Carried>,
+    /// Who takes over, when all is prepared there.
+    pub(super) successor: Option<Courier>,
+}
+
+/// How a node ended that did not fail.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// Another process serves in its place.
+    HandedOver,
+    /// Another process wanted to serve in its place and did not get there; this is what it was to have, to go on with.
+    TakenBack(Inherited),
 }
 
 impl Running {
@@ -82,15 +105,21 @@ impl Running {
         Reloader(self.events.clone())
     }
 
-    /// Waits until the node is stopped, sums up its traffic in the log meanwhile, then brings everything to an end:
-    /// answers under way are sent, the files are synced and closed.
+    /// The listening sockets of all shards.
+    #[must_use]
+    pub fn listening_sockets(&self) -> &[ListeningSocket] {
+        &self.kept
+    }
+
+    /// Waits until the node is stopped or another process takes over, sums up its traffic in the log meanwhile, then brings
+    /// everything to an end: answers under way are sent, the files are synced and closed.
     ///
     /// # Errors
     /// The failure that ended the node, or came up while it was ending.
-    pub fn wait(mut self) -> Result<(), NodeFailure> {
+    pub fn wait(mut self) -> Result<Ended, NodeFailure> {
         let mut last = self.sample();
         let mut looked = last.at;
-        while !self.stop_asked && self.failure.is_none() {
+        while !self.stop_asked && self.failure.is_none() && self.successor.is_none() {
             let until_summary = SUMMARY_EVERY.saturating_sub(last.at.elapsed());
             let until_look = TlsWatch::EVERY.saturating_sub(looked.elapsed());
             let wait = if self.tls.is_some() { until_summary.min(until_look) } else { until_summary };
@@ -112,11 +141,23 @@ impl Running {
                 last = now;
             }
         }
-        self.shut_down();
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
+        let successor = self.successor.take();
+        if successor.is_some() {
+            self.stop.ask_to_hand_over();
         }
+        self.shut_down();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let Some(successor) = successor else { return Ok(Ended::Stopped) };
+        let connections = std::mem::take(&mut self.carried);
+        Ok(match successor::hand_over(successor, &connections) {
+            Outcome::Gone => Ended::HandedOver,
+            Outcome::Back => Ended::TakenBack(Inherited {
+                sockets: self.kept.iter().filter_map(|it| it.try_clone().ok()).collect(),
+                connections,
+            }),
+        })
     }
 
     /// Stops the node and waits until it has ended.
@@ -125,7 +166,7 @@ impl Running {
     /// As [`Self::wait`].
     pub fn stop(mut self) -> Result<(), NodeFailure> {
         self.stop_asked = true;
-        self.wait()
+        self.wait().map(drop)
     }
 
     /// Waits until all shards are ready.
@@ -159,11 +200,15 @@ impl Running {
                 Some(tls) => tls.reload(),
                 None => tracing::info!("asked to read certificates again, but there are none"),
             },
+            Event::ReleaseAsked(successor) => self.successor = Some(successor),
             Event::ShardEnded { index, end } => {
                 self.ended += 1;
                 let failure = match end {
-                    End::Regular if self.stop.is_asked() => return,
-                    End::Regular => NodeFailure::ShardLeft { index },
+                    End::Regular(carried) if self.stop.is_asked() => {
+                        self.carried.extend(carried);
+                        return;
+                    }
+                    End::Regular(_) => NodeFailure::ShardLeft { index },
                     End::Failed(source) => NodeFailure::ShardFailed { index, source },
                     End::Panicked(message) => NodeFailure::ShardPanicked { index, message },
                 };
@@ -185,6 +230,7 @@ impl Running {
         drop(self.control.take());
         drop(self.resolver.take());
         self.stop.ask();
+        self.threshold.close();
         for waker in &self.wakers {
             if let Err(error) = waker.wake() {
                 tracing::error!(%error, "a shard could not be woken to stop");
@@ -209,8 +255,15 @@ impl Running {
         drop(self.syncing.take());
         // With a shard still at work, or after one has panicked in the middle of a change, the files are safe but not
         // to be called cleanly closed.
-        files.heartbeat(Clock::wall());
-        let closed = if self.failure.is_none() { files.close() } else { files.sync() };
+        if self.threshold.is_open() {
+            files.heartbeat(Clock::wall());
+        }
+        let closed = match self.failure {
+            // The other process sees every page as we do, and syncs them as we did; waiting for the disk would be its gap.
+            None if self.stop.is_handing_over() => Ok(()),
+            None => files.close(),
+            Some(_) => files.sync(),
+        };
         if let Err(source) = closed {
             self.fail(NodeFailure::Files { source });
         }
@@ -246,12 +299,20 @@ impl Reloader {
 }
 
 /// What the threads and the operator tell the waiting thread.
-pub(super) enum Event {
-    ShardReady { engine: Arc<Counters>, thread: Pid },
-    ShardEnded { index: usize, end: End },
+pub(crate) enum Event {
+    ShardReady {
+        engine: Arc<Counters>,
+        thread: Pid,
+    },
+    ShardEnded {
+        index: usize,
+        end: End,
+    },
     SyncingPanicked(String),
     StopAsked,
     ReloadAsked,
+    /// Another process has prepared all that it can before it has our connections and files.
+    ReleaseAsked(Courier),
 }
 
 /// How often the traffic is summed up in the log.

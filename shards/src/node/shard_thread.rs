@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam::utils::CachePadded;
 use mio::Poll;
@@ -16,14 +16,16 @@ use crate::event_loop::{EventLoop, Parts, Stop};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::stream::admission::Admission;
+use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::resolve::thread::Lookups;
 use crate::settings::Listen;
 use crate::shard::{Shard, ShardStart};
 
 /// How a shard's thread ended.
-pub(super) enum End {
-    Regular,
+pub(crate) enum End {
+    /// It was asked to, and gave up these connections.
+    Regular(Vec<Carried>),
     Failed(std::io::Error),
     Panicked(String),
 }
@@ -47,6 +49,10 @@ pub(super) struct ShardThread {
     pub(super) listeners: Vec<Listen>,
     pub(super) admission: Arc<Admission>,
     pub(super) layers: LayerSettings,
+    /// Connections to go on with.
+    pub(super) carried: Vec<Carried>,
+    /// What keeps the shard from its sockets until all are ready.
+    pub(super) threshold: Arc<Threshold>,
     pub(super) bus: BusEnd,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) lookups: Option<Lookups>,
@@ -63,7 +69,7 @@ impl ShardThread {
         report_end(index, &events, || self.turn_until_stopped());
     }
 
-    fn turn_until_stopped(self) -> std::io::Result<()> {
+    fn turn_until_stopped(self) -> std::io::Result<Vec<Carried>> {
         if let Some(cpu) = self.cpu {
             let mut set = CpuSet::new();
             set.set(cpu);
@@ -83,6 +89,7 @@ impl ShardThread {
             listeners: self.listeners,
             admission: self.admission,
             layers: self.layers,
+            carried: self.carried,
             bus: self.bus,
             mailbox: self.mailbox,
             lookups: self.lookups,
@@ -91,14 +98,55 @@ impl ShardThread {
             stop: self.stop,
         })?;
         let _ = self.events.send(Event::ShardReady { engine, thread: rustix::thread::gettid() });
-        event_loop.run()
+        if self.threshold.wait() { event_loop.run() } else { Ok(Vec::new()) }
+    }
+}
+
+/// What the shards of a node wait at before they begin to serve.
+#[derive(Debug, Default)]
+pub(super) struct Threshold {
+    /// Whether they may serve; `None`: that is not known yet.
+    answer: Mutex<Option<bool>>,
+    changed: Condvar,
+}
+
+impl Threshold {
+    /// Lets the shards serve.
+    pub(super) fn open(&self) {
+        self.decide(true);
+    }
+
+    /// Ends the shards without a look at their sockets, unless they serve already.
+    pub(super) fn close(&self) {
+        self.decide(false);
+    }
+
+    /// Whether the shards were let in.
+    pub(super) fn is_open(&self) -> bool {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) == Some(true)
+    }
+
+    fn decide(&self, answer: bool) {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(answer);
+        self.changed.notify_all();
+    }
+
+    /// Waits for the answer.
+    fn wait(&self) -> bool {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = self.changed.wait_while(answer, |it| it.is_none());
+        *answer.unwrap_or_else(PoisonError::into_inner) == Some(true)
     }
 }
 
 /// Does the work of a shard's thread and tells how it ended, also when it panicked.
-pub(super) fn report_end(index: usize, events: &Sender<Event>, work: impl FnOnce() -> std::io::Result<()>) {
+pub(super) fn report_end(
+    index: usize,
+    events: &Sender<Event>,
+    work: impl FnOnce() -> std::io::Result<Vec<Carried>>,
+) {
     let end = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => End::Regular,
+        Ok(Ok(carried)) => End::Regular(carried),
         Ok(Err(error)) => End::Failed(error),
         Err(panic) => End::Panicked(panic_message(panic.as_ref())),
     };

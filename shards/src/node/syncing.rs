@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::NodeFiles;
 use super::running::Event;
-use super::shard_thread::panic_message;
+use super::shard_thread::{Threshold, panic_message};
 use crate::clock::Clock;
 
 /// The thread that makes changes durable.
@@ -19,9 +19,11 @@ pub(super) struct Syncing {
 }
 
 impl Syncing {
-    /// Starts the thread, which syncs `every` so often until this is dropped.
+    /// Starts the thread, which syncs `every` so often from when the shards serve until this is dropped. What was owed when a
+    /// server was alive last is owed by its heartbeat, so nobody may say so who tells nobody yet.
     pub(super) fn start(
         files: Arc<NodeFiles>,
+        threshold: Arc<Threshold>,
         every: Duration,
         events: Sender<Event>,
     ) -> std::io::Result<Self> {
@@ -35,6 +37,9 @@ impl Syncing {
             let work = AssertUnwindSafe(|| {
                 let mut failing = false;
                 while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    if !threshold.is_open() {
+                        continue;
+                    }
                     files.heartbeat(Clock::wall());
                     let result = files.sync();
                     match &result {

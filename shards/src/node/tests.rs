@@ -81,6 +81,25 @@ fn dropping_a_node_stops_it() {
     drop(start(&folder, 2));
 }
 
+/// Watchers are owed what changed shortly before the last heartbeat; one of a process that told nobody would end that too early.
+#[test]
+fn a_node_that_may_not_serve_leaves_no_heartbeat() {
+    let folder = tempfile::tempdir().unwrap();
+    start(&folder, 2).stop().unwrap();
+    let settings = settings(&folder, 2);
+    let last = || NodeFiles::open(&settings, 2).unwrap().recovered().presence.last_heartbeat_ms;
+    let before = last();
+    assert_ne!(before, 0);
+    let refuse = || {
+        std::thread::sleep(Duration::from_millis(20)); // Some intervals of syncing, in which nothing is to happen.
+        Err(StartError::TakeOver { why: "no".to_owned() })
+    };
+    let mut quickly = settings.clone();
+    quickly.sync_interval = Duration::from_millis(1);
+    assert!(matches!(Node::open(quickly).unwrap().start_if(refuse), Err(StartError::TakeOver { .. })));
+    assert_eq!(last(), before);
+}
+
 #[test]
 fn a_panicking_shard_ends_the_node() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,7 +119,7 @@ fn a_failing_shard_ends_the_node() {
     report_end(0, &running.events, || Err(std::io::ErrorKind::OutOfMemory.into()));
     assert!(matches!(running.wait(), Err(NodeFailure::ShardFailed { index: 0, .. })));
     let running = start(&folder, 2);
-    report_end(0, &running.events, || Ok(()));
+    report_end(0, &running.events, || Ok(Vec::new()));
     assert!(matches!(running.wait(), Err(NodeFailure::ShardLeft { index: 0 })), "nobody asked it to end");
 }
 

@@ -88,6 +88,7 @@ impl Engine {
 fn open(settings: &Settings, now: Now) -> Shard {
     let mut files = NodeFiles::open(settings, 1).unwrap();
     let start = ShardStart {
+        connections: Arc::default(),
         index: 0,
         shards: 1,
         listeners: settings.listen.clone(),

@@ -55,7 +55,7 @@ impl Server {
             reloader: node.reloader(),
             counters: node.counters().to_vec(),
             stopper: node.stopper(),
-            waiting: std::thread::spawn(move || node.wait()),
+            waiting: std::thread::spawn(move || node.wait().map(drop)),
         }
     }
 

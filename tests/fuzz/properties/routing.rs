@@ -49,6 +49,7 @@ impl Server {
             seed: [7; 32],
             gate,
             last_alive_ms: 0,
+            connections: Arc::default(),
         };
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
         Self { shard: Shard::open(start, now), keys, _files: files, _dir: dir }

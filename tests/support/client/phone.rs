@@ -120,7 +120,11 @@ pub struct Message {
 }
 
 impl Message {
-    fn read(datagram: &[u8]) -> Result<Self> {
+    /// Reads a message that is there whole.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(datagram: &[u8]) -> Result<Self> {
         let text = String::from_utf8(datagram.to_vec()).context("a SIP message that is not UTF-8")?;
         let head_len = text.find("\r\n\r\n").with_context(|| format!("no end of the head in {text:?}"))? + 4;
         let message = Self { text, head_len };

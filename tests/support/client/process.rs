@@ -150,6 +150,11 @@ impl Process {
         }
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has said so far.
     pub fn lines(&self) -> Vec<String> {
         self.output.lock().lines.clone()

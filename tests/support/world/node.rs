@@ -105,6 +105,7 @@ impl Node {
                     seed,
                     gate: Arc::clone(&gate),
                     last_alive_ms,
+                    connections: Arc::default(),
                 };
                 Shard::open(start, now)
             })

@@ -32,7 +32,30 @@ pub fn bind_streams(listen: Listen, shards: usize) -> io::Result<BoundStreams> {
     // A socket joins the group when it begins to listen, so this comes between.
     first.set_reuse_port(true)?;
     first.listen(BACKLOG)?;
-    let mut sockets = vec![first];
+    complete(Listen { transport, address }, vec![first], shards)
+}
+
+/// Goes on with sockets that another process bound and listens on, which it may do for fewer shards or for more: then others
+/// are bound beside them, or the last are closed and what waits in them is refused.
+///
+/// # Errors
+/// As [`bind_streams`].
+pub fn adopt_streams(listen: Listen, sockets: Vec<TcpListener>, shards: usize) -> io::Result<BoundStreams> {
+    let mut sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
+    sockets.truncate(shards);
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_port(true)?;
+        set_options(&SockRef::from(socket))?;
+        // Listening again changes the backlog alone.
+        socket.listen(BACKLOG)?;
+    }
+    complete(listen, sockets, shards)
+}
+
+/// Binds sockets beside those that there are until there are as many as shards.
+fn complete(listen: Listen, mut sockets: Vec<Socket>, shards: usize) -> io::Result<BoundStreams> {
+    let address = listen.address;
     while sockets.len() < shards {
         let socket = open(address)?;
         socket.set_reuse_port(true)?;
@@ -41,7 +64,7 @@ pub fn bind_streams(listen: Listen, shards: usize) -> io::Result<BoundStreams> {
         sockets.push(socket);
     }
     let sockets = sockets.into_iter().map(Into::into).collect();
-    Ok(BoundStreams { listen: Listen { transport, address }, sockets })
+    Ok(BoundStreams { listen, sockets })
 }
 
 /// A TCP socket with all its options but no address. Those it accepts inherit the options.
@@ -114,6 +137,16 @@ mod tests {
         }
         assert_eq!(reached.iter().sum::<usize>(), clients.len());
         assert!(reached.iter().all(|&count| count > 0), "{reached:?}");
+    }
+
+    #[test]
+    fn connections_that_wait_are_adopted_with_their_sockets() {
+        let bound = bind_streams(listen("127.0.0.1:0"), 2).unwrap();
+        let clients: Vec<_> = (0..8).map(|_| TcpStream::connect(bound.listen.address).unwrap()).collect();
+        let adopted = adopt_streams(bound.listen, bound.sockets, 3).unwrap();
+        assert_eq!((adopted.listen, adopted.sockets.len()), (bound.listen, 3));
+        let waiting = adopted.sockets.iter().flat_map(|it| std::iter::from_fn(|| it.accept().ok()));
+        assert_eq!(waiting.count(), clients.len());
     }
 
     #[test]

@@ -207,6 +207,29 @@ impl Connection {
         }
     }
 
+    /// Whether nothing but bytes would be lost if another process read on.
+    pub(super) fn can_be_taken_up(&self) -> bool {
+        self.end_behind.is_none() && !self.framer.is_broken()
+    }
+
+    /// Takes out what was read and not handed over: whole messages, and the beginning of one.
+    pub(super) fn unread(&mut self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut held = Vec::new();
+        self.held.deliver(|message| {
+            held.push(message.to_vec());
+            true
+        });
+        (held, self.framer.begun())
+    }
+
+    /// Goes on where another process has stopped, with what [`Self::unread`] gave there.
+    pub(super) fn take_up(&mut self, now: Mono, held: &[Vec<u8>], begun: &[u8]) {
+        held.iter().for_each(|message| self.held.push(message));
+        let (_, found) = self.framer.next(begun);
+        debug_assert!(found.is_none(), "what has begun has not ended");
+        self.message_began = self.framer.is_within_message().then_some(now);
+    }
+
     /// Reads and forgets, once; says whether more may come.
     pub(super) fn discard(&mut self, scratch: &mut [u8]) -> io::Result<ReadEnd> {
         io::Read::read(&mut self.socket, scratch).map(|len| match len {

@@ -12,6 +12,7 @@ use mio::net::TcpStream;
 use smallvec::SmallVec;
 
 use super::bounded::Bounded;
+use super::hand_over::Web;
 use super::out_buffer::{Buffers, OutBuffer, OutFull};
 use super::tls::{RECORDS_LEN_MAX, TlsSession};
 use super::websocket::WebSocket;
@@ -236,11 +237,38 @@ impl Layer {
         self.web.is_none()
     }
 
+    /// Whether another process can go on with it: nothing is in the middle of something, and nothing is secret.
+    #[must_use]
+    pub fn can_be_carried(&self) -> bool {
+        self.tls.is_none()
+            && !self.closing
+            && !self.is_within_unit()
+            && !self.is_handshaking()
+            && self.out.len() <= CARRIED_OUT_MAX
+    }
+
+    /// What another process needs to go on: the WebSocket if there is one, and what waits for the socket.
+    #[must_use]
+    pub fn carry(self) -> (Option<Web>, Vec<u8>) {
+        (self.web.map(|web| web.carry()), self.out.into_bytes())
+    }
+
+    /// Goes on with what [`Self::carry`] gave in another process; at most `out_max` bytes more may wait than there wait
+    /// already.
+    #[must_use]
+    pub fn go_on(web: Option<Web>, origins: Arc<[String]>, out_max: usize, out: &[u8]) -> Self {
+        let web = web.map(|it| Box::new(WebSocket::go_on(it, origins)));
+        Self { tls: None, web, out: OutBuffer::with(out_max, out), closing: false }
+    }
+
     /// Gives memory back to `buffers`, before the layer is dropped.
     pub fn dissolve(self, buffers: &mut Buffers) {
         self.out.dissolve(buffers);
     }
 }
+
+/// Most bytes that wait for a socket and are handed to another process; a connection with more is closed instead.
+const CARRIED_OUT_MAX: usize = 4 << 20;
 
 /// Where WebSocket puts what it has to say by itself: behind the messages that wait.
 struct Own<'a> {

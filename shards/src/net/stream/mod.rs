@@ -18,6 +18,7 @@ mod by_peer;
 mod connection;
 mod dial;
 pub mod generations;
+pub mod hand_over;
 pub mod layer;
 pub mod out_buffer;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use by_peer::ByPeer;
 use connection::{Connection, DRAIN_SPAN, Overdue, Phase, Taken};
 use dial::{Dials, NotDialled};
 use generations::Generations;
+use hand_over::Carried;
 use layer::{Layer, LayerSettings, ReadEnd};
 use out_buffer::Buffers;
 
@@ -72,6 +74,8 @@ pub struct StreamsStart {
     pub settings: Arc<Settings>,
     /// What lies between sockets and messages.
     pub layers: LayerSettings,
+    /// Connections to go on with.
+    pub carried: Vec<Carried>,
     /// Our counters.
     pub counters: Arc<CachePadded<NetCounters>>,
     /// The clock.
@@ -146,7 +150,7 @@ impl Streams {
             let listen = start.listeners[usize::from(listener)];
             acceptors.push(Acceptor::new(listener, listen, socket, &start.registry)?);
         }
-        Ok(Self {
+        let mut streams = Self {
             shard: start.shard,
             acceptors,
             listeners: start.listeners,
@@ -168,7 +172,9 @@ impl Streams {
             buffers: Buffers::default(),
             scratch: vec![0; READ_LEN].into_boxed_slice(),
             unsent: Vec::new(),
-        })
+        };
+        streams.adopt(start.now, start.carried);
+        Ok(streams)
     }
 
     /// Takes what the poll says of a listening socket or of a connection.
@@ -428,7 +434,7 @@ impl Streams {
         }
     }
 
-    /// Takes a new socket into the table.
+    /// Takes a new socket into the table, and so gives it a name.
     fn insert(
         &mut self,
         now: Mono,
@@ -438,12 +444,28 @@ impl Streams {
         host: Option<&str>,
         phase: Phase,
     ) -> io::Result<u32> {
-        let mut socket = socket;
         let slot = self.table.insert(None);
         if slot as usize >= ConnectionId::SLOTS {
             self.table.remove(slot);
             return Err(io::ErrorKind::OutOfMemory.into());
         }
+        let id = ConnectionId::new(self.shard, slot, self.generations.draw());
+        let flow = Flow { connection: Some(id), ..flow };
+        self.place(socket, id, |socket| {
+            Connection::new(socket, layer, id, flow, host.map(Box::from), phase, now)
+        })?;
+        Ok(slot)
+    }
+
+    /// Puts a connection at the place in the table that its name says, which is given back if its socket cannot be registered.
+    fn place(
+        &mut self,
+        socket: mio::net::TcpStream,
+        id: ConnectionId,
+        connection: impl FnOnce(mio::net::TcpStream) -> Connection,
+    ) -> io::Result<()> {
+        let mut socket = socket;
+        let slot = id.slot();
         // Both at once and for good: the kernel reports room in a socket only after it was full.
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) =
@@ -452,13 +474,11 @@ impl Streams {
             self.table.remove(slot);
             return Err(error);
         }
-        let id = ConnectionId::new(self.shard, slot, self.generations.draw());
-        let flow = Flow { connection: Some(id), ..flow };
-        let connection = Connection::new(socket, layer, id, flow, host.map(Box::from), phase, now);
+        let connection = connection(socket);
         self.by_peer.insert(&connection.peer(), slot);
         self.table[slot] = Some(Box::new(connection));
         self.arm(slot);
-        Ok(slot)
+        Ok(())
     }
 
     /// Closes a connection and forgets it.

@@ -28,6 +28,18 @@ impl OutBuffer {
         Self { bytes: Vec::new(), written: 0, pushed: 0, max }
     }
 
+    /// A buffer in which `waiting` waits already, whether or not that is more than `max` bytes.
+    #[must_use]
+    pub fn with(max: usize, waiting: &[u8]) -> Self {
+        Self { bytes: waiting.to_vec(), written: 0, pushed: waiting.len() as u64, max }
+    }
+
+    /// What waits.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.split_off(self.written)
+    }
+
     /// Puts a message behind what waits.
     ///
     /// # Errors

@@ -435,6 +435,7 @@ impl OneShard {
         let listeners: Vec<_> = bound.iter().map(|it| it.listen).collect();
         let address = listeners.first().map_or_else(|| "127.0.0.1:1".parse().unwrap(), |it| it.address);
         let streams = Streams::new(StreamsStart {
+            carried: Vec::new(),
             shard: 5,
             sockets: (0..).zip(bound.into_iter().flat_map(|it| it.sockets)).collect(),
             listeners,

@@ -21,6 +21,7 @@ use tungstenite::protocol::frame::{CloseFrame, FrameHeader};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
+use super::hand_over::Web;
 use super::layer::{ReadEnd, Sink};
 use super::unfinished::Frames;
 use super::upgrade::{Outcome, Upgrade};
@@ -48,6 +49,19 @@ impl WebSocket {
     pub fn new(origins: Arc<[String]>) -> Self {
         let state = State::Opening { upgrade: Upgrade::default(), origins };
         Self { state, text: true, frames: Frames::default(), held_back: false }
+    }
+
+    /// Goes on with one that another process had.
+    #[must_use]
+    pub fn go_on(carried: Web, origins: Arc<[String]>) -> Self {
+        let context = WebSocketContext::new(Role::Server, Some(config()));
+        Self { state: State::Open(Box::new(context)), text: carried.text, ..Self::new(origins) }
+    }
+
+    /// What another process needs to go on, between two messages.
+    #[must_use]
+    pub const fn carry(&self) -> Web {
+        Web { text: self.text }
     }
 
     /// Whether the handshake goes on.

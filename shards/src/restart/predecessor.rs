@@ -1,0 +1,187 @@
+//! The new process's side: a server runs already, and we go on with what it has.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::courier::{Courier, Deadline, Parcel, is_closed};
+use super::inherited::ListeningSocket;
+use super::message::{FORMAT, Message};
+use crate::control::{Answer, Client, ConnectError, Request, SOCKET_NAME};
+use crate::net::stream::hand_over::Carried;
+use crate::node::StartError;
+
+/// The server whose place we are to take.
+#[derive(Debug)]
+pub struct Predecessor {
+    courier: Courier,
+    pid: u32,
+    /// Whether it died when we had asked for all it had.
+    died: bool,
+}
+
+impl Predecessor {
+    /// Asks the server that uses the data directory, if there is one, to let a node of so many shards take over.
+    ///
+    /// # Errors
+    /// It refuses, or does not answer as it should; nothing has changed then.
+    pub fn ask(data_dir: &Path, shards: usize) -> Result<Option<(Self, Vec<ListeningSocket>)>, StartError> {
+        let socket = match Client::connect(&data_dir.join(SOCKET_NAME)) {
+            Ok(client) => client.into_socket(),
+            Err(ConnectError::NoServer) => return Ok(None),
+            // If there is a server its lock says so.
+            Err(ConnectError::Refused { .. }) => return Ok(None),
+        };
+        let mut courier = Courier::new(socket, Vec::new()).map_err(broken)?;
+        let deadline = Deadline::of(ANSWER_SPAN);
+        courier.send_line(&Request::TakeOver { format: FORMAT, shards }, &deadline).map_err(broken)?;
+        let line = courier.receive_line(&deadline).map_err(broken)?;
+        let pid = match serde_json::from_slice(&line) {
+            Ok(Answer::TakeOver { pid }) => pid,
+            Ok(Answer::Refused { why }) => return Err(StartError::TakeOver { why }),
+            _ => {
+                let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+                return Err(StartError::TakeOver { why: format!("it answers {line}") });
+            }
+        };
+        let mut sockets = Vec::new();
+        loop {
+            let Parcel { text, descriptors, .. } = courier.receive(&deadline).map_err(broken)?;
+            let Message::Sockets { sockets: lines, last } = text else { return Err(unexpected(&text)) };
+            for (line, socket) in lines.into_iter().zip(descriptors) {
+                let listen = line.listen().ok_or_else(|| StartError::TakeOver {
+                    why: format!("it listens on {:?}, which this program does not know", line.listen),
+                })?;
+                sockets.push(ListeningSocket { listener: line.listener, listen, shard: line.shard, socket });
+            }
+            if last {
+                return Ok(Some((Self { courier, pid, died: false }, sockets)));
+            }
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Has it stop and let go of its files, and takes its connections.
+    ///
+    /// # Errors
+    /// It does not answer as it should, but lives.
+    pub fn release(&mut self) -> Result<Vec<Carried>, StartError> {
+        let deadline = Deadline::of(STOP_SPAN);
+        let mut connections = Vec::new();
+        let mut released = self.courier.send(&Message::Release, &[], &[], &deadline);
+        loop {
+            let parcel = match released.and_then(|()| self.courier.receive(&deadline)) {
+                Ok(parcel) => parcel,
+                // Whether it serves on or is dead the lock of the files will say.
+                Err(error) if is_closed(&error) => {
+                    tracing::warn!("the server that was to be succeeded ended meanwhile");
+                    self.died = true;
+                    return Ok(connections);
+                }
+                Err(error) => return Err(broken(error)),
+            };
+            released = Ok(());
+            let Parcel { text, payload, descriptors } = parcel;
+            match text {
+                Message::Released => return Ok(connections),
+                Message::Connections { connections: lines } => {
+                    let mut payload = &payload[..];
+                    for (line, socket) in lines.into_iter().zip(descriptors) {
+                        let carried = line.carried(socket, &mut payload);
+                        connections.push(carried.ok_or_else(|| StartError::TakeOver {
+                            why: "what it says of a connection cannot be".to_owned(),
+                        })?);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Says that all is ready here. When it returns without an error the predecessor will not serve again: it has said so, or
+    /// has ended, and our lock keeps it from the files should it live after all. To be called with the files open.
+    ///
+    /// # Errors
+    /// The predecessor does not answer, or not as it should; it serves again as soon as the files are free.
+    pub fn succeed(mut self) -> Result<(), StartError> {
+        if self.died {
+            return Ok(());
+        }
+        let deadline = Deadline::of(ANSWER_SPAN);
+        let ready = self.courier.send(&Message::Ready, &[], &[], &deadline);
+        let mut answer = ready.and_then(|()| self.courier.receive::<Message>(&deadline));
+        let gave_up = answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        if gave_up {
+            // Either *go* has been said, or it cannot be said any more: never is it said to nobody.
+            self.courier.hear_no_more().map_err(broken)?;
+            answer = self.courier.receive(&deadline);
+        }
+        match answer {
+            Ok(Parcel { text: Message::Go, .. }) => Ok(()),
+            Ok(Parcel { text, .. }) => Err(unexpected(&text)),
+            Err(error) if is_closed(&error) && !gave_up => {
+                tracing::warn!("the server that was to be succeeded ended before it said so");
+                Ok(())
+            }
+            Err(error) => Err(broken(error)),
+        }
+    }
+}
+
+fn broken(error: io::Error) -> StartError {
+    StartError::TakeOver { why: format!("it does not answer: {error}") }
+}
+
+fn unexpected(message: &Message) -> StartError {
+    StartError::TakeOver { why: format!("it says {message:?} in the wrong place") }
+}
+
+/// How long it may take to answer.
+const ANSWER_SPAN: Duration = Duration::from_secs(10);
+
+/// How long it may take to stop, close its files and send its connections.
+const STOP_SPAN: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A predecessor whose side of the way is ours.
+    fn predecessor() -> (Predecessor, Courier) {
+        let (here, there) = UnixStream::pair().unwrap();
+        let courier = |it| Courier::new(it, Vec::new()).unwrap();
+        (Predecessor { courier: courier(here), pid: 1, died: false }, courier(there))
+    }
+
+    #[test]
+    fn nobody_serves_before_the_predecessor_says_go_or_has_ended() {
+        let deadline = Deadline::of(Duration::from_secs(10));
+        let (new, mut old) = predecessor();
+        old.send(&Message::Go, &[], &[], &deadline).unwrap();
+        new.succeed().unwrap();
+        assert_eq!(old.receive::<Message>(&deadline).unwrap().text, Message::Ready);
+
+        let (new, mut old) = predecessor();
+        old.send(&Message::Released, &[], &[], &deadline).unwrap();
+        assert!(matches!(new.succeed(), Err(StartError::TakeOver { .. })));
+
+        let (new, old) = predecessor();
+        drop(old);
+        new.succeed().unwrap();
+    }
+
+    #[test]
+    fn a_predecessor_that_ends_in_between_leaves_what_it_has_given() {
+        let (mut new, old) = predecessor();
+        drop(old);
+        assert!(new.release().unwrap().is_empty() && new.died);
+        new.succeed().unwrap();
+    }
+}
