@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use comsipl_core::HashKey;
-use comsipl_core::auth::{Algorithm, Nonces};
+use comsipl_core::auth::{Algorithm, NonceEstate, Nonces};
+use comsipl_core::{HashKey, Mono};
 
 use crate::budget::{Allowance, Budgets};
 use crate::reach::Reach;
@@ -105,6 +105,18 @@ impl Gate {
     /// A gate that nobody has come to yet. `salt` must differ from process to process.
     #[must_use]
     pub fn new(settings: &Settings, key: HashKey, salt: [u8; 32]) -> Self {
+        Self::go_on(settings, key, salt, None, Mono(0))
+    }
+
+    /// The same, but it knows the nonces of another process again.
+    #[must_use]
+    pub fn go_on(
+        settings: &Settings,
+        key: HashKey,
+        salt: [u8; 32],
+        estate: Option<&NonceEstate>,
+        now: Mono,
+    ) -> Self {
         let challenges = settings.auth == Auth::Digest;
         let failures = |most| if challenges { most } else { 0 };
         let allowance = Allowance {
@@ -112,8 +124,12 @@ impl Gate {
             failures_per_min: failures(settings.auth_failures_per_minute),
             source_failures_per_min: failures(settings.auth_failures_per_source),
         };
-        let nonces =
-            challenges.then(|| Nonces::new(key, salt, settings.access.nonce_lifetime, NONCES_REMEMBERED));
+        let lifetime = settings.access.nonce_lifetime;
+        let nonces = challenges.then(|| {
+            estate
+                .and_then(|estate| Nonces::go_on(estate, now, lifetime, NONCES_REMEMBERED))
+                .unwrap_or_else(|| Nonces::new(key, salt, lifetime, NONCES_REMEMBERED))
+        });
         Self {
             nonces,
             budgets: Budgets::new(allowance, key),

@@ -29,7 +29,7 @@ use crate::net::stream::bind::{BoundStreams, adopt_streams, bind_streams};
 use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::resolve::thread::Resolver;
-use crate::restart::inherited::{Inherited, ListeningSocket, renumber, take_for};
+use crate::restart::inherited::{GivenUp, Inherited, ListeningSocket, renumber, take_for};
 use crate::restart::successor::Succession;
 use crate::settings::{Listen, Settings};
 use crate::shard::ShardStart;
@@ -69,7 +69,7 @@ pub struct Prepared {
 pub struct Node {
     parts: Prepared,
     files: NodeFiles,
-    carried: Vec<Carried>,
+    given_up: GivenUp,
     is_successor: bool,
 }
 
@@ -170,11 +170,11 @@ impl Prepared {
         files::look(&self.settings)
     }
 
-    /// Opens the files, which nobody else may have after `patience`, and goes on with connections of who had them.
+    /// Opens the files, which nobody else may have after `patience`, and goes on with what was given up by who had them.
     ///
     /// # Errors
     /// What is wrong with the data directory or a file.
-    pub fn open_files(self, carried: Vec<Carried>, patience: Duration) -> Result<Node, StartError> {
+    pub fn open_files(self, given_up: GivenUp, patience: Duration) -> Result<Node, StartError> {
         let give_up = Instant::now() + patience;
         let files = loop {
             match NodeFiles::open(&self.settings, self.shards) {
@@ -187,8 +187,9 @@ impl Prepared {
             }
         };
         let addresses: Vec<_> = self.listeners.iter().map(Bound::listen).collect();
-        let carried = renumber(carried, &self.earlier, &addresses);
-        Ok(Node { parts: self, files, carried, is_successor: !patience.is_zero() })
+        let mut given_up = given_up;
+        given_up.connections = renumber(given_up.connections, &self.earlier, &addresses);
+        Ok(Node { parts: self, files, given_up, is_successor: !patience.is_zero() })
     }
 }
 
@@ -214,7 +215,7 @@ impl Node {
     /// As [`Self::open`].
     pub fn go_on(settings: Settings, inherited: Inherited) -> Result<Self, StartError> {
         // Sockets come before the files, because recovering these may take long, and an address in use is the likelier mistake.
-        Prepared::new(settings, inherited.sockets)?.open_files(inherited.connections, Duration::ZERO)
+        Prepared::new(settings, inherited.sockets)?.open_files(inherited.given_up, Duration::ZERO)
     }
 
     /// The addresses listened on, with the ports the kernel chose.
@@ -286,11 +287,11 @@ impl Node {
         }
         let kept = Arc::new(kept);
         let threshold = Arc::new(Threshold::default());
-        let mut connections: Vec<_> = self.carried.iter().map(|it| it.id).collect();
+        let mut connections: Vec<_> = self.given_up.connections.iter().map(|it| it.id).collect();
         connections.sort_unstable();
         let connections: Arc<[_]> = connections.into();
         let mut carried_of: Vec<Vec<Carried>> = (0..self.shards()).map(|_| Vec::new()).collect();
-        for carried in std::mem::take(&mut self.carried) {
+        for carried in std::mem::take(&mut self.given_up.connections) {
             // A name says which shard holds the connection, so with fewer shards some are held by none.
             if let Some(of_shard) = carried_of.get_mut(carried.id.shard()) {
                 of_shard.push(carried);
@@ -306,7 +307,9 @@ impl Node {
         let mailboxes: Vec<_> = bus_wakers.iter().map(|it| Arc::new(Mailbox::new(Arc::clone(it)))).collect();
         let stop = Arc::new(Stop::default());
         let keys = HashKey(self.files.hash_key());
-        let gate = Arc::new(Gate::new(&self.parts.settings, keys, random_seed()?));
+        let nonces = self.given_up.nonces.as_ref();
+        let now = self.parts.clock.mono();
+        let gate = Arc::new(Gate::go_on(&self.parts.settings, keys, random_seed()?, nonces, now));
         let (events, inbox) = channel();
         let mut sockets_of: Vec<Sockets> = (0..self.parts.shards).map(|_| Sockets::default()).collect();
         for (listener, bound) in (0..).zip(self.parts.listeners) {
@@ -355,7 +358,9 @@ impl Node {
             files: None,
             threshold: Arc::clone(&threshold),
             kept: Arc::clone(&kept),
-            carried: Vec::new(),
+            gate: Arc::clone(&gate),
+            clock: self.parts.clock,
+            given_up: GivenUp::default(),
             successor: None,
         };
         let starts =

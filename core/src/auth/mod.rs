@@ -27,7 +27,7 @@ pub use meters::{Meter, Meters};
 #[cfg(test)]
 mod meters_tests;
 mod nonce;
-pub use nonce::{NONCE_LEN, Nonce, NonceId, Nonces, Source};
+pub use nonce::{NONCE_LEN, Nonce, NonceEstate, NonceId, Nonces, Source};
 mod replay;
 pub use replay::{COUNT_MAX, SpentCounts};
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Nonces that carry their own proof (RFC 7616 §3.3, §5.4): made without keeping anything.
 //!
 //! ```text
-//! 12 hexadecimal digits   milliseconds from the start of the process to the making
+//! 12 hexadecimal digits   milliseconds from the start of the server to the making
 //!  8                      a random number
 //! 32                      HMAC-SHA-256 over these, the realm and the source, cut to 128 bits
 //! ```
 //!
-//! The key is drawn anew for each process, so a nonce of an earlier one is none of ours: the table of counts is lost with the
-//! process. Time is monotonic: a clock that is set does not make nonces young again.
+//! The key is drawn anew at each start, so a nonce of an earlier process is none of ours: the table of counts is lost with the
+//! process. Where one process takes over from another it gets all three from it, the key, the time and the table
+//! ([`NonceEstate`]). Time is monotonic: a clock that is set does not make nonces young again.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -49,7 +51,11 @@ impl Source {
 /// What makes nonces and knows them again; one for all shards.
 #[derive(Debug)]
 pub struct Nonces {
+    /// What `key` is made of.
+    secret: Secret,
     key: Hmac<Sha256>,
+    /// How long the server ran in earlier processes, in milliseconds.
+    earlier_ms: u64,
     lifetime: Duration,
     spent: SpentCounts,
 }
@@ -81,13 +87,58 @@ impl Nonces {
         let mut mac = keyed(secret.as_flattened());
         mac.update(b"nonces of digest authentication");
         mac.update(&salt);
-        Self { key: keyed(&mac.finalize().into_bytes()), lifetime, spent: SpentCounts::new(slots) }
+        Self::with(Secret(mac.finalize().into_bytes().into()), lifetime, slots)
+    }
+
+    fn with(secret: Secret, lifetime: Duration, slots: usize) -> Self {
+        let key = keyed(&secret.0);
+        Self { secret, key, earlier_ms: 0, lifetime, spent: SpentCounts::new(slots) }
+    }
+
+    /// All that another process needs to know our nonces again and to take no count twice. Nothing may be issued or spent any
+    /// more.
+    #[must_use]
+    pub fn bequeath(&self, now: Mono) -> NonceEstate {
+        let mut bytes = self.secret.0.to_vec();
+        bytes.extend_from_slice(&self.time_ms(now).to_le_bytes());
+        bytes.extend_from_slice(&(self.spent.slots() as u64).to_le_bytes());
+        for (slot, word) in self.spent.used() {
+            bytes.extend_from_slice(&slot.to_le_bytes());
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        NonceEstate(bytes)
+    }
+
+    /// Goes on with what another process left. `None`: it cannot be read, or is of a table of another size, in which counts have
+    /// other places; then nobody can tell what was used, so its nonces must not be known again.
+    #[must_use]
+    pub fn go_on(estate: &NonceEstate, now: Mono, lifetime: Duration, slots: usize) -> Option<Self> {
+        let (secret, rest) = estate.0.split_first_chunk()?;
+        let (time_ms, rest) = rest.split_first_chunk()?;
+        let (of_slots, used) = rest.split_first_chunk()?;
+        let (used, []) = used.as_chunks::<{ 4 + 8 }>() else { return None };
+        if u64::from_le_bytes(*of_slots) != slots as u64 {
+            return None;
+        }
+        let mut nonces = Self::with(Secret(*secret), lifetime, slots);
+        // A process that has run longer than the server before goes ahead, which makes nonces expire early.
+        nonces.earlier_ms = u64::from_le_bytes(*time_ms).saturating_sub(now.0 / 1000);
+        for used in used {
+            let (slot, word) = used.split_first_chunk()?;
+            nonces.spent.restore(u32::from_le_bytes(*slot), u64::from_le_bytes(word.try_into().ok()?))?;
+        }
+        Some(nonces)
+    }
+
+    /// Milliseconds since the start of the server.
+    const fn time_ms(&self, now: Mono) -> u64 {
+        (now.0 / 1000).saturating_add(self.earlier_ms)
     }
 
     /// Makes a nonce for `realm`; `source` is the one that alone may use it, if that matters.
     #[must_use]
     pub fn issue(&self, now: Mono, random: u32, realm: &[u8], source: Option<Source>) -> [u8; NONCE_LEN] {
-        let made_ms = now.0 / 1000;
+        let made_ms = self.time_ms(now);
         let mut text = [0; NONCE_LEN];
         text[..4].copy_from_slice(&hex8((made_ms >> 32) as u32)[4..]);
         text[4..12].copy_from_slice(&hex8(made_ms as u32));
@@ -103,7 +154,7 @@ impl Nonces {
     #[must_use]
     pub fn examine(&self, now: Mono, nonce: &[u8], realm: &[u8], source: Option<Source>) -> Nonce {
         self.read(nonce, realm, source).map_or(Nonce::Foreign, |id| {
-            let age_ms = (now.0 / 1000).saturating_sub(id.made_ms);
+            let age_ms = self.time_ms(now).saturating_sub(id.made_ms);
             if u128::from(age_ms) < self.lifetime.as_millis() { Nonce::Fresh(id) } else { Nonce::Expired }
         })
     }
@@ -144,6 +195,40 @@ impl Nonces {
         let mut cut = [0; MAC_LEN];
         cut.copy_from_slice(&mac.finalize().into_bytes()[..MAC_LEN]);
         cut
+    }
+}
+
+/// Nonces on their way from one process to another. Who has it can make nonces that are taken for ours.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NonceEstate(Vec<u8>);
+
+impl NonceEstate {
+    /// It from bytes that [`Self::as_bytes`] gave.
+    #[must_use]
+    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// It as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// For a log, which is no place for the secret in it.
+impl fmt::Debug for NonceEstate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NonceEstate({} bytes)", self.0.len())
+    }
+}
+
+/// What no log may show.
+struct Secret([u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
@@ -198,6 +283,52 @@ mod tests {
             other[at] = if other[at] == b'0' { b'1' } else { b'0' };
             foreign(&ours, &other, b"example.com", HERE);
         }
+    }
+
+    #[test]
+    fn another_process_knows_the_nonces_and_the_counts_that_were_used() {
+        let before = nonces(0);
+        let nonce = before.issue(Mono(5_000_000), 9, b"example.com", HERE);
+        let id = NonceId { made_ms: 5000, random: 9 };
+        assert!(before.spend(id, 1) && before.spend(id, 3));
+        let estate = before.bequeath(Mono(105_000_000));
+        assert_eq!(format!("{estate:?}"), format!("NonceEstate({} bytes)", 32 + 8 + 8 + 12));
+        let lifetime = Duration::from_secs(300);
+        // The process began two seconds before it got it.
+        let now = Mono(2_000_000);
+        let estate = NonceEstate::from_bytes(estate.as_bytes().to_vec());
+        let after = Nonces::go_on(&estate, now, lifetime, 64).unwrap();
+        assert_eq!(after.examine(now, &nonce, b"example.com", HERE), Nonce::Fresh(id));
+        let later = |secs| now + Duration::from_secs(secs);
+        assert_eq!(after.examine(later(199), &nonce, b"example.com", HERE), Nonce::Fresh(id));
+        assert_eq!(after.examine(later(200), &nonce, b"example.com", HERE), Nonce::Expired);
+        assert!(!after.spend(id, 1) && after.spend(id, 2) && !after.spend(id, 3) && after.spend(id, 4));
+        let third = Nonces::go_on(&after.bequeath(later(10)), Mono(0), lifetime, 64).unwrap();
+        assert_eq!(third.examine(Mono(0), &nonce, b"example.com", HERE), Nonce::Fresh(id));
+        assert!(!third.spend(id, 2) && !third.spend(id, 4) && third.spend(id, 5));
+        let young = Nonces::go_on(&estate, Mono(400_000_000), lifetime, 64).unwrap();
+        assert_eq!(young.examine(Mono(400_000_000), &nonce, b"example.com", HERE), Nonce::Expired);
+    }
+
+    #[test]
+    fn what_cannot_be_gone_on_with_is_refused() {
+        let before = nonces(0);
+        assert!(before.spend(NonceId { made_ms: 5000, random: 9 }, 1));
+        let estate = before.bequeath(Mono(5_000_000));
+        let go_on = |bytes: &[u8], slots| {
+            let estate = NonceEstate::from_bytes(bytes.to_vec());
+            Nonces::go_on(&estate, Mono(0), Duration::from_secs(300), slots)
+        };
+        assert!(go_on(estate.as_bytes(), 64).is_some());
+        assert!(go_on(estate.as_bytes(), 128).is_none(), "counts would stand in other places");
+        for len in 0..estate.as_bytes().len() {
+            let whole = len == estate.as_bytes().len() - 12;
+            assert_eq!(go_on(&estate.as_bytes()[..len], 64).is_some(), whole, "{len}");
+        }
+        let mut beyond = estate.as_bytes().to_vec();
+        let slot = beyond.len() - 12;
+        beyond[slot] = 64;
+        assert!(go_on(&beyond, 64).is_none());
     }
 
     #[test]

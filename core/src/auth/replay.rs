@@ -36,6 +36,25 @@ impl SpentCounts {
         Self { slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// For how many nonces there is room.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slots that were used, and their words.
+    pub fn used(&self) -> impl Iterator<Item = (u32, u64)> {
+        // Relaxed: who reads all has waited for those who write.
+        let words = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
+        (0..).zip(words).filter(|(_, word)| *word != 0)
+    }
+
+    /// Puts back a slot of [`Self::used`]. `None`: there is no such slot.
+    #[must_use]
+    pub fn restore(&mut self, slot: u32, word: u64) -> Option<()> {
+        self.slots.get(slot as usize).map(|it| it.store(word, Ordering::Relaxed))
+    }
+
     /// Uses `count` with the nonce that has `random` in it and was made `made_ms` milliseconds after the start. `false`: it was
     /// used before, or that is not known any more.
     #[must_use]

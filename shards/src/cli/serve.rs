@@ -133,7 +133,7 @@ fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
             Ok(Ended::HandedOver) => return Ok(Exit::Done),
             Ok(Ended::TakenBack(inherited)) => {
                 let prepared = Prepared::new(settings.clone(), inherited.sockets)?;
-                running = prepared.open_files(inherited.connections, TAKE_BACK_SPAN)?.start()?;
+                running = prepared.open_files(inherited.given_up, TAKE_BACK_SPAN)?.start()?;
             }
             Err(failure) => {
                 complain(&failure);
@@ -149,15 +149,15 @@ fn begin(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
         if args.no_take_over { None } else { Predecessor::ask(&settings.data_dir, shards_of(settings))? };
     let Some((mut predecessor, sockets)) = found else {
         let sockets = kept.into_iter().filter_map(|it| it.listening(&settings.listen)).collect();
-        let node = Node::go_on(settings.clone(), Inherited { sockets, connections: Vec::new() })?;
+        let node = Node::go_on(settings.clone(), Inherited { sockets, ..Inherited::default() })?;
         show(&node, settings, args.log_format);
         return node.start();
     };
     eprintln!("taking over from pid {}", predecessor.pid());
     let prepared = Prepared::new(settings.clone(), sockets)?;
     prepared.look_at_files()?;
-    let connections = predecessor.release()?;
-    let node = prepared.open_files(connections, RELEASE_SPAN)?;
+    let given_up = predecessor.release()?;
+    let node = prepared.open_files(given_up, RELEASE_SPAN)?;
     show(&node, settings, args.log_format);
     node.start_if(|| predecessor.succeed())
 }

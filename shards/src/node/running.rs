@@ -13,15 +13,15 @@ use super::sample::Sample;
 use super::shard_thread::{End, Threshold};
 use super::syncing::Syncing;
 use super::{NodeFailure, NodeFiles, StartError};
+use crate::access::Gate;
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::event_loop::Stop;
 use crate::metrics::NetCounters;
-use crate::net::stream::hand_over::Carried;
 use crate::resolve::thread::Resolver;
 use crate::restart::courier::Courier;
-use crate::restart::inherited::{Inherited, ListeningSocket};
+use crate::restart::inherited::{GivenUp, Inherited, ListeningSocket};
 use crate::restart::successor::{self, Outcome};
 use crate::settings::Listen;
 use crate::tls::TlsWatch;
@@ -57,8 +57,11 @@ pub struct Running {
     pub(super) threshold: Arc<Threshold>,
     /// The listening sockets by other descriptors, so that they outlive the shards when another process goes on with them.
     pub(super) kept: Arc<Vec<ListeningSocket>>,
-    /// The connections that the shards gave up.
-    pub(super) carried: Vec<Carried>,
+    /// What all shards know senders by.
+    pub(super) gate: Arc<Gate>,
+    pub(super) clock: Clock,
+    /// What the shards gave up.
+    pub(super) given_up: GivenUp,
     /// Who takes over, when all is prepared there.
     pub(super) successor: Option<Courier>,
 }
@@ -150,12 +153,13 @@ impl Running {
             return Err(failure);
         }
         let Some(successor) = successor else { return Ok(Ended::Stopped) };
-        let connections = std::mem::take(&mut self.carried);
-        Ok(match successor::hand_over(successor, &connections) {
+        let mut given_up = std::mem::take(&mut self.given_up);
+        given_up.nonces = self.gate.nonces.as_ref().map(|it| it.bequeath(self.clock.mono()));
+        Ok(match successor::hand_over(successor, &given_up) {
             Outcome::Gone => Ended::HandedOver,
             Outcome::Back => Ended::TakenBack(Inherited {
                 sockets: self.kept.iter().filter_map(|it| it.try_clone().ok()).collect(),
-                connections,
+                given_up,
             }),
         })
     }
@@ -205,7 +209,7 @@ impl Running {
                 self.ended += 1;
                 let failure = match end {
                     End::Regular(carried) if self.stop.is_asked() => {
-                        self.carried.extend(carried);
+                        self.given_up.connections.extend(carried);
                         return;
                     }
                     End::Regular(_) => NodeFailure::ShardLeft { index },

@@ -4,17 +4,27 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use comsipl_core::Listen;
+use comsipl_core::auth::NonceEstate;
 use rustix::net::{SocketType, sockopt};
 
 use crate::net::stream::hand_over::Carried;
 
-/// Sockets and connections of a node that served before.
+/// All that is left of a node that served before, but its files.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// Its listening sockets.
     pub sockets: Vec<ListeningSocket>,
+    /// The rest.
+    pub given_up: GivenUp,
+}
+
+/// What a node gives up when it stops.
+#[derive(Debug, Default)]
+pub struct GivenUp {
     /// Its connections.
     pub connections: Vec<Carried>,
+    /// Its nonces, if it challenged anybody.
+    pub nonces: Option<NonceEstate>,
 }
 
 /// A listening socket of a shard.

@@ -30,6 +30,8 @@ pub enum Message {
         /// What they are.
         connections: Vec<ConnectionLine>,
     },
+    /// From the predecessor: its nonces, which are the payload.
+    Nonces,
     /// From the predecessor: its files are closed.
     Released,
     /// From the new process: the files are recovered and all is adopted.

@@ -4,11 +4,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use comsipl_core::auth::NonceEstate;
+
 use super::courier::{Courier, Deadline, Parcel, is_closed};
-use super::inherited::ListeningSocket;
+use super::inherited::{GivenUp, ListeningSocket};
 use super::message::{FORMAT, Message};
 use crate::control::{Answer, Client, ConnectError, Request, SOCKET_NAME};
-use crate::net::stream::hand_over::Carried;
 use crate::node::StartError;
 
 /// The server whose place we are to take.
@@ -66,13 +67,13 @@ impl Predecessor {
         self.pid
     }
 
-    /// Has it stop and let go of its files, and takes its connections.
+    /// Has it stop and let go of its files, and takes its connections and nonces.
     ///
     /// # Errors
     /// It does not answer as it should, but lives.
-    pub fn release(&mut self) -> Result<Vec<Carried>, StartError> {
+    pub fn release(&mut self) -> Result<GivenUp, StartError> {
         let deadline = Deadline::of(STOP_SPAN);
-        let mut connections = Vec::new();
+        let mut given_up = GivenUp::default();
         let mut released = self.courier.send(&Message::Release, &[], &[], &deadline);
         loop {
             let parcel = match released.and_then(|()| self.courier.receive(&deadline)) {
@@ -81,19 +82,20 @@ impl Predecessor {
                 Err(error) if is_closed(&error) => {
                     tracing::warn!("the server that was to be succeeded ended meanwhile");
                     self.died = true;
-                    return Ok(connections);
+                    return Ok(given_up);
                 }
                 Err(error) => return Err(broken(error)),
             };
             released = Ok(());
             let Parcel { text, payload, descriptors } = parcel;
             match text {
-                Message::Released => return Ok(connections),
+                Message::Released => return Ok(given_up),
+                Message::Nonces => given_up.nonces = Some(NonceEstate::from_bytes(payload)),
                 Message::Connections { connections: lines } => {
                     let mut payload = &payload[..];
                     for (line, socket) in lines.into_iter().zip(descriptors) {
                         let carried = line.carried(socket, &mut payload);
-                        connections.push(carried.ok_or_else(|| StartError::TakeOver {
+                        given_up.connections.push(carried.ok_or_else(|| StartError::TakeOver {
                             why: "what it says of a connection cannot be".to_owned(),
                         })?);
                     }
@@ -181,7 +183,7 @@ mod tests {
     fn a_predecessor_that_ends_in_between_leaves_what_it_has_given() {
         let (mut new, old) = predecessor();
         drop(old);
-        assert!(new.release().unwrap().is_empty() && new.died);
+        assert!(new.release().unwrap().connections.is_empty() && new.died);
         new.succeed().unwrap();
     }
 }

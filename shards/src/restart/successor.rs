@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{PidfdFlags, Signal, Uid, geteuid, getpid, pidfd_open, pidfd_send_signal};
 
 use super::courier::{Courier, DESCRIPTORS_MAX, Deadline, Parcel, is_closed};
-use super::inherited::ListeningSocket;
+use super::inherited::{GivenUp, ListeningSocket};
 use super::message::{ConnectionLine, FORMAT, Message, SocketLine};
 use super::service_manager;
 use crate::control::Answer;
-use crate::net::stream::hand_over::Carried;
 use crate::node::Event;
 
 /// What a request to take over is answered with.
@@ -118,19 +117,19 @@ pub enum Outcome {
     Back,
 }
 
-/// Hands over the connections of a node that has stopped and closed its files, and waits until the other process is ready to
+/// Hands over what a node gave up that has stopped and closed its files, and waits until the other process is ready to
 /// serve. One that does not get there in time is killed, because it may hang with the files locked.
-pub fn hand_over(mut successor: Courier, connections: &[Carried]) -> Outcome {
+pub fn hand_over(mut successor: Courier, given_up: &GivenUp) -> Outcome {
     let begin = Instant::now();
     let process = process_of(&successor);
-    match give(&mut successor, connections) {
+    match give(&mut successor, given_up) {
         Ok(()) => {
             let pid = successor.peer().map(|it| it.pid);
             if let Ok(pid) = pid {
                 service_manager::tell_main_process(pid);
             }
             tracing::info!(
-                connections = connections.len(),
+                connections = given_up.connections.len(),
                 recovery_ms = begin.elapsed().as_millis() as u64,
                 "another process has taken over"
             );
@@ -156,11 +155,14 @@ fn process_of(courier: &Courier) -> Option<OwnedFd> {
     opened.inspect_err(|error| tracing::debug!(%error, "the other process cannot be held on to")).ok()
 }
 
-fn give(successor: &mut Courier, connections: &[Carried]) -> io::Result<()> {
+fn give(successor: &mut Courier, given_up: &GivenUp) -> io::Result<()> {
     let deadline = Deadline::of(RECOVERY_SPAN);
+    if let Some(nonces) = &given_up.nonces {
+        successor.send(&Message::Nonces, nonces.as_bytes(), &[], &deadline)?;
+    }
     let (mut lines, mut payload) = (Vec::new(), Vec::new());
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
-    let mut rest = connections.iter().peekable();
+    let mut rest = given_up.connections.iter().peekable();
     while let Some(carried) = rest.next() {
         lines.push(ConnectionLine::of(carried, &mut payload));
         descriptors.push(carried.socket.as_fd());
@@ -221,13 +223,13 @@ mod tests {
         };
         let [here, there] = pair();
         drop(there);
-        assert_eq!(hand_over(here, &[]), Outcome::Back);
+        assert_eq!(hand_over(here, &GivenUp::default()), Outcome::Back);
         for (said, last, outcome) in
             [(Message::Release, None, Outcome::Back), (Message::Ready, Some(Message::Go), Outcome::Gone)]
         {
             let [here, mut there] = pair();
             there.send(&said, &[], &[], &deadline).unwrap();
-            assert_eq!(hand_over(here, &[]), outcome, "{said:?}");
+            assert_eq!(hand_over(here, &GivenUp::default()), outcome, "{said:?}");
             assert_eq!(there.receive::<Message>(&deadline).unwrap().text, Message::Released);
             assert_eq!(there.receive::<Message>(&deadline).map(|it| it.text).ok(), last);
         }
