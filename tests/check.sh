@@ -79,6 +79,10 @@ step "Lock-free code, every interleaving (loom)" \
   cargo test --locked --release -p comsipl-fdb --features loom --lib loom
 step "Instructions for each operation" \
   cargo run --release --locked -p comsipl-benches --bin instructions -- --check
+# Built here, because the tests that drive it would build it in the time that they are given, or wait for a lock of cargo's.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+step "Server" cargo build --locked -p comsipl-shards --bin comsipl
+export COMSIPL_BIN=${COMSIPL_BIN:-$target/debug/comsipl}
 step "Tests" cargo test --workspace --locked --no-fail-fast
 
 printf '\n=== Summary ===\n'

@@ -132,8 +132,12 @@ const PUBLISHED: &str = "all last documents published";
 const SATISFIED: &str = "all last documents seen";
 
 fn await_answers(inbox: &Receiver<Report>, count: u64) -> Result<()> {
-    for _ in 0..count {
-        match inbox.recv_timeout(PATIENCE).context("the desks are stuck")? {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    for answered in 0..count {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let report =
+            inbox.recv_timeout(left).with_context(|| format!("only {answered} of {count} answers"))?;
+        match report {
             Report::Answered => {}
             Report::Reached(point) => bail!("a desk is ahead: {point}"),
             Report::Failed(error) => return Err(error),
