@@ -20,6 +20,8 @@ use comsipl_tests::server::{Server, Start, binary};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 
+#[path = "take_over/dying.rs"]
+mod dying;
 #[path = "take_over/nonces.rs"]
 mod nonces;
 #[path = "take_over/service_manager.rs"]

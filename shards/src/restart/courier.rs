@@ -18,6 +18,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -57,6 +58,14 @@ impl Courier {
     /// What the system says.
     pub fn peer(&self) -> io::Result<rustix::net::UCred> {
         Ok(rustix::net::sockopt::socket_peercred(&self.socket)?)
+    }
+
+    /// The process at the other end, which is there now; `None`: it cannot be told, or is ours.
+    #[must_use]
+    pub fn process(&self) -> Option<OwnedFd> {
+        let pid = self.peer().ok()?.pid;
+        let opened = (pid != getpid()).then(|| pidfd_open(pid, PidfdFlags::empty()))?;
+        opened.inspect_err(|error| tracing::debug!(%error, "the other process cannot be held on to")).ok()
     }
 
     /// From now on the other end can send nothing more; what it has sent can still be received.

@@ -1,10 +1,13 @@
 //! The new process's side: a server runs already, and we go on with what it has.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comsipl_core::auth::NonceEstate;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::courier::{Courier, Deadline, Parcel, is_closed};
 use super::inherited::{GivenUp, ListeningSocket};
@@ -22,7 +25,8 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Asks the server that uses the data directory, if there is one, to let a node of so many shards take over.
+    /// Asks the server that uses the data directory, if there is one, to let a node of so many shards take over. One that ends
+    /// instead of answering is none; it has ended when this returns.
     ///
     /// # Errors
     /// It refuses, or does not answer as it should; nothing has changed then.
@@ -34,30 +38,18 @@ impl Predecessor {
             Err(ConnectError::Refused { .. }) => return Ok(None),
         };
         let mut courier = Courier::new(socket, Vec::new()).map_err(broken)?;
-        let deadline = Deadline::of(ANSWER_SPAN);
-        courier.send_line(&Request::TakeOver { format: FORMAT, shards }, &deadline).map_err(broken)?;
-        let line = courier.receive_line(&deadline).map_err(broken)?;
-        let pid = match serde_json::from_slice(&line) {
-            Ok(Answer::TakeOver { pid }) => pid,
-            Ok(Answer::Refused { why }) => return Err(StartError::TakeOver { why }),
-            _ => {
-                let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-                return Err(StartError::TakeOver { why: format!("it answers {line}") });
+        let process = courier.process();
+        match take_offer(&mut courier, shards) {
+            Ok((pid, sockets)) => Ok(Some((Self { courier, pid, died: false }, sockets))),
+            Err(NoOffer::Broken(error)) if is_closed(&error) => {
+                tracing::info!("the server that was to be succeeded ends; this one starts when it has");
+                if let Some(process) = process {
+                    await_end(&process);
+                }
+                Ok(None)
             }
-        };
-        let mut sockets = Vec::new();
-        loop {
-            let Parcel { text, descriptors, .. } = courier.receive(&deadline).map_err(broken)?;
-            let Message::Sockets { sockets: lines, last } = text else { return Err(unexpected(&text)) };
-            for (line, socket) in lines.into_iter().zip(descriptors) {
-                let listen = line.listen().ok_or_else(|| StartError::TakeOver {
-                    why: format!("it listens on {:?}, which this program does not know", line.listen),
-                })?;
-                sockets.push(ListeningSocket { listener: line.listener, listen, shard: line.shard, socket });
-            }
-            if last {
-                return Ok(Some((Self { courier, pid, died: false }, sockets)));
-            }
+            Err(NoOffer::Broken(error)) => Err(broken(error)),
+            Err(NoOffer::Refused(why)) => Err(StartError::TakeOver { why }),
         }
     }
 
@@ -135,16 +127,81 @@ impl Predecessor {
     }
 }
 
+/// Why a server offers nothing.
+enum NoOffer {
+    /// The connection failed.
+    Broken(io::Error),
+    /// It will not, or says what this program does not know.
+    Refused(String),
+}
+
+impl From<io::Error> for NoOffer {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Asks for all that can be had while the other serves on: its process and its listening sockets.
+fn take_offer(courier: &mut Courier, shards: usize) -> Result<(u32, Vec<ListeningSocket>), NoOffer> {
+    let deadline = Deadline::of(ANSWER_SPAN);
+    courier.send_line(&Request::TakeOver { format: FORMAT, shards }, &deadline)?;
+    let line = courier.receive_line(&deadline)?;
+    let pid = match serde_json::from_slice(&line) {
+        Ok(Answer::TakeOver { pid }) => pid,
+        Ok(Answer::Refused { why }) => return Err(NoOffer::Refused(why)),
+        _ => {
+            let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
+            return Err(NoOffer::Refused(format!("it answers {line}")));
+        }
+    };
+    let mut sockets = Vec::new();
+    loop {
+        let Parcel { text, descriptors, .. } = courier.receive(&deadline)?;
+        let Message::Sockets { sockets: lines, last } = text else {
+            return Err(NoOffer::Refused(out_of_place(&text)));
+        };
+        for (line, socket) in lines.into_iter().zip(descriptors) {
+            let listen = line.listen().ok_or_else(|| {
+                NoOffer::Refused(format!("it listens on {:?}, which this program does not know", line.listen))
+            })?;
+            sockets.push(ListeningSocket { listener: line.listener, listen, shard: line.shard, socket });
+        }
+        if last {
+            return Ok((pid, sockets));
+        }
+    }
+}
+
+/// Waits until a process that ends has ended, and its sockets and locks with it; no longer than [`END_SPAN`].
+fn await_end(process: &OwnedFd) {
+    let give_up = Instant::now() + END_SPAN;
+    loop {
+        let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            // If it lives on, its lock will say so.
+            _ => return,
+        }
+    }
+}
+
 fn broken(error: io::Error) -> StartError {
     StartError::TakeOver { why: format!("it does not answer: {error}") }
 }
 
 fn unexpected(message: &Message) -> StartError {
-    StartError::TakeOver { why: format!("it says {message:?} in the wrong place") }
+    StartError::TakeOver { why: out_of_place(message) }
+}
+
+fn out_of_place(message: &Message) -> String {
+    format!("it says {message:?} in the wrong place")
 }
 
 /// How long it may take to answer.
 const ANSWER_SPAN: Duration = Duration::from_secs(10);
+
+/// How long it may take to end once it has closed its connections.
+const END_SPAN: Duration = Duration::from_secs(5);
 
 /// How long it may take to stop, close its files and send its connections.
 const STOP_SPAN: Duration = Duration::from_secs(30);
@@ -177,6 +234,19 @@ mod tests {
         let (new, old) = predecessor();
         drop(old);
         new.succeed().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_ends_instead_of_answering_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Predecessor::ask(folder.path(), 1).unwrap().is_none(), "nobody was ever there");
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap();
+        let closing = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        assert!(Predecessor::ask(folder.path(), 1).unwrap().is_none(), "it was there a moment ago");
+        closing.join().unwrap();
+        let begin = Instant::now();
+        assert!(Predecessor::ask(folder.path(), 1).unwrap().is_none(), "it has left its socket behind");
+        assert!(begin.elapsed() < END_SPAN, "nobody is waited for who is gone");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The predecessor's side: another process wants to go on with what we have.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rustix::process::{PidfdFlags, Signal, Uid, geteuid, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, Uid, geteuid, pidfd_send_signal};
 
 use super::courier::{Courier, DESCRIPTORS_MAX, Deadline, Parcel, is_closed};
 use super::inherited::{GivenUp, ListeningSocket};
@@ -121,7 +121,7 @@ pub enum Outcome {
 /// serve. One that does not get there in time is killed, because it may hang with the files locked.
 pub fn hand_over(mut successor: Courier, given_up: &GivenUp) -> Outcome {
     let begin = Instant::now();
-    let process = process_of(&successor);
+    let process = successor.process();
     match give(&mut successor, given_up) {
         Ok(()) => {
             let pid = successor.peer().map(|it| it.pid);
@@ -146,13 +146,6 @@ pub fn hand_over(mut successor: Courier, given_up: &GivenUp) -> Outcome {
             Outcome::Back
         }
     }
-}
-
-/// The process at the other end, which has just said something; `None`: it cannot be told, or is ours.
-fn process_of(courier: &Courier) -> Option<OwnedFd> {
-    let pid = courier.peer().ok()?.pid;
-    let opened = (pid != getpid()).then(|| pidfd_open(pid, PidfdFlags::empty()))?;
-    opened.inspect_err(|error| tracing::debug!(%error, "the other process cannot be held on to")).ok()
 }
 
 fn give(successor: &mut Courier, given_up: &GivenUp) -> io::Result<()> {
