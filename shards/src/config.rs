@@ -11,7 +11,7 @@ use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
 use crate::settings::{
-    Auth, ExpiryPolicy, Listen, OutboundProxy, Profile, RegisteredState, Settings, Unregistered,
+    Auth, ExpiryPolicy, Listen, OutboundProxy, Profile, RegisteredState, SandboxMode, Settings, Unregistered,
 };
 
 mod auth;
@@ -140,6 +140,9 @@ impl File {
         }
         if let Some(auth) = server.auth {
             settings.auth = check_word(&auth, &AUTHS)?;
+        }
+        if let Some(sandbox) = server.sandbox {
+            settings.sandbox = check_word(&sandbox, &SANDBOX_MODES)?;
         }
         let storage = self.storage;
         if let Some(data_dir) = storage.data_dir {
@@ -487,6 +490,9 @@ const DOMAIN_HELP: &str =
 const PROFILES: [(&str, Profile); 2] = [("rfc", Profile::Rfc), ("comsipl", Profile::Comsipl)];
 /// How the ways of authentication are written.
 const AUTHS: [(&str, Auth); 3] = [("unset", Auth::Unset), ("none", Auth::None), ("digest", Auth::Digest)];
+/// How the kinds of sandbox are written.
+const SANDBOX_MODES: [(&str, SandboxMode); 3] =
+    [("on", SandboxMode::On), ("required", SandboxMode::Required), ("off", SandboxMode::Off)];
 /// How the states of a registered user are written.
 const REGISTERED_STATES: [(&str, RegisteredState); 2] =
     [("closed", RegisteredState::Closed), ("open", RegisteredState::Open)];
@@ -517,6 +523,7 @@ mod tests {
             pin = false
             profile = "comsipl"
             auth = "none"
+            sandbox = "required"
             [storage]
             data_dir = "/var/lib/comsipl"
             sync_interval_ms = 250
@@ -548,6 +555,7 @@ mod tests {
             pin: false,
             domains: vec!["example.net".to_owned(), "10.0.0.27".to_owned()],
             auth: Auth::None,
+            sandbox: SandboxMode::Required,
             profile: Profile::Comsipl,
             registered_state: RegisteredState::Open,
             registered_note: "On the phone".to_owned(),
@@ -580,6 +588,7 @@ mod tests {
             ("[server]\nshards = 0", "0", "\"auto\""),
             ("[server]\nprofile = \"rcf\"", "\"rcf\"", "\"rfc\" or \"comsipl\""),
             ("[server]\nauth = \"\"", "\"\"", "\"none\""),
+            ("[server]\nsandbox = \"yes\"", "\"yes\"", "\"required\""),
             ("[server]\ndomains = [\"sip:example.net\"]", "\"sip:example.net\"", "host name"),
             ("[server]\nadvertise = \"a:b:c\"", "\"a:b:c\"", "`host:port`"),
             ("[server]\nadvertise = \"host:0\"", "\"host:0\"", "`host:port`"),

@@ -28,6 +28,7 @@ mod reply;
 pub mod resolve;
 pub mod restart;
 mod route;
+pub mod sandbox;
 pub mod security;
 pub mod settings;
 pub mod shard;

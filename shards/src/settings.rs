@@ -13,6 +13,8 @@ mod outbound_proxy;
 pub use outbound_proxy::{OutboundProxy, ProxyHost};
 mod overload;
 pub use overload::OverloadSettings;
+mod sandbox;
+pub use sandbox::SandboxMode;
 mod tls;
 pub use tls::{ClientAuth, IdentityFiles, SipsRule, TlsSettings, TlsVersion, WebSocketSettings};
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Authentication.
     pub auth: Auth,
+    /// Whether the server gives up what it does not need.
+    pub sandbox: SandboxMode,
     /// Who may do what.
     pub access: Access,
     /// Failures to authenticate as one user that a source may have in a minute; zero: any number.
@@ -164,6 +168,7 @@ impl Default for Settings {
             pin: true,
             domains: Vec::new(),
             auth: Auth::Unset,
+            sandbox: SandboxMode::default(),
             access: Access::default(),
             auth_failures_per_minute: 10,
             auth_failures_per_source: 300,

@@ -89,9 +89,7 @@ impl Tls {
 
     /// All files that are read.
     fn files(&self) -> Vec<PathBuf> {
-        let TlsSettings { identities, client_ca, trust, .. } = &self.settings;
-        let identities = identities.iter().flat_map(|it| [it.certificate.clone(), it.key.clone()]);
-        identities.chain(client_ca.clone()).chain(trust.clone()).collect()
+        self.settings.files()
     }
 }
 

@@ -223,6 +223,36 @@ fn any_datagram_at_all_leaves_it_alive() {
 }
 
 #[test]
+fn the_sandbox_is_there_unless_it_is_turned_off() {
+    let folder = tempfile::tempdir().unwrap();
+    // `Seccomp:` of each thread (proc(5)): 0 without filters, 2 with.
+    let filters = |server: &Server| -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", server.child.id())).unwrap();
+        let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap();
+        let of = |status: String| status.lines().find(|it| it.starts_with("Seccomp:")).unwrap().to_owned();
+        threads.map(|thread| of(status(thread.unwrap()))).collect()
+    };
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    if !own.contains("Seccomp:\t0") {
+        return eprintln!("SKIPPED: this test runs in a sandbox itself, which the server cannot leave");
+    }
+    let mut server = Server::start(folder.path(), &["--shards", "2"]);
+    assert!(server.output.iter().any(|it| it.contains("system calls: its own only")), "{:?}", server.output);
+    let found = filters(&server);
+    assert!(found.len() > 3 && found.iter().all(|it| it == "Seccomp:\t2"), "every thread: {found:?}");
+    assert_eq!(server.stop(Signal::TERM).0, Some(0));
+
+    let file = folder.path().join("comsipl.toml");
+    fs::write(&file, "[server]\nsandbox = \"off\"\n").unwrap();
+    for off in [&["--no-sandbox"][..], &["--config", file.to_str().unwrap()]] {
+        let mut server = Server::start(folder.path(), off);
+        assert!(server.output.iter().any(|it| it.ends_with("sandbox         off")), "{:?}", server.output);
+        assert!(filters(&server).iter().all(|it| it == "Seccomp:\t0"));
+        assert_eq!(server.stop(Signal::TERM).0, Some(0));
+    }
+}
+
+#[test]
 fn a_server_without_descriptors_waits_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &["--shards", "1", "--listen", "tcp:127.0.0.1:0"]);
@@ -249,12 +279,29 @@ fn a_server_without_descriptors_waits_and_goes_on() {
     let before = ticks();
     assert!(server.lines.recv_timeout(Duration::from_secs(1)).is_err());
     assert!(ticks() - before < 30, "{} of 100 ticks", ticks() - before);
+    // Whoever needs no descriptor of his own notices nothing.
+    let by_udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    by_udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    by_udp.send_to(&options(by_udp.local_addr().unwrap()), server.address()).unwrap();
+    let mut answer = [0; 2048];
+    let length = by_udp.recv(&mut answer).unwrap();
+    assert!(answer[..length].starts_with(b"SIP/2.0 200 "), "{}", String::from_utf8_lossy(&answer[..length]));
     limit(usual.current);
     for phone in &mut phones {
         phone.set_read_timeout(Some(PATIENCE)).unwrap();
         phone.write_all(b"\r\n\r\n").unwrap();
         phone.read_exact(&mut [0; 2]).expect("a pong");
     }
+}
+
+/// An OPTIONS of a phone at this address.
+fn options(from: SocketAddr) -> Vec<u8> {
+    format!(
+        "OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKoptions\r\nMax-Forwards: 70\r\n\
+         From: <sip:alice@example.com>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: options\r\nCSeq: 1 OPTIONS\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// The binary under test.
@@ -301,7 +348,8 @@ impl Server {
     }
 
     fn address(&self) -> SocketAddr {
-        self.ready.split("udp:").nth(1).unwrap().trim().parse().unwrap()
+        let after = self.ready.split("udp:").nth(1).unwrap();
+        after.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Sends a signal and waits for the end.

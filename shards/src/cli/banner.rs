@@ -5,12 +5,14 @@ use std::fmt;
 use comsipl_fdb::{FileKind, Recovery};
 
 use crate::node::Node;
+use crate::sandbox::Sandbox;
 use crate::settings::{Auth, Settings};
 
 /// The message of a start.
 pub struct Banner<'a> {
     pub node: &'a Node,
     pub settings: &'a Settings,
+    pub sandbox: &'a Sandbox,
 }
 
 impl Banner<'_> {
@@ -24,6 +26,7 @@ impl Banner<'_> {
             shards = self.node.shards(),
             pinned = self.node.pinned(),
             domains = self.domains(),
+            sandbox = %self.sandbox,
             registered = found(&recovered.registered, self.node.is_successor()),
             presence = found(&recovered.presence, self.node.is_successor()),
             "starting"
@@ -75,6 +78,7 @@ impl fmt::Display for Banner<'_> {
         row(f, "data in", &self.data_dir())?;
         row(f, "shards", &self.shards())?;
         row(f, "domains", &self.domains())?;
+        row(f, "sandbox", &self.sandbox.to_string())?;
         row(f, FileKind::Presence.file_name(), &found(&recovered.presence, self.node.is_successor()))?;
         row(f, FileKind::Registered.file_name(), &found(&recovered.registered, self.node.is_successor()))?;
         if let Some(granted) = self.node.recv_buffer().filter(|&it| it < self.settings.socket_buffer) {
@@ -156,6 +160,7 @@ fn last_alive(heartbeat_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::SandboxMode;
 
     #[test]
     fn the_start_says_where_what_and_how_to_go_on() {
@@ -164,16 +169,25 @@ mod tests {
             listen: ["127.0.0.1:0", "[::1]:0"].map(|it| crate::config::parse_listen(it).unwrap()).to_vec(),
             data_dir: folder.path().join("data"),
             shards: Some(2),
+            // A sandbox would be one of all tests.
+            sandbox: SandboxMode::Off,
             ..Settings::default()
         };
         let node = Node::open(settings.clone()).unwrap();
-        let text = Banner { node: &node, settings: &settings }.to_string();
+        let sandbox = Sandbox::enter(&settings).unwrap();
+        let text = Banner { node: &node, settings: &settings, sandbox: &sandbox }.to_string();
         for address in node.addresses() {
             assert!(text.contains(&address.to_string()), "{text}");
         }
-        for part in
-            ["/data", "shards          2", "domains         any", "new", "Linphone", "comsipl fdb inspect"]
-        {
+        for part in [
+            "/data",
+            "shards          2",
+            "domains         any",
+            "sandbox         off",
+            "new",
+            "Linphone",
+            "comsipl fdb inspect",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

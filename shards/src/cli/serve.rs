@@ -19,7 +19,8 @@ use crate::node::{Ended, Node, Prepared, Reloader, Running, StartError, Stopper,
 use crate::restart::inherited::Inherited;
 use crate::restart::predecessor::Predecessor;
 use crate::restart::service_manager::{self, KeptSocket};
-use crate::settings::{Auth, IdentityFiles, Listen, Settings};
+use crate::sandbox::Sandbox;
+use crate::settings::{Auth, IdentityFiles, Listen, SandboxMode, Settings};
 
 /// Options of `comsipl serve`. Each overrides what the configuration file says.
 #[derive(Clone, Debug, Args)]
@@ -58,6 +59,9 @@ pub struct ServeArgs {
     /// Refuse to start where a server uses the data directory, instead of going on in its place.
     #[arg(long)]
     no_take_over: bool,
+    /// Keep what the server does not need: all files and system calls, as `sandbox = "off"` does.
+    #[arg(long)]
+    no_sandbox: bool,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,comsipl_shards=debug`.
     #[arg(long, value_name = "LEVEL", env = "COMSIPL_LOG", default_value = "info")]
     log: String,
@@ -119,7 +123,7 @@ pub(super) fn run(args: ServeArgs) -> Exit {
 fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result<Exit, StartError> {
     // Before anything that takes time, so that a signal during recovery is not the abrupt end.
     let mut signals = Signals::catch().map_err(StartError::Threads)?;
-    let mut running = begin(settings, args, kept)?;
+    let (mut running, _sandbox) = begin(settings, args, kept)?;
     loop {
         signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
         let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
@@ -144,26 +148,34 @@ fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
 }
 
 /// Starts the node: with what a server has that uses the data directory, or with what the service manager has kept, or anew.
-fn begin(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result<Running, StartError> {
+/// Whichever it is, nothing has been read from the network when the process enters the sandbox.
+fn begin(
+    settings: &Settings,
+    args: &ServeArgs,
+    kept: Vec<KeptSocket>,
+) -> Result<(Running, Sandbox), StartError> {
     let found =
         if args.no_take_over { None } else { Predecessor::ask(&settings.data_dir, shards_of(settings))? };
     let Some((mut predecessor, sockets)) = found else {
         let sockets = kept.into_iter().filter_map(|it| it.listening(&settings.listen)).collect();
         let node = Node::go_on(settings.clone(), Inherited { sockets, ..Inherited::default() })?;
-        show(&node, settings, args.log_format);
-        return node.start();
+        let sandbox = Sandbox::enter(settings)?;
+        show(&node, settings, &sandbox, args.log_format);
+        return Ok((node.start()?, sandbox));
     };
     eprintln!("taking over from pid {}", predecessor.pid());
     let prepared = Prepared::new(settings.clone(), sockets)?;
     prepared.look_at_files()?;
+    // While the other still serves: one that is required and cannot be had costs nobody anything so.
+    let sandbox = Sandbox::enter(settings)?;
     let given_up = predecessor.release()?;
     let node = prepared.open_files(given_up, RELEASE_SPAN)?;
-    show(&node, settings, args.log_format);
-    node.start_if(|| predecessor.succeed())
+    show(&node, settings, &sandbox, args.log_format);
+    Ok((node.start_if(|| predecessor.succeed())?, sandbox))
 }
 
-fn show(node: &Node, settings: &Settings, format: LogFormat) {
-    let banner = Banner { node, settings };
+fn show(node: &Node, settings: &Settings, sandbox: &Sandbox, format: LogFormat) {
+    let banner = Banner { node, settings, sandbox };
     match format {
         LogFormat::Human => eprint!("{banner}"),
         LogFormat::Json => banner.log(),
@@ -204,6 +216,9 @@ impl ServeArgs {
             Some(AuthArg::None) => settings.auth = Auth::None,
             Some(AuthArg::Digest) => settings.auth = Auth::Digest,
             None => {}
+        }
+        if self.no_sandbox {
+            settings.sandbox = SandboxMode::Off;
         }
         Ok(settings)
     }

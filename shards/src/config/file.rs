@@ -36,6 +36,7 @@ pub struct Server {
     pub pin: Option<bool>,
     pub profile: Option<Spanned<String>>,
     pub auth: Option<Spanned<String>>,
+    pub sandbox: Option<Spanned<String>>,
 }
 
 /// Where its files are.

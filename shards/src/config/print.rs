@@ -3,7 +3,7 @@
 use toml::Value;
 
 use super::tls::{tls_options, web_socket_options};
-use super::{AUTHS, PROFILES, REGISTERED_STATES, UNREGISTERED};
+use super::{AUTHS, PROFILES, REGISTERED_STATES, SANDBOX_MODES, UNREGISTERED};
 use crate::settings::{ExpiryPolicy, Listen, OutboundProxy, Settings, StreamLimits};
 
 /// The configuration file that says exactly `settings`, all options written out. Reading it gives them back.
@@ -19,6 +19,7 @@ pub fn to_toml(settings: &Settings) -> String {
         pin,
         domains,
         auth,
+        sandbox,
         access,
         auth_failures_per_minute,
         auth_failures_per_source,
@@ -65,6 +66,7 @@ pub fn to_toml(settings: &Settings) -> String {
                 ("pin", Value::Boolean(*pin)),
                 ("profile", word(profile, &PROFILES)),
                 ("auth", word(auth, &AUTHS)),
+                ("sandbox", word(sandbox, &SANDBOX_MODES)),
             ],
         ),
         (

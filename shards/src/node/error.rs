@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use comsipl_fdb::OpenError;
 
 use crate::config::Exposed;
+use crate::sandbox::NotSandboxed;
 use crate::settings::Listen;
 use crate::tls::TlsError;
 
@@ -44,6 +45,8 @@ pub enum StartError {
     Threads(io::Error),
     /// The system gives no random numbers.
     Random(io::Error),
+    /// The sandbox is required, and cannot be had.
+    NotSandboxed(NotSandboxed),
     /// A shard failed before it was ready.
     Shard(NodeFailure),
 }
@@ -89,12 +92,19 @@ impl fmt::Display for StartError {
                  open files and threads, or use fewer shards by --shards"
             ),
             Self::Random(source) => write!(f, "the system gives no random numbers: {source}"),
+            Self::NotSandboxed(error) => error.fmt(f),
             Self::Shard(failure) => failure.fmt(f),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl From<NotSandboxed> for StartError {
+    fn from(error: NotSandboxed) -> Self {
+        Self::NotSandboxed(error)
+    }
+}
 
 impl From<Exposed> for StartError {
     fn from(exposed: Exposed) -> Self {

@@ -19,6 +19,15 @@ pub struct TlsSettings {
     pub sips: SipsRule,
 }
 
+impl TlsSettings {
+    /// All files that are read, at the start and whenever they change.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let identities = self.identities.iter().flat_map(|it| [it.certificate.clone(), it.key.clone()]);
+        identities.chain(self.client_ca.clone()).chain(self.trust.clone()).collect()
+    }
+}
+
 /// A certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdentityFiles {

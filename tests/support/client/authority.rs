@@ -42,6 +42,19 @@ impl Authority {
         self.folder.path().join(OURS)
     }
 
+    /// Puts the server's certificate and key of another authority into the place of those here.
+    ///
+    /// # Errors
+    /// When the files cannot be copied or renamed.
+    pub fn replace_server(&self, other: &Self) -> Result<()> {
+        for name in [KEY, SERVER] {
+            let (next, place) = (self.folder.path().join("next"), self.folder.path().join(name));
+            std::fs::copy(other.folder.path().join(name), &next)?;
+            std::fs::rename(next, place)?;
+        }
+        Ok(())
+    }
+
     /// The lines of the server's configuration that name its certificate.
     pub fn server_config(&self) -> String {
         let path = |name| quoted(&self.folder.path().join(name));
