@@ -53,6 +53,10 @@ scenarios! {
     auth_username_of_its_own
     auth_what_is_not_challenged
     auth_wrong_password_or_no_user
+    clock_set_back
+    clock_set_back_between_processes
+    clock_set_forward
+    clock_set_forward_between_processes
     compose_basic_with_capitals
     compose_keeps_what_it_does_not_know
     compose_nothing_published

@@ -45,4 +45,5 @@ mod testing;
 pub mod tls;
 pub mod users;
 pub mod wait;
+mod wall;
 mod watched;

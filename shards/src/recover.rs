@@ -12,7 +12,7 @@ use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::quirks::Quirks;
 use comsipl_core::transaction::TIMER_F;
-use comsipl_core::{AorKey, ConnectionId, Now, UnixMillis};
+use comsipl_core::{AorKey, ConnectionId, Now};
 use comsipl_fdb::{Kind, RecordBuf};
 
 use crate::note::Note;
@@ -141,7 +141,7 @@ impl Shard {
             number: stored.number,
             event: stored.event,
         });
-        self.presentities.publication_expiry.arm(number, mono_of(now, stored.expires_at));
+        self.presentities.publication_expiry.arm(number, self.wall.end_of(now, stored.expires_at));
         if stored.published_at.0 >= since {
             recent.push(stored.key);
         }
@@ -159,7 +159,7 @@ impl Shard {
         let presentity = self.presentities.find_or_insert(stored.key, EventPackage::PRESENCE);
         let binding = Binding { presentity, next: NONE, slot, expires_at: stored.expires_at };
         let number = self.presentities.insert_binding(binding);
-        self.presentities.binding_expiry.arm(number, mono_of(now, stored.expires_at));
+        self.presentities.binding_expiry.arm(number, self.wall.end_of(now, stored.expires_at));
         // A crash came between this binding and the word that the one before was the last.
         if self.is_back(presentity) {
             recent.push(stored.key);
@@ -213,7 +213,7 @@ impl Shard {
             },
             &mut self.watched,
         );
-        self.subscriptions.expiry.arm(id, mono_of(now, stored.expires_at));
+        self.subscriptions.expiry.arm(id, self.wall.end_of(now, stored.expires_at));
         if connection.is_some() {
             self.follow_connection(id, &stored.flow, stored.remote_uri);
         }
@@ -285,11 +285,6 @@ impl Shard {
 /// Whether we serve the event package of that number. A newer version may have stored others; its records are left alone.
 fn is_known(package: u8) -> bool {
     EventPackage::by_number(package).is_some()
-}
-
-/// The monotonic time of a stored expiry.
-fn mono_of(now: Now, expires_at: UnixMillis) -> comsipl_core::Mono {
-    now.mono + std::time::Duration::from_millis(expires_at.0.saturating_sub(now.wall.0))
 }
 
 #[cfg(test)]

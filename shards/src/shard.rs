@@ -39,6 +39,7 @@ use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
 use crate::sipp::{Attempt, BoundFlows, CACHED_MAX, Mark, Renewals};
 use crate::subscriptions::Subscriptions;
+use crate::wall::Wall;
 use crate::watched::WatchedTable;
 
 /// How long after a start bare documents are kept although nobody is known to watch them: long enough for every shard to
@@ -175,6 +176,8 @@ pub struct Shard {
     full_warned: Option<Mono>,
     /// Until when granted times are spread more widely.
     spread_widely_until: Mono,
+    /// Whether what is stored by the wall clock tells how much is left.
+    pub(crate) wall: Wall,
     now: Mono,
 }
 
@@ -231,6 +234,7 @@ impl Shard {
             undelivered_since: 0,
             full_warned: None,
             spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
+            wall: Wall::new(now, UnixMillis(start.last_alive_ms)),
             now: now.mono,
         };
         shard.recover(now, start.last_alive_ms, &start.connections);

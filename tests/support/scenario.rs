@@ -186,13 +186,18 @@ impl Stage {
                 self.advance(until);
                 self.check_silence().map_err(fault)?;
             }
-            Verb::Crash { before_send, down, shards } => {
+            Verb::Clock(millis) => {
+                self.settle();
+                self.world().set_wall_clock(*millis);
+            }
+            Verb::Crash { before_send, down, shards, clock_ms } => {
                 let shards = shards.unwrap_or(self.setup.shards);
                 if *before_send {
                     self.world().crash_before_next_send(*down);
                 } else {
                     self.settle();
                     self.world().crash_into(*down, shards);
+                    self.world().set_wall_clock(*clock_ms);
                     let until = self.world().now() + *down;
                     self.advance(until);
                 }

@@ -132,6 +132,8 @@ pub struct World {
     node: Option<Node>,
     /// Microseconds since the world began.
     now: u64,
+    /// How far the wall clock was set, in milliseconds.
+    wall_set_ms: i64,
     /// Counts processes; what was meant for an earlier one is dropped.
     life: u32,
     queue: BTreeMap<(u64, u64), Event>,
@@ -254,6 +256,7 @@ impl World {
             dir,
             node: None,
             now: 0,
+            wall_set_ms: 0,
             life: 0,
             queue: BTreeMap::new(),
             next_event: 0,
@@ -279,7 +282,13 @@ impl World {
     /// The wall clock, in milliseconds since 1970.
     #[must_use]
     pub fn wall(&self) -> UnixMillis {
-        UnixMillis(WALL_AT_START + self.now / 1000)
+        UnixMillis((WALL_AT_START + self.now / 1000).saturating_add_signed(self.wall_set_ms))
+    }
+
+    /// Sets the wall clock forward, or back if `millis` is negative. The monotonic clock goes on.
+    pub fn set_wall_clock(&mut self, millis: i64) {
+        self.wall_set_ms += millis;
+        self.tell(format!("the wall clock is set by {millis} ms"));
     }
 
     /// The settings the server runs with.

@@ -59,6 +59,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
+    /// Longest span in whole seconds. A longer timer fires when it is over.
+    pub const SPAN_SECS: u64 = (SPAN_TICKS_MAX << TICK_SHIFT) / 1_000_000;
+
     /// A wheel that begins at `now`.
     #[must_use]
     pub fn new(now: Mono) -> Self {
@@ -105,6 +108,25 @@ impl Wheel {
     #[must_use]
     pub fn is_armed(&self, id: u32) -> bool {
         (id as usize) < self.nodes.len() && self.nodes[id as usize].next != NONE
+    }
+
+    /// Whole seconds until timer `id` fires, rounded up so that one that was just set to 600 s reads 600; zero when it is due or
+    /// not armed.
+    #[must_use]
+    pub fn secs_left(&self, id: u32, now: Mono) -> u32 {
+        if !self.is_armed(id) {
+            return 0;
+        }
+        let deadline = self.nodes[id as usize].deadline;
+        let ticks = u64::from(deadline.wrapping_sub((now.0 >> TICK_SHIFT) as u32));
+        if ticks > SPAN_TICKS_MAX {
+            // It is behind us.
+            return 0;
+        }
+        // Deadlines are rounded up to a tick.
+        const TICK_MASK: u64 = (1 << TICK_SHIFT) - 1;
+        let left = (ticks << TICK_SHIFT).saturating_sub((now.0 & TICK_MASK) + TICK_MASK);
+        left.div_ceil(1_000_000) as u32
     }
 
     /// Number of armed timers.
@@ -311,6 +333,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_seconds_left_are_those_that_were_asked_for() {
+        for begin in [0, 1, 8191, 8192, 5_000_000, 1 << 45] {
+            let mut wheel = Wheel::new(Mono(begin));
+            let after = |secs: u64| Mono(begin + secs * 1_000_000);
+            assert_eq!(wheel.secs_left(3, after(0)), 0, "not armed");
+            for (secs, left) in [(1, 1), (600, 600), (7200, 7200), (Wheel::SPAN_SECS + 9, Wheel::SPAN_SECS)] {
+                wheel.arm(3, after(secs));
+                assert!(u64::from(wheel.secs_left(3, after(0))).abs_diff(left) <= secs / Wheel::SPAN_SECS);
+            }
+            wheel.arm(3, after(600));
+            assert_eq!(wheel.secs_left(3, after(200)), 400);
+            assert_eq!(wheel.secs_left(3, after(601)), 0, "late");
+            assert_eq!(wheel.pop_due(after(601)), Some(3));
+            assert_eq!(wheel.secs_left(3, after(601)), 0);
+        }
+    }
 
     #[test]
     fn a_timer_fires_once_and_not_early() {

@@ -1,8 +1,9 @@
 //! What runs out by itself: publications, bindings and subscriptions. Only their owner ends them.
 
-use comsipl_core::Now;
 use comsipl_core::event::reg::ContactEvent;
 use comsipl_core::event::winfo::WatcherEvent;
+use comsipl_core::timer::Wheel;
+use comsipl_core::{ExpiryPolicy, Now, UnixMillis};
 
 use crate::shard::Shard;
 use crate::sipp::Phase;
@@ -24,9 +25,8 @@ impl Shard {
         for _ in 0..PER_TURN {
             let Some(number) = self.presentities.publication_expiry.pop_due(now.mono) else { return false };
             let publication = &self.presentities.publications[number];
-            let left = publication.expires_at.0.saturating_sub(now.wall.0);
+            let left = beyond_the_wheel(publication.expires_at, self.settings.publication, now);
             if left > 0 {
-                // The wheel's span is shorter than the grant, or the wall clock was set back.
                 let again = now.mono + std::time::Duration::from_millis(left);
                 self.presentities.publication_expiry.arm(number, again);
                 continue;
@@ -41,7 +41,7 @@ impl Shard {
         for _ in 0..PER_TURN {
             let Some(number) = self.presentities.binding_expiry.pop_due(now.mono) else { return false };
             let binding = &self.presentities.bindings[number];
-            let left = binding.expires_at.0.saturating_sub(now.wall.0);
+            let left = beyond_the_wheel(binding.expires_at, self.settings.registration, now);
             if left > 0 {
                 let again = now.mono + std::time::Duration::from_millis(left);
                 self.presentities.binding_expiry.arm(number, again);
@@ -84,4 +84,13 @@ impl Shard {
         let attempt = self.subscriptions[id].attempt;
         attempt != NONE && matches!(self.attempts[attempt].phase, Phase::Paused { .. })
     }
+}
+
+/// Milliseconds that are left where the timer has fired because its wheel spans less than what may be granted. Otherwise none are,
+/// whatever the wall clock says, which may have been set back.
+fn beyond_the_wheel(expires_at: UnixMillis, policy: ExpiryPolicy, now: Now) -> u64 {
+    if u64::from(policy.max_secs) <= Wheel::SPAN_SECS {
+        return 0;
+    }
+    expires_at.0.saturating_sub(now.wall.0)
 }

@@ -100,7 +100,11 @@ impl Shard {
             }
             Publish::Repeat { stored } => {
                 let publication = &self.presentities.publications[numbers[stored]];
-                let left = publication.expires_at.secs_after(request.now.wall);
+                let left = if self.wall.was_set(request.now) {
+                    self.presentities.publication_expiry.secs_left(numbers[stored], request.now.mono)
+                } else {
+                    publication.expires_at.secs_after(request.now.wall)
+                };
                 let tag = publication.entity_tag;
                 let user = publication.presentity;
                 // The crash may have come between the publication and the document made of it.

@@ -444,12 +444,17 @@ impl Shard {
         let mut lines = std::mem::take(&mut self.scratch.texts);
         let mut date = std::mem::take(&mut self.scratch.date);
         lines.clear();
+        let was_set = self.wall.was_set(request.now);
         if let Some(user) = user {
             let files = self.files.registered_partition(key.partition());
             let record = &mut self.scratch.document;
             for number in self.presentities.bindings_of(user) {
                 let binding = &self.presentities.bindings[number];
-                let left_secs = binding.expires_at.secs_after(request.now.wall);
+                let left_secs = if was_set {
+                    self.presentities.binding_expiry.secs_left(number, request.now.mono)
+                } else {
+                    binding.expires_at.secs_after(request.now.wall)
+                };
                 let told = match only {
                     Some(told) => Some(told),
                     None => records::view_binding(files, binding.slot, record)

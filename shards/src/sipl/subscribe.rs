@@ -480,10 +480,12 @@ impl Shard {
         let mut record = std::mem::take(&mut self.scratch.subscription);
         let files = self.files.presence_partition(partition);
         let stored = records::view_subscription(files, slot, &mut record);
+        let now = request.now;
+        let timed = self.wall.was_set(now).then(|| self.subscriptions.expiry.secs_left(id, now.mono));
         let said = stored.map(|s| {
             self.scratch.aor.clear();
             self.scratch.aor.extend_from_slice(s.aor);
-            (s.local_tag, s.expires_at.secs_after(request.now.wall))
+            (s.local_tag, timed.unwrap_or_else(|| s.expires_at.secs_after(now.wall)))
         });
         self.scratch.subscription = record;
         let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;

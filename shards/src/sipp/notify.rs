@@ -64,10 +64,11 @@ impl Shard {
             return Some(false);
         };
         let cseq = self.next_cseq(id)?;
+        let timed = self.wall.was_set(now).then(|| self.subscriptions.expiry.secs_left(id, now.mono));
         let (entry, files) = (&mut self.subscriptions[id], &self.files);
         let partition = files.presence_partition(entry.partition);
         let stored = records::view_subscription(partition, entry.slot, &mut self.scratch.subscription)?;
-        let left = stored.expires_at.secs_after(now.wall);
+        let left = timed.unwrap_or_else(|| stored.expires_at.secs_after(now.wall));
         // The clocks may say so before the timer does.
         let runs_out = left == 0 && !entry.ending;
         entry.owed = false;

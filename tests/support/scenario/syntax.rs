@@ -102,8 +102,10 @@ pub(super) enum Verb {
     TimePasses(Duration),
     /// `nothing for SPAN`
     Nothing(Duration),
-    /// `crash [before send] [for SPAN] [with N shards]`
-    Crash { before_send: bool, down: Duration, shards: Option<usize> },
+    /// `crash [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]`
+    Crash { before_send: bool, down: Duration, shards: Option<usize>, clock_ms: i64 },
+    /// `the clock is set SPAN forward`, `the clock is set SPAN back`: by so many milliseconds
+    Clock(i64),
     /// `set NAME = TEXT`
     Set { name: String, value: String },
     /// `check TEXT != TEXT` or `check TEXT = TEXT`
@@ -188,6 +190,7 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         ["TIME_PASSES", span] => Ok(Verb::TimePasses(parse_span(span)?)),
         ["nothing", "for", span] => Ok(Verb::Nothing(parse_span(span)?)),
         ["crash", rest @ ..] => parse_crash(rest),
+        ["the", "clock", "is", "set", span, way] => Ok(Verb::Clock(parse_clock(span, way)?)),
         ["set", name, "=", ..] => {
             let value = text.split_once('=').map_or("", |(_, v)| v).trim();
             Ok(Verb::Set { name: (*name).to_owned(), value: value.to_owned() })
@@ -264,10 +267,10 @@ fn parse_transport(word: &str) -> Result<Transport, String> {
 }
 
 fn parse_crash(mut words: &[&str]) -> Result<Verb, String> {
-    let (mut before_send, mut down, mut shards) = (false, Duration::ZERO, None);
+    let (mut before_send, mut down, mut shards, mut clock_ms) = (false, Duration::ZERO, None, 0);
     loop {
         words = match words {
-            [] => return Ok(Verb::Crash { before_send, down, shards }),
+            [] => return Ok(Verb::Crash { before_send, down, shards, clock_ms }),
             ["before", "send", rest @ ..] => {
                 before_send = true;
                 rest
@@ -280,8 +283,25 @@ fn parse_crash(mut words: &[&str]) -> Result<Verb, String> {
                 shards = Some(parse_as(count)?);
                 rest
             }
-            _ => return Err("crash [before send] [for SPAN] [with N shards]".to_owned()),
+            ["with", "the", "clock", span, way, rest @ ..] => {
+                clock_ms = parse_clock(span, way)?;
+                rest
+            }
+            _ => {
+                let all = "crash [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]";
+                return Err(all.to_owned());
+            }
         };
+    }
+}
+
+/// How far the wall clock is set, in milliseconds.
+fn parse_clock(span: &str, way: &str) -> Result<i64, String> {
+    let millis = i64::try_from(parse_span(span)?.as_millis()).map_err(|_| format!("{span} is too long"))?;
+    match way {
+        "forward" => Ok(millis),
+        "back" => Ok(-millis),
+        _ => Err(format!("forward or back, not {way}")),
     }
 }
 
