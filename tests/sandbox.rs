@@ -8,7 +8,6 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use comsipl_core::Transport;
@@ -264,33 +263,14 @@ fn answered(phone: &Phone, wanted: &Wanted<'_>) -> Result<Message> {
         headers: wanted.headers,
         body: wanted.body,
     };
-    let text = request.text(phone);
-    let give_up = Instant::now() + PATIENCE;
-    while Instant::now() < give_up {
-        phone.send(&text);
-        let once = Instant::now() + Duration::from_millis(500);
-        while let Some(message) = phone.receive(once)? {
-            if message.status().is_some() {
-                ensure!(message.status() == Some(200), "{}", message.text());
-                return Ok(message);
-            }
-        }
-    }
-    anyhow::bail!("no answer to\n{text}")
+    let answer = phone.ask(&request.text(phone))?;
+    ensure!(answer.status() == Some(200), "{}", answer.text());
+    Ok(answer)
 }
 
-/// Waits for a NOTIFY that says `what`, and answers all that come.
+/// Waits for a NOTIFY that says `what`.
 fn notified(phone: &Phone, what: &str) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
-    while let Some(message) = phone.receive(give_up)? {
-        if message.method() == "NOTIFY" && message.status().is_none() {
-            phone.send(&message.ok());
-            if message.body().contains(&format!("<basic>{what}</basic>")) {
-                return Ok(());
-            }
-        }
-    }
-    anyhow::bail!("no NOTIFY says {what}")
+    phone.notified(|it| it.body().contains(&format!("<basic>{what}</basic>"))).map(|_| ())
 }
 
 fn document(user: &str) -> String {

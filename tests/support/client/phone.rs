@@ -2,19 +2,29 @@
 //!
 //! It shares no code with the server, so that a misunderstanding of the server's parser is not mirrored here.
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+
+use super::process::PATIENCE;
 
 /// A UDP socket on loopback and the server that it talks to.
 #[derive(Debug)]
 pub struct Phone {
     socket: UdpSocket,
     server: SocketAddr,
+    /// NOTIFYs that came while something else was waited for, answered.
+    kept: RefCell<VecDeque<Message>>,
+    serial: Cell<u32>,
 }
+
+/// How long to wait for an answer before a request is repeated (RFC 3261 §17.1.2.1: T1).
+const T1: Duration = Duration::from_millis(500);
 
 impl Phone {
     /// Opens a socket on a free port of loopback.
@@ -22,7 +32,8 @@ impl Phone {
     /// # Errors
     /// When there is none.
     pub fn new(server: SocketAddr) -> Result<Self> {
-        Ok(Self { socket: UdpSocket::bind("127.0.0.1:0")?, server })
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        Ok(Self { socket, server, kept: RefCell::default(), serial: Cell::default() })
     }
 
     /// Where it receives.
@@ -36,6 +47,61 @@ impl Phone {
     /// Sends one datagram. A server that is down at the moment is no error: the network may lose anything.
     pub fn send(&self, datagram: &str) {
         let _ = self.socket.send_to(datagram.as_bytes(), self.server);
+    }
+
+    /// Sends a request, again and again, until its final answer comes. NOTIFYs that come meanwhile are answered and kept for
+    /// [`Phone::notified`].
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn ask(&self, request: &str) -> Result<Message> {
+        let branch = Message::read(request.as_bytes())?.need("Via")?.to_owned();
+        let branch = branch.split(";branch=").nth(1).and_then(|it| it.split(';').next()).unwrap_or_default();
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up {
+            self.send(request);
+            let again = Instant::now() + T1;
+            while let Some(message) = self.receive(again)? {
+                match message.status() {
+                    Some(200..) if message.need("Via")?.contains(branch) => return Ok(message),
+                    Some(_) => {}
+                    None => self.take(message),
+                }
+            }
+        }
+        bail!("no answer within {PATIENCE:?} to\n{request}")
+    }
+
+    /// The next NOTIFY that is as `wanted`; those before it are dropped. All are answered.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn notified(&self, wanted: impl Fn(&Message) -> bool) -> Result<Message> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            while let Some(message) = self.kept.borrow_mut().pop_front() {
+                if wanted(&message) {
+                    return Ok(message);
+                }
+            }
+            match self.receive(give_up)? {
+                Some(message) if message.status().is_none() => self.take(message),
+                Some(_) => {}
+                None => bail!("no such NOTIFY within {PATIENCE:?}"),
+            }
+        }
+    }
+
+    /// A number that this phone has not had before.
+    pub fn serial(&self) -> u32 {
+        self.serial.set(self.serial.get() + 1);
+        self.serial.get()
+    }
+
+    /// Answers a NOTIFY and keeps it.
+    fn take(&self, notify: Message) {
+        self.send(&notify.ok());
+        self.kept.borrow_mut().push_back(notify);
     }
 
     /// The next datagram that comes before `deadline`.
