@@ -1,5 +1,6 @@
 //! What a shard counts. Written by the shard alone, read by anyone at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that one thread raises and others read.
@@ -49,6 +50,22 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// The counters of several shards together, with their names.
+#[must_use]
+pub fn sum(shards: &[Arc<Counters>]) -> Vec<(&'static str, u64)> {
+    let mut sums: Vec<(&'static str, u64)> = Vec::new();
+    for counters in shards {
+        if sums.is_empty() {
+            sums = counters.each().collect();
+        } else {
+            for (sum, (_, value)) in sums.iter_mut().zip(counters.each()) {
+                sum.1 = sum.1.wrapping_add(value);
+            }
+        }
+    }
+    sums
 }
 
 counters! {
@@ -148,4 +165,17 @@ counters! {
     presentities_watched,
     /// Presentities with watchers that wait to be told, at present (gauge).
     presentities_due,
+    /// Subscriptions that nothing will ever free (gauge). This and the following are what the shard's last look at its own tables has
+    /// found ([`Findings`](crate::audit::Findings)), and zero unless there is a mistake in it.
+    subscriptions_never_freed,
+    /// Watchers who lack the newest state and will never be told (gauge).
+    watchers_never_told,
+    /// NOTIFYs under way that will never end (gauge).
+    notifies_never_ended,
+    /// Publications that will never expire (gauge).
+    publications_never_freed,
+    /// Bindings that will never expire (gauge).
+    bindings_never_freed,
+    /// Users of whom nothing is known, and who are kept (gauge).
+    presentities_never_freed,
 }

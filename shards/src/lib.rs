@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod ahead;
+pub mod audit;
 pub mod budget;
 pub mod bus;
 pub mod cli;

@@ -3,9 +3,11 @@
 //! Each shard has its own, written by its thread alone and read by anyone at any time.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use comsipl_core::Transport;
+use crossbeam::utils::CachePadded;
 
 use crate::counters::Counter;
 use crate::spans::{SpanFigures, Spans};
@@ -288,15 +290,28 @@ impl NetFigures {
     }
 }
 
+/// The counters of several shards together.
+#[must_use]
+pub fn sum(shards: &[Arc<CachePadded<NetCounters>>]) -> NetFigures {
+    shards.iter().fold(NetFigures::default(), |sum, it| sum.plus(it.snapshot()))
+}
+
 /// Which of the engine's counters say how many there are at present, instead of how many there have been.
-pub const ENGINE_GAUGES: [&str; 7] = [
+pub const ENGINE_GAUGES: [&str; 14] = [
     "subscriptions",
+    "watchers_unreachable",
     "publications",
     "bindings",
     "notifies_in_flight",
     "presentities",
     "presentities_watched",
     "presentities_due",
+    "subscriptions_never_freed",
+    "watchers_never_told",
+    "notifies_never_ended",
+    "publications_never_freed",
+    "bindings_never_freed",
+    "presentities_never_freed",
 ];
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::access::Gate;
 use crate::bus::{self, Wake};
 use crate::clock::Clock;
 use crate::config;
-use crate::control::{self, Control, Office};
+use crate::control::{self, Control, Instruments, Office};
 use crate::event_loop::{Stop, WAKER};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
@@ -420,15 +420,15 @@ impl Node {
         // Shards wait at the threshold; without this they never cross it.
         commit()?;
         threshold.open();
-        running.control = open_control(
-            &self.parts.settings,
-            Office {
-                mailboxes,
-                keys,
-                realm: self.parts.settings.access.realm.clone(),
-                succession: Some(Succession::new(self.parts.shards, kept, events)),
-            },
-        );
+        let instruments = Instruments {
+            since: Instant::now(),
+            net: running.counters.clone(),
+            engines: running.engines.clone(),
+        };
+        let realm = self.parts.settings.access.realm.clone();
+        let succession = Some(Succession::new(self.parts.shards, kept, events));
+        let office = Office { mailboxes, keys, realm, succession, instruments };
+        running.control = open_control(&self.parts.settings, office);
         Ok(running)
     }
 }

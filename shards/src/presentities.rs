@@ -205,15 +205,21 @@ impl Presentities {
         id
     }
 
-    /// Forgets a user of whom nothing is left to know.
-    pub fn forget_if_empty(&mut self, id: u32) {
+    /// Whether nothing is left to know of a user.
+    #[must_use]
+    pub fn is_empty(&self, id: u32) -> bool {
         let user = &self.users[id];
-        let empty = user.watching_shards == 0
+        user.watching_shards == 0
             && user.marks & (REGISTRATION_WATCHED | WATCHERS_WATCHED) == 0
             && user.document == NONE
             && user.first_publication == NONE
-            && user.first_binding == NONE;
-        if empty {
+            && user.first_binding == NONE
+    }
+
+    /// Forgets a user of whom nothing is left to know.
+    pub fn forget_if_empty(&mut self, id: u32) {
+        if self.is_empty(id) {
+            let user = &self.users[id];
             self.held.cancel(id);
             self.hold_down.cancel(id);
             self.index.remove(user.key.partition(), hash_of(user.key), id);
@@ -283,6 +289,12 @@ impl Presentities {
             self.bindings[before].next = next;
         }
         self.bindings.remove(id)
+    }
+
+    /// One more than the highest number of a user so far.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        self.users.high_water()
     }
 
     /// Number of users known.

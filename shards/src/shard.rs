@@ -26,6 +26,7 @@ use comsipl_fdb::{Full, RecordBuf};
 
 use crate::access::Gate;
 use crate::ahead::Ahead;
+use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::listeners::Listeners;
 use crate::local_ips::LocalIps;
@@ -168,6 +169,8 @@ pub struct Shard {
     pub(crate) uncomposed: Option<(Mono, Vec<AorKey>)>,
     /// Highest version that this shard gave to a document.
     pub(crate) last_version: u64,
+    /// How far the look at the own tables has come.
+    pub(crate) audit: Audit,
     /// Timers that were due and did not fit the turn.
     more_due: bool,
     /// When the oldest undelivered change was written to the files last.
@@ -229,6 +232,7 @@ impl Shard {
                 .then(|| Settling { until: now.mono + SETTLING, bare: Vec::new() }),
             uncomposed: None,
             last_version: 0,
+            audit: Audit::default(),
             more_due: false,
             undelivered_noted: Mono(0),
             undelivered_since: 0,
@@ -311,6 +315,7 @@ impl Shard {
         self.release_timed_bodies();
         self.transactions.expire(now.mono);
         self.note_undelivered(now);
+        self.audit_some(now);
         self.set_gauges();
     }
 

@@ -230,6 +230,12 @@ impl Subscriptions {
         self.slab.in_use()
     }
 
+    /// One more than the highest number handed out so far.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        self.slab.high_water()
+    }
+
     /// Every number handed out so far, living or not.
     pub fn ids(&self) -> impl Iterator<Item = u32> + use<> {
         0..u32::try_from(self.slab.high_water()).unwrap_or(u32::MAX)

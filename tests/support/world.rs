@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use comsipl_core::{Aor, Chance, ConnectionId, Flow, Listen, Mono, Now, Transport, UnixMillis};
 use comsipl_shards::Report;
+use comsipl_shards::audit::Findings;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::note::Note;
 use comsipl_shards::resolve::{Answer, Found, NEGATIVE_TTL, Query};
@@ -571,6 +572,7 @@ impl World {
             self.happenings.push_back(Happening::ServerTook { from: flow.peer, bytes });
         }
         engine.on_turn_end(now);
+        assert_eq!(engine.audit_all(), Findings::default(), "shard {shard} at {:?}", self.now);
 
         let sent: Vec<(Flow, Bytes)> = engine
             .outbox

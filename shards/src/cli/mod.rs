@@ -5,7 +5,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; `serve`: stopped by a signal, everything on disk |
-//! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read; `user`: not done |
+//! | 1 | `serve`: failed while running; `fdb verify`: damage was found; `fdb inspect`: the file cannot be read; `user`: not done; `status`: no server, or something is wrong |
 //! | 2 | the command line or the configuration is wrong; nothing was touched |
 //! | 3 | `serve` could not start, or take over: address or data directory in use, file damaged … |
 //! | 130 | `serve`: a second signal ended it at once |
@@ -22,6 +22,7 @@ mod check_config;
 mod fdb;
 mod log;
 mod serve;
+mod status;
 mod user;
 
 use serve::ServeArgs;
@@ -67,6 +68,8 @@ enum Command {
         /// The file, as for `serve --config`.
         file: PathBuf,
     },
+    /// Say what a running server does and has, and whether anything is wrong with it.
+    Status(status::StatusArgs),
     /// Add, change, remove, list or import the users who may register.
     User(user::UserArgs),
     /// Look into presence_w.fdb and registered.fdb, also while a server uses them.
@@ -94,6 +97,7 @@ fn run_args(args: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig { file } => check_config::run(&file),
+        Command::Status(args) => status::run(args),
         Command::User(args) => user::run(args),
         Command::Fdb { command } => fdb::run(command),
     }

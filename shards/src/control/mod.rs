@@ -7,7 +7,9 @@
 mod client;
 pub use client::{Client, ConnectError, TalkError};
 mod protocol;
-pub use protocol::{Answer, LINE_LEN_MAX, Request, USERS_PER_REQUEST_MAX, UserLine};
+pub use protocol::{Answer, LINE_LEN_MAX, Request, Status, USERS_PER_REQUEST_MAX, UserLine};
+mod instruments;
+pub use instruments::Instruments;
 mod serve;
 pub use serve::{Control, Office};
 

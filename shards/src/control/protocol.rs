@@ -1,5 +1,7 @@
 //! What is said over the control socket.
 
+use std::collections::BTreeMap;
+
 use comsipl_core::Aor;
 use comsipl_core::auth::Hash;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ pub const USERS_PER_REQUEST_MAX: usize = 128;
 pub enum Request {
     /// Which realm secrets are to be made for.
     Realm,
+    /// What the server does and has.
+    Status,
     /// Store users.
     PutUsers {
         /// What is to happen where one is or is not there.
@@ -37,6 +41,25 @@ pub enum Request {
         /// How many shards the new server is to have.
         shards: usize,
     },
+}
+
+/// What a server does and has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the server.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has served, in seconds.
+    pub uptime_secs: u64,
+    /// How many shards it has.
+    pub shards: usize,
+    /// The engine's counters, of all shards together ([`Counters`](crate::counters::Counters)).
+    pub engine: BTreeMap<String, u64>,
+    /// What happened at the sockets and on the bus ([`NetCounters`](crate::metrics::NetCounters)).
+    pub net: BTreeMap<String, u64>,
+    /// What the shards have found wrong in their own tables ([`Findings`](crate::audit::Findings)), as far as it is not zero.
+    pub findings: BTreeMap<String, u64>,
 }
 
 /// A user and the secrets of that user.
@@ -73,6 +96,8 @@ pub enum Answer {
         /// As configured.
         realm: Option<String>,
     },
+    /// What the server does and has.
+    Status(Status),
     /// What came of each user of the request, in order.
     Outcomes {
         /// The outcomes.
@@ -149,7 +174,7 @@ impl Request {
             }
         };
         match self {
-            Self::Realm | Self::TakeOver { .. } => Ok(Vec::new()),
+            Self::Realm | Self::Status | Self::TakeOver { .. } => Ok(Vec::new()),
             Self::PutUsers { put, users } => {
                 few(users.len())?;
                 users.iter().map(|user| Ok(UserChange::Put(*put, user.secrets()?))).collect()

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use comsipl_core::HashKey;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::instruments::Instruments;
 use super::protocol::{Answer, LINE_LEN_MAX, Request};
 use crate::mailbox::{Command, Mailbox};
 use crate::restart::successor::Succession;
@@ -30,6 +31,8 @@ pub struct Office {
     pub realm: Option<String>,
     /// Who deals with a process that wants to go on in our place; `None`: nobody can.
     pub succession: Option<Succession>,
+    /// What the server does and has.
+    pub instruments: Instruments,
 }
 
 /// The control socket and its thread. Dropping it ends both.
@@ -241,8 +244,10 @@ impl Office {
             Ok(request) => request,
             Err(error) => return Answer::Refused { why: format!("the request cannot be read: {error}") },
         };
-        if request == Request::Realm {
-            return Answer::Realm { realm: self.realm.clone() };
+        match request {
+            Request::Realm => return Answer::Realm { realm: self.realm.clone() },
+            Request::Status => return Answer::Status(self.instruments.read()),
+            Request::PutUsers { .. } | Request::RemoveUsers { .. } | Request::TakeOver { .. } => {}
         }
         match request.changes() {
             Ok(changes) => Answer::Outcomes { outcomes: self.change(changes) },
@@ -300,14 +305,31 @@ mod tests {
     use std::io::{BufRead, BufReader};
 
     use super::*;
+    use crate::control::Client;
+    use crate::counters::Counters;
+
+    fn office(mailboxes: Vec<Arc<Mailbox>>) -> Office {
+        let engines = vec![Arc::new(Counters::default()), Arc::default()];
+        engines[0].notifies.add(3);
+        engines[1].notifies.add(4);
+        engines[1].watchers_never_told.set(1);
+        let instruments = Instruments { since: Instant::now(), net: vec![Arc::default()], engines };
+        Office { mailboxes, keys: HashKey([0; 2]), realm: None, succession: None, instruments }
+    }
+
+    #[test]
+    fn the_status_is_that_of_all_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let _control = start(&folder);
+        let mut client = Client::connect(&folder.path().join("control.sock")).unwrap();
+        let Ok(Answer::Status(status)) = client.ask(&Request::Status) else { panic!("no status") };
+        assert_eq!((status.shards, status.pid), (2, std::process::id()));
+        assert_eq!((status.engine["notifies"], status.net["datagrams_in"]), (7, 0));
+        assert_eq!(status.findings.into_iter().collect::<Vec<_>>(), [("watchers_never_told".to_owned(), 1)]);
+    }
 
     fn start(folder: &tempfile::TempDir) -> Control {
-        let office = Office {
-            mailboxes: Vec::new(),
-            keys: HashKey([0; 2]),
-            realm: Some("here".to_owned()),
-            succession: None,
-        };
+        let office = Office { realm: Some("here".to_owned()), ..office(Vec::new()) };
         Control::start(&folder.path().join("control.sock"), office).unwrap()
     }
 
@@ -362,12 +384,7 @@ mod tests {
             }
         }
         let mailbox = Arc::new(Mailbox::new(Arc::new(Nobody)));
-        let office = Office {
-            mailboxes: vec![Arc::clone(&mailbox)],
-            keys: HashKey([0; 2]),
-            realm: None,
-            succession: None,
-        };
+        let office = office(vec![Arc::clone(&mailbox)]);
         let changes = || vec![UserChange::Remove("a@h".into()), UserChange::Remove("b@h".into())];
         let shard = std::thread::spawn({
             let mailbox = Arc::clone(&mailbox);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 use rustix::thread::Pid;
 
-use crate::counters::Counters;
+use crate::counters::{self, Counters};
 use crate::metrics::{self, NetCounters, NetFigures};
 
 /// All counters of all shards together at one moment.
@@ -25,17 +25,7 @@ impl Sample {
         engines: &[Arc<Counters>],
         threads: &[Pid],
     ) -> Self {
-        let net = net.iter().fold(NetFigures::default(), |sum, it| sum.plus(it.snapshot()));
-        let mut engine: Vec<(&'static str, u64)> = Vec::new();
-        for counters in engines {
-            if engine.is_empty() {
-                engine = counters.each().collect();
-            } else {
-                for (sum, (_, value)) in engine.iter_mut().zip(counters.each()) {
-                    sum.1 = sum.1.wrapping_add(value);
-                }
-            }
-        }
+        let (net, engine) = (metrics::sum(net), counters::sum(engines));
         let without_processor = threads.iter().map(|&it| without_processor(it)).sum();
         Self { at: Instant::now(), net, engine, without_processor }
     }
