@@ -2,6 +2,7 @@
 
 use crate::message::Transport;
 use crate::pace::{Arrivals, Rate};
+use crate::profile::Span;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -111,6 +112,23 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Even load with phones that come and go, for hours: do memory and descriptors grow, does the server find anything wrong?
+    ///
+    /// This is the profile `soak`, for as long as you say. Needs `--server-pid` or `--server-command`.
+    Soak {
+        /// How long, such as 90s, 30m or 72h
+        #[arg(long, default_value = "72h", value_parser = span)]
+        duration: Duration,
+        /// So many times the 2,000 users and their contacts
+        #[arg(long, default_value_t = 1.0, value_parser = factor)]
+        scale: f64,
+        /// Start the server by this command, which must make it listen at `--target`
+        #[arg(long)]
+        server_command: Option<String>,
+        /// What all commands understand
+        #[command(flatten)]
+        common: Common,
+    },
     /// The highest rate without loss and with a 99th percentile under a limit, by search
     Capacity {
         /// What to do at that rate
@@ -216,6 +234,9 @@ pub struct Common {
     /// Measure processor time and memory of this process and its descendants
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Ask the server by this command, once a minute, for what is wrong with it: the JSON of `comsipl status --json`
+    #[arg(long, value_name = "COMMAND")]
+    pub server_status: Option<String>,
     /// Host part of all addresses of record; by default the server's address
     #[arg(long)]
     pub domain: Option<String>,
@@ -286,7 +307,9 @@ impl Command {
             | Self::Subscribe { common, rate, .. }
             | Self::Publish { common, rate, .. }
             | Self::Fanout { common, rate, .. } => Some((common, *rate)),
-            Self::Run { common, .. } | Self::Hostile { common, .. } => Some((common, Rate::Max)),
+            Self::Run { common, .. } | Self::Soak { common, .. } | Self::Hostile { common, .. } => {
+                Some((common, Rate::Max))
+            }
             Self::Capacity { .. } | Self::Profiles { .. } | Self::Compare { .. } | Self::Notifier { .. } => {
                 None
             }
@@ -323,6 +346,11 @@ fn short(text: &str) -> Result<Duration, String> {
         Some(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(format!("`{text}` is no time such as 500us, 10ms or 1s")),
     }
+}
+
+/// A longer time with its unit.
+fn span(text: &str) -> Result<Duration, String> {
+    Span::try_from(text.to_owned()).map(|span| span.0)
 }
 
 /// A positive number.

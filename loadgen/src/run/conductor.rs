@@ -1,5 +1,6 @@
 //! Leads the threads through the phases, and takes down what they and the server use.
 
+use super::status::ServerStatus;
 use crate::cli::Common;
 use crate::clock::{Nanos, SECOND};
 use crate::hostile;
@@ -53,6 +54,8 @@ pub(super) struct Conductor<'s> {
     pub(super) server: Option<Server>,
     /// What its killed processes had used.
     pub(super) gone: Usage,
+    /// What the server says of itself, if it can be asked.
+    pub(super) status: Option<ServerStatus>,
 }
 
 impl<'s> Conductor<'s> {
@@ -68,6 +71,7 @@ impl<'s> Conductor<'s> {
             measured: Vec::new(),
             server,
             gone: Usage::default(),
+            status: common.server_status.as_deref().map(ServerStatus::new),
         }
     }
 
@@ -103,6 +107,9 @@ impl<'s> Conductor<'s> {
             });
         }
         self.take_point(self.shared.clock.now(), self.counts());
+        if let Some(status) = &mut self.status {
+            status.ask();
+        }
         Ok(())
     }
 
@@ -148,6 +155,9 @@ impl<'s> Conductor<'s> {
             let counts = self.counts();
             if self.series.is_due(now) {
                 self.take_point(now, counts);
+            }
+            if let Some(status) = &mut self.status {
+                status.ask_now_and_then();
             }
             // Who was told to come again later is not stuck.
             if counts.resting > 0

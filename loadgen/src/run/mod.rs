@@ -2,6 +2,7 @@
 
 mod conductor;
 mod plans;
+mod status;
 mod summary;
 
 use crate::cli::{Command, Common};
@@ -32,8 +33,17 @@ pub fn run(command: &Command) -> anyhow::Result<Report> {
         let size = Size { scale: *scale, stretch: *stretch, slice: *slice };
         return run_profile(profile, size, server_command.as_deref(), common);
     }
+    if let Command::Soak { duration, scale, server_command, common } = command {
+        let (_, text) = profile::find(SOAK)?;
+        let whole = Profile::parse(&text)?.longest().context("the profile has no end")?;
+        let size = Size { scale: *scale, stretch: duration.div_duration_f64(whole), slice: None };
+        return run_profile(SOAK, size, server_command.as_deref(), common);
+    }
     run_plan(plan(command, common)?, rate, None, common)
 }
+
+/// The profile that `soak` runs.
+const SOAK: &str = "soak";
 
 /// Runs a profile.
 fn run_profile(

@@ -1,6 +1,7 @@
 //! What a run found, put together at its end.
 
 use super::conductor::{Conductor, Measured};
+use super::status::ServerStatus;
 use crate::audit::Tally;
 use crate::engine::Harvest;
 use crate::expect::Facts;
@@ -79,6 +80,7 @@ impl Conductor<'_> {
             verdicts.extend(hostile_verdicts(outcome, attack));
             verdicts.extend(growth(&series, attack));
         }
+        verdicts.extend(self.status.as_ref().map(ServerStatus::verdict));
         let general = verdicts.len();
         let mut unjudged = Vec::new();
         let facts = Facts { phases: &self.phases, total, series: &series };

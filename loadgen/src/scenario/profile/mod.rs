@@ -13,6 +13,8 @@ use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
+pub use text::Span;
 use text::{Group, OpText, PhaseText, Watchers};
 
 /// The profiles that come with the program: name and text.
@@ -97,6 +99,11 @@ impl Profile {
     /// Whether it claims something about the server's process.
     pub fn needs_server(&self) -> bool {
         self.expects.iter().any(Expect::needs_server)
+    }
+
+    /// How long its longest phase lasts.
+    pub fn longest(&self) -> Option<Duration> {
+        self.phases.iter().filter_map(|phase| Some(phase.lasts?.0)).max()
     }
 
     /// The run of this profile, with random contacts from `seed`.
