@@ -38,6 +38,27 @@ fn it_says_where_it_listens_and_stops_quickly_when_told() {
 }
 
 #[test]
+fn a_log_that_nobody_takes_ends_no_server() {
+    for format in ["human", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        // Each write fails as on a full disk.
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command =
+            serve(folder.path(), &["--listen", "udp:127.0.0.1:0", "--log-format", format, "--log", "debug"]);
+        let mut server = command.stderr(full).stdout(Stdio::null()).spawn().unwrap();
+        let data = folder.path().join("data");
+        let status = || Command::new(COMSIPL).arg("status").arg("--data-dir").arg(&data).output().unwrap();
+        let give_up = Instant::now() + PATIENCE;
+        while !status().status.success() {
+            assert_eq!(server.try_wait().unwrap(), None, "it goes on");
+            assert!(Instant::now() < give_up, "it serves");
+        }
+        kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+        assert_eq!(server.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
 fn no_command_is_serve() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(COMSIPL);

@@ -39,6 +39,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(env_filter)
         .with_writer(std::io::stderr)
+        // It would tell on standard error that standard error takes nothing, and panic over that: a full disk under the log, or a
+        // collector that has gone, would end the server. Lines that cannot be written are lost.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A log that somebody else in the process has started already stays.
     let _ = match format {

@@ -12,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -103,9 +104,14 @@ fn run_args(args: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// Writes to standard error. Where nobody takes it, nothing is told: that is no reason to end, as it would be to `eprint!`.
+fn tell(text: impl Display) {
+    let _ = write!(std::io::stderr(), "{text}");
+}
+
 /// Says on standard error what went wrong.
 fn complain(error: &impl Display) {
-    eprintln!("error: {error}");
+    tell(format_args!("error: {error}\n"));
 }
 
 const EXAMPLES: &str = "\

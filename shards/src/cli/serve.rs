@@ -13,7 +13,7 @@ use signal_hook::{flag, low_level};
 
 use super::banner::Banner;
 use super::log::{self, LogFormat};
-use super::{Exit, FORCED_EXIT, complain};
+use super::{Exit, FORCED_EXIT, complain, tell};
 use crate::config::{self, ConfigError, ListenError, parse_listen};
 use crate::node::{Ended, Node, Prepared, Reloader, Running, StartError, Stopper, shards_of};
 use crate::restart::inherited::Inherited;
@@ -127,7 +127,7 @@ fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
     loop {
         signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
         let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
-        eprintln!("ready: listening on {}", addresses.join(" "));
+        tell(format_args!("ready: listening on {}\n", addresses.join(" ")));
         service_manager::tell_ready(running.listening_sockets());
         match running.wait() {
             Ok(Ended::Stopped) => {
@@ -163,7 +163,7 @@ fn begin(
         show(&node, settings, &sandbox, args.log_format);
         return Ok((node.start()?, sandbox));
     };
-    eprintln!("taking over from pid {}", predecessor.pid());
+    tell(format_args!("taking over from pid {}\n", predecessor.pid()));
     let prepared = Prepared::new(settings.clone(), sockets)?;
     prepared.look_at_files()?;
     // While the other still serves: one that is required and cannot be had costs nobody anything so.
@@ -177,7 +177,7 @@ fn begin(
 fn show(node: &Node, settings: &Settings, sandbox: &Sandbox, format: LogFormat) {
     let banner = Banner { node, settings, sandbox };
     match format {
-        LogFormat::Human => eprint!("{banner}"),
+        LogFormat::Human => tell(&banner),
         LogFormat::Json => banner.log(),
     }
     banner.warn();
