@@ -1,0 +1,14 @@
+#!/bin/bash
+# Runs the tests of the lock-free code under ThreadSanitizer; exits non-zero if it finds a race.
+#
+#   tests/tsan.sh
+#
+# Needs the nightly compiler with the sources of the standard library, which is built with the sanitizer as well
+# (rustup toolchain install nightly --component rust-src). Beside loom, which tries every interleaving of small models, this
+# watches the real code with real threads.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+export RUSTFLAGS=-Zsanitizer=thread
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/tsan
+exec cargo +nightly test -Zbuild-std --target "$host" -p comsipl-fdb --lib --test readers --test model --no-fail-fast
