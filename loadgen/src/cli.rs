@@ -279,6 +279,9 @@ pub struct Common {
     /// How requests lie in time at a given rate; a profile that says it itself is left as it is
     #[arg(long, value_enum, default_value = "even")]
     pub arrivals: Arrivals,
+    /// Phones that get a 500 or 503 with Retry-After do not come again after it; the request counts as refused
+    #[arg(long)]
+    pub ignore_retry_after: bool,
     /// Seconds to wait for the last documents before the audit
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub settle: Duration,

@@ -1,5 +1,6 @@
 //! What a profile's run has to show.
 
+use crate::class::ClassReport;
 use crate::report::{AllPercentiles, Latencies, PhaseReport, Verdict};
 use crate::series::Point;
 use crate::stats::Counts;
@@ -23,6 +24,21 @@ pub enum Expect {
         at_most_ms: f64,
         /// What that means, for reports.
         claim: Option<String>,
+    },
+    /// A percentile of a latency in a phase is at most so many times that in an earlier one, or so much more.
+    Unmoved {
+        /// The phase.
+        phase: String,
+        /// The earlier one.
+        than: String,
+        /// Which latency.
+        of: Latencies,
+        /// Which percentile.
+        percentile: Percentile,
+        /// So many times.
+        at_most_times: f64,
+        /// In milliseconds, which a small one may grow by in any case.
+        at_most_ms_more: f64,
     },
     /// A phase takes at most so long.
     Within {
@@ -51,6 +67,34 @@ pub enum Expect {
         /// What the line may rise in any case, in MB: what a server touches for the first time is no leak, and an hour
         /// is not foretold from a minute.
         at_most_mb: f64,
+    },
+    /// As much is admitted in a phase as in another: so many percent at least, per second.
+    Goodput {
+        /// The phase.
+        phase: String,
+        /// The other, in which the server did what it could.
+        of: String,
+        /// Percent.
+        at_least_percent: f64,
+    },
+    /// A percentile of what is admitted in a phase, from the first sending to the 2xx, is at most so much in every class.
+    Admitted {
+        /// The phase.
+        phase: String,
+        /// In milliseconds, of the 99th percentile.
+        p99_at_most_ms: f64,
+    },
+    /// At most so many percent of the requests are refused in a phase.
+    Refused {
+        /// The phase.
+        phase: String,
+        /// Percent.
+        at_most_percent: f64,
+    },
+    /// In a phase no class is admitted less than one that is worth less, by more than two percent.
+    Order {
+        /// The phase.
+        phase: String,
     },
     /// The server has as many descriptors open at every time in a phase.
     Descriptors {
@@ -95,6 +139,11 @@ impl fmt::Display for Expect {
             Self::Latency { phase, of, percentile, at_most_ms, .. } => {
                 write!(f, "{phase}: {} {percentile} at most {at_most_ms} ms", name_of(*of))
             }
+            Self::Unmoved { phase, than, of, percentile, at_most_times, at_most_ms_more } => write!(
+                f,
+                "{phase}: {} {percentile} at most {at_most_times} times that in `{than}`, or {at_most_ms_more} ms more",
+                name_of(*of)
+            ),
             Self::Within { phase, at_most_secs, .. } => write!(f, "{phase}: at most {at_most_secs} s"),
             Self::Count { counter, at_most: 0, .. } => write!(f, "No {}", counter.replace('_', " ")),
             Self::Count { counter, at_most, .. } => {
@@ -104,6 +153,16 @@ impl fmt::Display for Expect {
                 f,
                 "{phase}: the server's memory does not grow (by {at_most_percent_per_hour}% in an hour, or {at_most_mb} MB)"
             ),
+            Self::Goodput { phase, of, at_least_percent } => {
+                write!(f, "{phase}: at least {at_least_percent}% of what is done in `{of}` is done")
+            }
+            Self::Admitted { phase, p99_at_most_ms } => {
+                write!(f, "{phase}: p99 of what is admitted at most {p99_at_most_ms} ms in every class")
+            }
+            Self::Refused { phase, at_most_percent } => {
+                write!(f, "{phase}: at most {at_most_percent}% is refused")
+            }
+            Self::Order { phase } => write!(f, "{phase}: what is worth less is refused first"),
             Self::Descriptors { phase } => write!(f, "{phase}: the server's descriptors stay as many"),
         }
     }
@@ -116,6 +175,11 @@ impl Expect {
             Self::Latency { phase, .. }
             | Self::Within { phase, .. }
             | Self::Memory { phase, .. }
+            | Self::Unmoved { phase, .. }
+            | Self::Goodput { phase, .. }
+            | Self::Admitted { phase, .. }
+            | Self::Refused { phase, .. }
+            | Self::Order { phase }
             | Self::Descriptors { phase } => Some(phase),
             Self::Count { .. } => None,
         }
@@ -142,6 +206,15 @@ impl Expect {
                 let passed = count > 0 && us as f64 <= at_most_ms * 1e3;
                 Verdict { claim, found, passed }
             }
+            Self::Unmoved { than, of, percentile, at_most_times, at_most_ms_more, .. } => {
+                let than = facts.phases.iter().find(|phase| phase.name == *than)?;
+                let (count_before, before) = find(*of, than.percentiles.as_ref()?, *percentile);
+                let (count, now) = find(*of, phase?.percentiles.as_ref()?, *percentile);
+                let (before_us, now_us) = (before as f64, now as f64);
+                let most = (before_us * at_most_times).max(before_us + at_most_ms_more * 1e3);
+                let found = format!("{} before, {} now", Micros(before), Micros(now));
+                Verdict { claim, found, passed: count > 0 && count_before > 0 && now_us <= most }
+            }
             Self::Within { at_most_secs, .. } => {
                 let phase = phase?;
                 Verdict { claim, found: format!("{:.2} s", phase.secs), passed: phase.secs <= *at_most_secs }
@@ -165,6 +238,36 @@ impl Expect {
                     ),
                     passed: percent <= *at_most_percent_per_hour || mb <= *at_most_mb,
                 }
+            }
+            Self::Goodput { of, at_least_percent, .. } => {
+                let done = admitted_per_sec(phase?);
+                let could = admitted_per_sec(facts.phases.iter().find(|phase| phase.name == *of)?);
+                let percent = done / could.max(1.0) * 100.0;
+                let found = format!("{done:.0} requests per second, {percent:.0}% of {could:.0}");
+                Verdict { claim, found, passed: percent >= *at_least_percent }
+            }
+            Self::Admitted { p99_at_most_ms, .. } => {
+                let worst =
+                    phase?.classes.iter().filter(|row| row.admitted > 0).max_by_key(|row| row.p99_us)?;
+                let found = format!("{} of {}", Micros(worst.p99_us), worst.class.name());
+                Verdict { claim, found, passed: worst.p99_us as f64 <= p99_at_most_ms * 1e3 }
+            }
+            Self::Refused { at_most_percent, .. } => {
+                let classes = &phase?.classes;
+                let sum = |of: fn(&ClassReport) -> u64| classes.iter().map(of).sum::<u64>();
+                let (refused, offered) = (sum(|row| row.refused), sum(|row| row.offered));
+                let passed = offered > 0 && refused as f64 <= offered as f64 * at_most_percent / 100.0;
+                Verdict { claim, found: format!("{refused} of {offered}"), passed }
+            }
+            Self::Order { .. } => {
+                let many: Vec<_> = phase?.classes.iter().filter(|row| row.offered >= 100).collect();
+                let wrong =
+                    many.windows(2).find(|pair| pair[0].admitted_share() + 0.02 < pair[1].admitted_share());
+                let shares = many.iter();
+                let shares = shares
+                    .map(|row| format!("{} {:.0}%", row.class.name(), row.admitted_share() * 100.0))
+                    .collect::<Vec<_>>();
+                Verdict { claim, found: shares.join(", "), passed: wrong.is_none() && many.len() > 1 }
             }
             Self::Descriptors { .. } => {
                 let points = facts.within(phase?, 0.0, |point| point.server_descriptors);
@@ -200,6 +303,11 @@ impl fmt::Display for Percentile {
             Self::Max => "max",
         })
     }
+}
+
+/// Requests answered 2xx in a second of a phase that were sent in it.
+fn admitted_per_sec(phase: &PhaseReport) -> f64 {
+    phase.classes.iter().map(|row| row.admitted).sum::<u64>() as f64 / phase.timed_secs.max(1e-9)
 }
 
 /// What a latency is called in a claim, which stands alone.
@@ -250,10 +358,12 @@ mod tests {
             name: "return".into(),
             start_secs: 3.0,
             secs: 12.5,
+            timed_secs: 12.5,
             measured: true,
             stalled: false,
             counts: Counts::default(),
             percentiles: None,
+            classes: Vec::new(),
         };
         let total = Counts { stale: 3, ..Counts::default() };
         let series: Vec<_> = (0..40).map(point).collect();

@@ -22,6 +22,7 @@ pub fn body(report: &Report) -> String {
     verdicts(&mut body, report);
     tiles(&mut body, report);
     latencies(&mut body, report);
+    classes(&mut body, report);
     over_time(&mut body, report);
     tables(&mut body, report);
     body
@@ -180,6 +181,25 @@ fn latencies(out: &mut String, report: &Report) {
         }
     }
     out.push_str("</table>");
+}
+
+/// What became of requests by what they are worth, in each measured phase.
+fn classes(out: &mut String, report: &Report) {
+    for phase in report.phases.iter().filter(|phase| report.overloads && !phase.classes.is_empty()) {
+        let _ = write!(
+            out,
+            "<h2>Requests in “{}”</h2><table><tr><th><th>offered<th>admitted<th>refused<th>given up<th>p50<th>p99</tr>",
+            escape(&phase.name)
+        );
+        for row in &phase.classes {
+            let _ = write!(out, "<tr><th>{}", row.class.name());
+            for count in [row.offered, row.admitted, row.refused, row.given_up] {
+                let _ = write!(out, "<td>{}", Grouped(count));
+            }
+            let _ = write!(out, "<td>{}<td>{}", Micros(row.p50_us), Micros(row.p99_us));
+        }
+        out.push_str("</table>");
+    }
 }
 
 /// Where a share of all values lies in the percentile plot; none for the last one, which has no end.

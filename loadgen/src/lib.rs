@@ -14,6 +14,7 @@
 //! | [`hostile`] | strangers who send what they should not |
 //! | `server` | a server to kill |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
+//! | `class` | what requests are worth when a server cannot do all |
 //! | `stats`, `series`, `process`, [`report`], `terminal`, `progress` | counting, measuring, telling |
 //! | `html`, `plot` | a run as a page |
 //! | [`compare`], [`capacity`] | two runs side by side, many runs in search of the highest rate |
@@ -23,6 +24,7 @@
 mod agent;
 mod audit;
 pub mod capacity;
+mod class;
 pub mod cli;
 mod clock;
 pub mod compare;
@@ -54,6 +56,7 @@ mod terminal;
 mod told;
 
 pub use audit::Tally;
+pub use class::{Class, ClassReport};
 pub use html::page;
 pub use pace::Rate;
 pub use process::Usage;

@@ -1,6 +1,7 @@
 //! What a run found, as it is written as JSON.
 
 use crate::audit::Tally;
+use crate::class::ClassReport;
 use crate::clock::Nanos;
 use crate::hostile;
 use crate::message::Transport;
@@ -205,6 +206,8 @@ pub struct PhaseReport {
     pub start_secs: f64,
     /// How long it took.
     pub secs: f64,
+    /// How long work was begun in it: to the end of its time, if it has one.
+    pub timed_secs: f64,
     /// Whether its latencies are measured; rates and latencies of the run are those of the last such phase.
     pub measured: bool,
     /// Whether it was broken off because nothing happened any more.
@@ -213,6 +216,8 @@ pub struct PhaseReport {
     pub counts: Counts,
     /// Its latencies, if it is measured.
     pub percentiles: Option<AllPercentiles>,
+    /// What became of requests by what they are worth, if it is measured.
+    pub classes: Vec<ClassReport>,
 }
 
 /// What the generator itself needed, and whether it was in the way.
@@ -252,6 +257,8 @@ pub struct Report {
     pub watchers: u32,
     /// The part of all phones that was simulated.
     pub slice: f64,
+    /// Whether more was offered than the server could do.
+    pub overloads: bool,
     /// Threads of the generator.
     pub threads: usize,
     /// What carried the messages.

@@ -1,5 +1,6 @@
 //! What a thread counts and measures.
 
+use crate::class::{Class, Fate};
 use crate::clock::Nanos;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -155,6 +156,8 @@ pub struct Timings {
     /// How long after its intended time a request was handed to the kernel, unless it had to wait for an answer. The
     /// kernel's own time counts as the network's.
     pub lateness: Histogram<u64>,
+    /// What became of requests, by their class.
+    pub fates: [Fate; Class::ALL.len()],
 }
 
 impl Timings {
@@ -172,6 +175,7 @@ impl Timings {
             publish_notify: empty(),
             publish_notify_apart: empty(),
             lateness: empty(),
+            fates: Class::ALL.map(|_| Fate::new()),
         }
     }
 
@@ -184,6 +188,7 @@ impl Timings {
         self.publish_notify += &other.publish_notify;
         self.publish_notify_apart += &other.publish_notify_apart;
         self.lateness += &other.lateness;
+        self.fates.iter_mut().zip(&other.fates).for_each(|(all, one)| all.merge(one));
     }
 }
 

@@ -87,6 +87,30 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        for phase in self.phases.iter().filter(|phase| phase.measured && self.overloads) {
+            writeln!(
+                f,
+                "\n  {:<20}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}",
+                format!("in `{}`", phase.name),
+                "offered",
+                "admitted",
+                "refused",
+                "given up",
+                "p50",
+                "p99"
+            )?;
+            for row in &phase.classes {
+                write!(
+                    f,
+                    "  {:<20}{:>10}{:>11}",
+                    row.class.name(),
+                    Grouped(row.offered),
+                    Grouped(row.admitted)
+                )?;
+                write!(f, "{:>11}{:>11}", Grouped(row.refused), Grouped(row.given_up))?;
+                writeln!(f, "{:>11}{:>11}", Micros(row.p50_us), Micros(row.p99_us))?;
+            }
+        }
         if let Some(server) = self.server {
             write!(
                 f,

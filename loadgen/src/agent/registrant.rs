@@ -63,6 +63,11 @@ impl Registrant {
         }
     }
 
+    /// Whether the server has its binding, as far as it knows.
+    pub fn is_bound(&self) -> bool {
+        self.bound
+    }
+
     /// The phone starts anew.
     pub fn forget(&mut self) {
         self.bound = false;

@@ -1,6 +1,7 @@
 //! What all phones have in common: they send one request at a time and recover from some refusals.
 
 use super::{Answer, Op};
+use crate::class::Class;
 use crate::clock::Nanos;
 
 /// A request that is not finished.
@@ -12,6 +13,10 @@ pub struct Transaction {
     pub op: Op,
     /// When it was meant to be sent first.
     pub intended: Nanos,
+    /// When it was sent first.
+    pub sent: Nanos,
+    /// What it is worth.
+    pub class: Class,
     /// Whether it is sent in a dialog.
     pub in_dialog: bool,
     /// Whether its final answer has come.
@@ -48,6 +53,8 @@ impl Requests {
             cseq,
             op,
             intended,
+            sent: intended,
+            class: Class::default(),
             in_dialog,
             answered: false,
             notified: false,

@@ -81,7 +81,7 @@ impl Crowd<'_> {
             contact: contact.and_then(|contact| contact.uri()),
             routes: &routes[..routes_len],
             min_expires: message.min_expires(),
-            retry_after: message.retry_after(),
+            retry_after: message.retry_after().filter(|_| !self.shared.plan.ignores_retry_after),
             entity_tag: message.entity_tag(),
         };
         let reaction = match ident.kind {
@@ -98,6 +98,14 @@ impl Crowd<'_> {
             }
             Kind::Registrant => self.registrants[local].on_answer(&answer),
         };
+        if let Some(timings) = self.timings(running.sent) {
+            let fate = &mut timings.fates[running.class as usize];
+            match reaction {
+                Reaction::Accepted => fate.admit(running.sent, at),
+                Reaction::Later(_) | Reaction::Refused(500 | 503) => fate.refused += 1,
+                _ => {}
+            }
+        }
         match reaction {
             Reaction::Stray => counters.stray_answers.add(1),
             Reaction::Provisional => {}

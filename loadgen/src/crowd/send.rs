@@ -1,6 +1,7 @@
 //! What the agents of a thread want sent: first, again, and at last given up.
 
 use super::Crowd;
+use crate::class::Class;
 use crate::clock::{Nanos, SECOND};
 use crate::ident::{Ident, Kind};
 use crate::net::Sockets;
@@ -27,12 +28,26 @@ impl Crowd<'_> {
     /// generator's: not when it repeats its operation or waited for its turn.
     pub(super) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
         if let Some((ident, cseq)) = self.running(kind, local) {
+            self.offer(kind, local);
             self.send_one(kind, local, (ident, cseq), first);
             let second = self.presentities.get(local).filter(|_| kind == Kind::Presentity);
             let second = second.and_then(|presentity| presentity.unanswered().find(|&other| other != cseq));
             if let Some(second) = second {
                 self.send_one(kind, local, (ident, second), first);
             }
+        }
+    }
+
+    /// Counts a request that is sent for the first time by what it is worth.
+    fn offer(&mut self, kind: Kind, local: usize) {
+        let now = self.shared.clock.now();
+        let is_bound = kind == Kind::Registrant && self.registrants[local].is_bound();
+        let Some(running) = self.requests_mut(kind, local).running.as_mut() else { return };
+        running.sent = now;
+        running.class = Class::of(running.op, running.in_dialog || is_bound);
+        let class = running.class;
+        if let Some(timings) = self.timings(now) {
+            timings.fates[class as usize].offered += 1;
         }
     }
 
@@ -88,6 +103,9 @@ impl Crowd<'_> {
         }
         self.counters().timed_out.add(1);
         if let Some(running) = running {
+            if let Some(timings) = self.timings(running.sent) {
+                timings.fates[running.class as usize].given_up += 1;
+            }
             self.finished(running.op, local);
         }
     }

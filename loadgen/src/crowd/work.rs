@@ -127,6 +127,10 @@ impl Crowd<'_> {
         };
         if self.running(op.kind(), local).is_some() {
             self.counters().queued.add(1);
+            if self.shared.plan.overloads {
+                // Nobody does twice what he could not do once.
+                return;
+            }
             self.unfinished[op as usize] += 1;
             self.waiting.entry((op.kind(), local)).or_default().push_back((op, intended));
             return;

@@ -96,14 +96,17 @@ impl<'s> Conductor<'s> {
             let counts = self.counts().since(before);
             let (name, start_secs) = (phase.name.clone(), report::secs(start));
             let measured = phase.measured;
+            let timed_secs = phase.timed().map_or(secs, |time| report::secs(time).min(secs));
             self.phases.push(PhaseReport {
                 name,
                 start_secs,
                 secs,
+                timed_secs,
                 measured,
                 stalled,
                 counts,
                 percentiles: None,
+                classes: Vec::new(),
             });
         }
         self.take_point(self.shared.clock.now(), self.counts());

@@ -15,6 +15,7 @@ pub(super) fn shape(flags: &Common) -> scenario::Common {
         settle: nanos(flags.settle),
         keep: flags.keep,
         arrivals: flags.arrivals,
+        ignores_retry_after: flags.ignore_retry_after,
     }
 }
 

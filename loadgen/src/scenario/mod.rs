@@ -54,6 +54,11 @@ pub struct Plan {
     pub expires: Option<u32>,
     /// The network between the phones and the server.
     pub link: Link,
+    /// Whether more is offered than the server can do: refusals are no failure, and a phone that is busy when its turn comes
+    /// lets it pass.
+    pub overloads: bool,
+    /// Whether a phone that is refused for a while does not come again.
+    pub ignores_retry_after: bool,
     /// What strangers send in the phase of that name.
     pub attack: Option<Attack>,
     /// What the run has to show besides what every run has.
@@ -90,6 +95,8 @@ impl Plan {
             slice: 1.0,
             expires: None,
             link: Link::default(),
+            overloads: false,
+            ignores_retry_after: false,
             attack: None,
             expects: Vec::new(),
             phases: Vec::new(),
@@ -128,6 +135,15 @@ impl Phase {
     pub fn new(name: impl Into<Cow<'static, str>>, works: Vec<Work>) -> Self {
         let ends = Ends::Done;
         Self { name: name.into(), works, measured: false, ends, forgets: false, kill_after: None }
+    }
+
+    /// For how long work is begun in it, if that is given.
+    pub fn timed(&self) -> Option<Nanos> {
+        let times = self.works.iter().map(|work| match work.amount {
+            PerAgent::For(time) => Some(time),
+            PerAgent::Once => None,
+        });
+        times.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }
 
@@ -206,6 +222,8 @@ pub struct Common {
     pub keep: bool,
     /// How operations lie in time at a rate.
     pub arrivals: Arrivals,
+    /// Whether phones do not come again that are refused for a while.
+    pub ignores_retry_after: bool,
 }
 
 impl Common {

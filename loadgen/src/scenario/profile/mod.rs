@@ -24,6 +24,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("blf-office", include_str!("../../../profiles/blf-office.toml")),
     ("celebrity", include_str!("../../../profiles/celebrity.toml")),
     ("storm", include_str!("../../../profiles/storm.toml")),
+    ("overload", include_str!("../../../profiles/overload.toml")),
     ("dead-watchers", include_str!("../../../profiles/dead-watchers.toml")),
     ("lossy", include_str!("../../../profiles/lossy.toml")),
     ("etag-race", include_str!("../../../profiles/etag-race.toml")),
@@ -45,6 +46,12 @@ pub struct Profile {
     slice: Option<f64>,
     /// Seconds to ask for in Expires.
     expires: Option<u32>,
+    /// Whether more is offered than the server can do.
+    #[serde(default)]
+    overloads: bool,
+    /// Whether a phone that is refused for a while does not come again.
+    #[serde(default)]
+    ignores_retry_after: bool,
     /// Whether presentities, registrants and owners of one number are one user.
     #[serde(default)]
     users: bool,
@@ -123,6 +130,8 @@ impl Profile {
         let mut plan = Plan::empty(name.to_string());
         plan.users = self.users;
         plan.slice = slice;
+        plan.overloads = self.overloads;
+        plan.ignores_retry_after = self.ignores_retry_after || common.ignores_retry_after;
         if let Some(package) = &self.package {
             ensure!(
                 !package.is_empty() && package.bytes().all(|b| b.is_ascii_graphic()),
@@ -269,7 +278,13 @@ mod tests {
     use crate::pace::Rate;
     use crate::scenario::PerAgent;
 
-    const COMMON: Common = Common { window: 8, settle: SECOND, keep: false, arrivals: Arrivals::Even };
+    const COMMON: Common = Common {
+        window: 8,
+        settle: SECOND,
+        keep: false,
+        ignores_retry_after: false,
+        arrivals: Arrivals::Even,
+    };
     const AS_IS: Size = Size { scale: 1.0, stretch: 1.0, slice: None };
 
     fn plan(text: &str, size: Size) -> anyhow::Result<Plan> {
