@@ -19,7 +19,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use comsipl_core::{ConnectionId, Flow, Listen, Mono, Now};
@@ -40,6 +40,7 @@ use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
 use crate::resolve::thread::Lookups;
+use crate::rest::{Rest, Rounds};
 use crate::shard::{Owner, Shard};
 use crate::wait::Patience;
 
@@ -52,8 +53,8 @@ pub struct Stop {
     asked: AtomicBool,
     /// Whether another process goes on with the connections.
     handing_over: AtomicBool,
-    /// How many shards have stopped reading their sockets.
-    quiet: AtomicUsize,
+    /// Whether shards that have stopped reading have anything under way between them.
+    rest: Rest,
 }
 
 impl Stop {
@@ -542,28 +543,25 @@ impl EventLoop {
     }
 
     /// After the wish to stop: reads no socket any more, but brings out every answer, and takes what other shards put
-    /// in until all of them have stopped reading.
+    /// in until nothing is under way between them.
     fn finish(&mut self) -> io::Result<Vec<Carried>> {
         let give_up = self.clock.mono() + FINISH_SPAN;
         let handing_over = self.stop.is_handing_over();
-        let mut announced = false;
+        let mut rounds = Rounds::new(self.shards);
         loop {
             let now = self.clock.now();
+            if !self.bus.is_empty() || !self.own_notes.is_empty() {
+                rounds.take();
+            }
             let work_left = self.take_from_bus(now);
             self.end_turn(now)?;
-            if !announced {
-                self.stop.quiet.fetch_add(1, Ordering::AcqRel); // pairs with the load below
-                announced = true;
-            }
-            // Loaded first: whoever has announced has put in everything that its last datagrams led to.
-            let all_quiet = self.stop.quiet.load(Ordering::Acquire) >= self.shards;
             let idle = self.bus.is_empty()
                 && !self.bus.waits_for_room()
                 && self.own_notes.is_empty()
                 && (0..self.sockets.len()).all(|place| !self.sender.is_waiting(place))
                 // What waits for a full socket goes with it.
                 && (handing_over || !self.streams.waits_for_sockets());
-            if (all_quiet && idle) || now.mono >= give_up {
+            if (idle && rounds.is_over(&self.stop.rest)) || now.mono >= give_up {
                 if handing_over {
                     return Ok(self.streams.hand_over(now.mono));
                 }

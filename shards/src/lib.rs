@@ -27,6 +27,7 @@ pub mod records;
 mod recover;
 mod reply;
 pub mod resolve;
+pub mod rest;
 pub mod restart;
 mod route;
 pub mod sandbox;
