@@ -103,6 +103,28 @@ fn the_same_over_udp_is_told_by_datagrams() {
     assert_eq!(report.percentiles.publish_notify.count, 50 * 20);
 }
 
+/// Under load, and over both transports, one process after another takes over, and no phone notices.
+#[test]
+fn phones_whose_server_is_succeeded_notice_nothing() {
+    // An address of this test's alone, because the port is to be free again and again.
+    for (port, transport, more) in [(5061, "udp", ""), (5062, "tcp", "--transport tcp --connections 100")] {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.79:{port}");
+        let server = format!(
+            "{} serve --listen {transport}:{address} --data-dir {} --shards 2 --log warn --log-format json",
+            comsipl_tests::server::binary().unwrap().display(),
+            folder.path().display()
+        );
+        let line = format!(
+            "comsipl-loadgen run take-over --scale 0.1 --stretch 0.1 --quiet --target {address} {more} --server-command"
+        );
+        let words = line.split_whitespace().chain([server.as_str()]);
+        let report = run::run(&Cli::parse_from(words).command).unwrap();
+        assert!(report.passed, "{report}");
+        assert!(report.total.published > 80 && report.audit.is_some(), "{report}");
+    }
+}
+
 /// Strangers send 20,000 damaged messages; whoever had subscribed before is told of everything all the same.
 #[test]
 fn earlier_subscriptions_survive_hostile_datagrams() {

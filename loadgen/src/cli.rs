@@ -169,7 +169,7 @@ pub enum Command {
         /// So many times the length of its phases
         #[arg(long, default_value_t = 1.0, value_parser = factor)]
         stretch: f64,
-        /// Start the server by this command, which must make it listen at `--target`; profiles may kill it
+        /// Start the server by this command, which must make it listen at `--target`; profiles may kill it or have it succeeded
         #[arg(long)]
         server_command: Option<String>,
         /// What all commands understand

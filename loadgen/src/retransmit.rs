@@ -44,8 +44,8 @@ struct Entry<K> {
 /// What a timer that fired asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due<K> {
-    /// Timer E: send the request again, if it is still unanswered.
-    Again(K),
+    /// Timer E: send the request again, if it is still unanswered; for how manieth time.
+    Again(K, u8),
     /// Timer F: give up, if it is still unanswered.
     TimedOut(K),
 }
@@ -78,7 +78,7 @@ impl<K: Copy> Retransmit<K> {
                     return Some(Due::TimedOut(transaction));
                 }
                 self.push(now, transaction, step + 1);
-                return Some(Due::Again(transaction));
+                return Some(Due::Again(transaction, step + 1));
             }
         }
         None
@@ -113,7 +113,10 @@ mod tests {
         loop {
             let at = timers.next_at();
             match timers.take(at, |_| true) {
-                Some(Due::Again('a')) => events.push((at - 7) * 10 / SECOND),
+                Some(Due::Again('a', time)) => {
+                    events.push((at - 7) * 10 / SECOND);
+                    assert_eq!(usize::from(time), events.len());
+                }
                 Some(Due::TimedOut('a')) => break assert_eq!(at - 7, 64 * T1),
                 other => panic!("{other:?} at {at}"),
             }
@@ -139,7 +142,7 @@ mod tests {
         timers.arm(0, 1);
         timers.arm(1, 2);
         assert_eq!(timers.take(T1 - 1, |_| true), None);
-        assert_eq!(timers.take(T1 + 1, |k| k == 2), Some(Due::Again(2)));
+        assert_eq!(timers.take(T1 + 1, |k| k == 2), Some(Due::Again(2, 1)));
         assert_eq!(timers.take(T1 + 1, |k| k == 2), None);
         assert_eq!(timers.next_at(), T1 + 1 + 2 * T1);
     }

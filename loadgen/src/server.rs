@@ -1,4 +1,4 @@
-//! A server that the generator starts itself, so that it can kill it.
+//! A server that the generator starts itself, so that it can kill it or have another process take over from it.
 
 use crate::message::Transport;
 use anyhow::{Context as _, bail, ensure};
@@ -13,6 +13,10 @@ const LISTEN_MAX: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(50);
 /// How many probes have to go without a refusal until the server is believed to listen.
 const PROBES: u32 = 4;
+/// How long a process may take to take over from another.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(60);
+/// How often the two are looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A server, killed at the end.
 #[derive(Debug)]
@@ -56,6 +60,30 @@ impl Server {
         self.child.wait().context("cannot wait for the server")?;
         self.child = spawn(&self.command)?;
         Ok(())
+    }
+
+    /// Starts another process by the same command, which has to take over, and waits until the one before has ended well.
+    pub fn take_over(&mut self) -> anyhow::Result<()> {
+        let mut before = std::mem::replace(&mut self.child, spawn(&self.command)?);
+        let start = Instant::now();
+        loop {
+            if let Some(status) = before.try_wait()? {
+                ensure!(status.success(), "the server that was succeeded ended with {status}");
+                return Ok(());
+            }
+            let refused = self.child.try_wait()?;
+            if refused.is_some() || start.elapsed() > TAKE_OVER_MAX {
+                // It serves on, and is ended with us.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                self.child = before;
+                match refused {
+                    Some(status) => bail!("`{}` did not take over and ended with {status}", self.command),
+                    None => bail!("`{}` did not take over in {TAKE_OVER_MAX:?}", self.command),
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 
@@ -120,5 +148,31 @@ mod tests {
         let before = server.pid();
         server.kill_and_start().unwrap();
         assert_ne!(server.pid(), before);
+    }
+
+    #[test]
+    fn a_server_that_is_succeeded_has_to_end_well() {
+        let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let folder = std::env::temp_dir().join(format!("comsipl-loadgen-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let start = |name: &str, script: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, script).unwrap();
+            Server::start(&format!("sh {}", path.display()), open.local_addr().unwrap(), Transport::Udp)
+        };
+        // Whoever comes second tells the first to end.
+        let told =
+            "mkfifo $0.told 2>/dev/null && read x <$0.told && exit 0; echo x >$0.told; exec sleep 1000";
+        let mut server = start("willing", told).unwrap();
+        let before = server.pid();
+        server.take_over().unwrap();
+        assert_ne!(server.pid(), before);
+        let refused = "mkdir $0.there 2>/dev/null && exec sleep 1000; exit 3";
+        let mut server = start("unwilling", refused).unwrap();
+        let before = server.pid();
+        let error = server.take_over().unwrap_err();
+        assert!(error.to_string().contains("did not take over"), "{error}");
+        assert_eq!(server.pid(), before, "it serves on");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

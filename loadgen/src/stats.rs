@@ -62,6 +62,8 @@ counters! {
     requests_sent,
     /// Requests sent again by Timer E.
     retransmissions_sent,
+    /// Requests that one repetition did not bring an answer to, and which were sent for a third time.
+    sent_thrice,
     /// REGISTERs answered 2xx.
     registered,
     /// SUBSCRIBEs answered 2xx.

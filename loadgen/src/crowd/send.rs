@@ -75,13 +75,14 @@ impl Crowd<'_> {
             });
             match due {
                 None => return fired,
-                Some(Due::Again((Ident { kind, index, .. }, cseq))) => {
+                Some(Due::Again((Ident { kind, index, .. }, cseq), time)) => {
                     let local = self.local(index);
                     // A watcher's transaction lives on after its 200 until the NOTIFY has come.
                     let answered = kind == Kind::Watcher
                         && self.watchers[local].requests.running.is_some_and(|running| running.answered);
                     if !answered {
                         self.counters().retransmissions_sent.add(1);
+                        self.counters().sent_thrice.add(u64::from(time == 2));
                         self.outbox.push(Outgoing { kind, local, cseq, first: false });
                     }
                 }

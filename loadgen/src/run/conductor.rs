@@ -52,7 +52,7 @@ pub(super) struct Conductor<'s> {
     pub(super) measured: Vec<Measured>,
     /// The server that we started.
     pub(super) server: Option<Server>,
-    /// What its killed processes had used.
+    /// What its processes had used that are gone.
     pub(super) gone: Usage,
     /// What the server says of itself, if it can be asked.
     pub(super) status: Option<ServerStatus>,
@@ -134,6 +134,7 @@ impl<'s> Conductor<'s> {
         let end = end.max().unwrap_or(Nanos::MAX);
         let mut last = (self.shared.clock.now(), self.counts());
         let mut kill_at = phase.kill_after.map(|after| start + after);
+        let mut take_over_at = phase.take_over_every.map(|every| start + every);
         let stalled = loop {
             let now = self.shared.clock.now();
             let strangers_go_on =
@@ -153,7 +154,13 @@ impl<'s> Conductor<'s> {
             }
             if kill_at.is_some_and(|at| now >= at) {
                 kill_at = None;
-                self.kill()?;
+                self.restart(Server::kill_and_start)?;
+            }
+            if let (Some(at), Some(every)) = (take_over_at, phase.take_over_every)
+                && now >= at
+            {
+                take_over_at = Some(at + every).filter(|&at| at < end);
+                self.restart(Server::take_over)?;
             }
             let counts = self.counts();
             if self.series.is_due(now) {
@@ -187,13 +194,13 @@ impl<'s> Conductor<'s> {
         Ok(stalled)
     }
 
-    /// Kills our server and starts it again.
-    fn kill(&mut self) -> anyhow::Result<()> {
+    /// Has another process take the place of our server's.
+    fn restart(&mut self, how: impl FnOnce(&mut Server) -> anyhow::Result<()>) -> anyhow::Result<()> {
         // What a process has used is known until it is waited for; the last hundredth of a second is lost.
         let used = self.server_usage(Usage::glance).unwrap_or_default();
-        let server = self.server.as_mut().context("there is no server to kill")?;
+        let server = self.server.as_mut().context("there is no server of ours")?;
         self.gone = used;
-        server.kill_and_start()
+        how(server)
     }
 
     /// What the server has used, by `measure`.

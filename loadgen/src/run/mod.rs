@@ -54,7 +54,7 @@ fn run_profile(
 ) -> anyhow::Result<Report> {
     let (name, text) = profile::find(profile)?;
     let profile = Profile::parse(&text).with_context(|| format!("profile {name}"))?;
-    ensure!(!profile.kills() || server_command.is_some(), "profile {name} needs --server-command");
+    ensure!(!profile.restarts() || server_command.is_some(), "profile {name} needs --server-command");
     ensure!(
         server_command.is_none() || common.server_pid.is_none(),
         "--server-command starts a server, and --server-pid is another"

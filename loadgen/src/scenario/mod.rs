@@ -128,13 +128,23 @@ pub struct Phase {
     pub forgets: bool,
     /// How long after its beginning the server is killed and started again.
     pub kill_after: Option<Nanos>,
+    /// How often another process takes over from the server.
+    pub take_over_every: Option<Nanos>,
 }
 
 impl Phase {
     /// A phase that is over when its works are.
     pub fn new(name: impl Into<Cow<'static, str>>, works: Vec<Work>) -> Self {
         let ends = Ends::Done;
-        Self { name: name.into(), works, measured: false, ends, forgets: false, kill_after: None }
+        Self {
+            name: name.into(),
+            works,
+            measured: false,
+            ends,
+            forgets: false,
+            kill_after: None,
+            take_over_every: None,
+        }
     }
 
     /// For how long work is begun in it, if that is given.

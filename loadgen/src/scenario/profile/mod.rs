@@ -29,6 +29,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("lossy", include_str!("../../../profiles/lossy.toml")),
     ("etag-race", include_str!("../../../profiles/etag-race.toml")),
     ("kill", include_str!("../../../profiles/kill.toml")),
+    ("take-over", include_str!("../../../profiles/take-over.toml")),
     ("soak", include_str!("../../../profiles/soak.toml")),
 ];
 
@@ -98,9 +99,9 @@ impl Profile {
         Ok(toml::from_str(text)?)
     }
 
-    /// Whether it kills the server.
-    pub fn kills(&self) -> bool {
-        self.phases.iter().any(|phase| phase.kill_after.is_some())
+    /// Whether it kills the server, or has another one take over.
+    pub fn restarts(&self) -> bool {
+        self.phases.iter().any(|phase| phase.kill_after.is_some() || phase.take_over_every.is_some())
     }
 
     /// Whether it claims something about the server's process.

@@ -67,6 +67,8 @@ pub struct PhaseText {
     pub forget: bool,
     /// The server is killed and started again so long after its beginning.
     pub kill_after: Option<Span>,
+    /// Another process takes over from the server so often, while works go on for a time.
+    pub take_over_every: Option<Span>,
     /// Works go on for so long; without, each phone does its work once.
     #[serde(rename = "for")]
     pub lasts: Option<Span>,
@@ -175,12 +177,18 @@ impl PhaseText {
             works.push(Work { amount, agents, arrivals, ..common.work(op, rate) });
         }
         let ends = self.settle.map_or(Ends::Done, |settle| Ends::Settled(nanos(settle.0)));
+        ensure!(
+            self.take_over_every.is_none() || self.lasts.is_some(),
+            "phase `{}`: `take_over_every` needs `for`",
+            self.name
+        );
         ensure!(!works.is_empty() || self.settle.is_some(), "phase `{}` has nothing to do", self.name);
         Ok(Phase {
             measured: self.measured,
             ends,
             forgets: self.forget,
             kill_after: self.kill_after.map(stretched),
+            take_over_every: self.take_over_every.map(stretched),
             ..Phase::new(self.name.clone(), works)
         })
     }
