@@ -103,7 +103,8 @@ impl fmt::Display for OpenError {
             OpenFault::Version { found, expected } => write!(
                 f,
                 "{path}: expected format version {expected}, found {found}; {} program wrote the file: start that one again \
-                 (`comsipl --version` tells which one is which), or move the file away to begin with an empty one",
+                 (`comsipl --version` tells which one is which), or begin with an empty file after \
+                 `mv {path} {path}.format-{found}`",
                 if found > expected { "a newer" } else { "an older" }
             ),
             OpenFault::Kind { found: Some(found), expected } => write!(

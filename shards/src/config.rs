@@ -11,7 +11,8 @@ use comsipl_fdb::RECORDS_MAX_LIMIT;
 use toml::Spanned;
 
 use crate::settings::{
-    Auth, ExpiryPolicy, Listen, OutboundProxy, Profile, RegisteredState, SandboxMode, Settings, Unregistered,
+    Auth, ExpiryPolicy, Listen, OutboundProxy, Profile, RECOVERY_MAX, RegisteredState, SandboxMode, Settings,
+    Unregistered,
 };
 
 mod auth;
@@ -158,6 +159,10 @@ impl File {
         if let Some(millis) = storage.sync_interval_ms {
             let millis = check_range(&millis, 10, 3_600_000, "milliseconds")?;
             settings.sync_interval = Duration::from_millis(millis);
+        }
+        if let Some(millis) = storage.recovery_max_ms {
+            let most = RECOVERY_MAX.as_millis() as i64;
+            settings.recovery_max = Duration::from_millis(check_range(&millis, 100, most, "milliseconds")?);
         }
         let records =
             |value: &Spanned<i64>| check_range(value, 64, RECORDS_MAX_LIMIT.into(), "records a partition");
@@ -527,6 +532,7 @@ mod tests {
             [storage]
             data_dir = "/var/lib/comsipl"
             sync_interval_ms = 250
+            recovery_max_ms = 20000
             presence_records_max = 4096
             registered_records_max = 8192
             [registration]
@@ -564,6 +570,7 @@ mod tests {
             registration: ExpiryPolicy { min_secs: 1, default_secs: 3600, max_secs: 7200 },
             subscription: ExpiryPolicy { min_secs: 60, default_secs: 600, max_secs: 900 },
             sync_interval: Duration::from_millis(250),
+            recovery_max: Duration::from_secs(20),
             presence_records_max: 4096,
             registered_records_max: 8192,
             transaction_memory: 2 << 20,
@@ -597,6 +604,7 @@ mod tests {
             ("[servers]", "servers", "unknown field `servers`"),
             ("[storage]\ndata_dir = \"\"", "\"\"", "a directory"),
             ("[storage]\nsync_interval_ms = 0", "0", "10 to 3600000"),
+            ("[storage]\nrecovery_max_ms = 30001", "30001", "100 to 30000"),
             ("[registration]\nmin_expires = 0", "0", "1 to 4294967295 seconds"),
             ("[registration]\nmin_expires = -1", "-1", "found -1"),
             ("[publication]\nmin_expires = 3601", "3601", "default_expires 3600"),

@@ -26,6 +26,9 @@ pub enum Command {
     Users(UserCommand),
     /// What came of a name that the shard asked for.
     Resolved(Answer),
+    /// To panic.
+    #[cfg(debug_assertions)]
+    Panic,
 }
 
 /// The commands that wait for one shard.

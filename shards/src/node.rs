@@ -361,6 +361,7 @@ impl Node {
             gate: Arc::clone(&gate),
             clock: self.parts.clock,
             given_up: GivenUp::default(),
+            recovery_max: self.parts.settings.recovery_max,
             successor: None,
         };
         let starts =

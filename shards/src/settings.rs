@@ -107,6 +107,8 @@ pub struct Settings {
     pub subscription: ExpiryPolicy,
     /// How often the files are synced to disk: what a power cut can take.
     pub sync_interval: Duration,
+    /// How long a process that takes over may have the files before it serves; then it is killed.
+    pub recovery_max: Duration,
     /// Most records a partition of `presence_w.fdb` may have (there are 64 partitions).
     pub presence_records_max: u32,
     /// Most records a partition of `registered.fdb` may have (there are 64 partitions).
@@ -155,6 +157,10 @@ impl Default for StreamLimits {
     }
 }
 
+/// The longest that a process which takes over may have the files before it serves: requests that wait so long are given up
+/// anyway (64*T1, RFC 3261 §17.1.2.2).
+pub const RECOVERY_MAX: Duration = Duration::from_secs(30);
+
 impl Default for Settings {
     fn default() -> Self {
         let expiry = ExpiryPolicy { min_secs: 60, default_secs: 3600, max_secs: 7200 };
@@ -187,6 +193,7 @@ impl Default for Settings {
             publication: expiry,
             subscription: expiry,
             sync_interval: Duration::from_secs(1),
+            recovery_max: RECOVERY_MAX,
             presence_records_max: 1 << 20,
             registered_records_max: 1 << 18,
             transaction_memory: 256 << 20,

@@ -202,6 +202,8 @@ impl Shard {
     pub fn on_command(&mut self, command: crate::mailbox::Command) {
         match command {
             crate::mailbox::Command::Resolved(answer) => self.names.answers.push(answer),
+            #[cfg(debug_assertions)]
+            crate::mailbox::Command::Panic => panic!("somebody asked for it"),
             crate::mailbox::Command::Users(UserCommand { changes, answer }) => {
                 for (number, change) in changes {
                     let partition = self.keys.aor(change.aor().as_bytes()).partition();

@@ -45,6 +45,7 @@ pub struct Server {
 pub struct Storage {
     pub data_dir: Option<Spanned<String>>,
     pub sync_interval_ms: Option<Spanned<i64>>,
+    pub recovery_max_ms: Option<Spanned<i64>>,
     pub presence_records_max: Option<Spanned<i64>>,
     pub registered_records_max: Option<Spanned<i64>>,
 }

@@ -38,6 +38,7 @@ pub fn to_toml(settings: &Settings) -> String {
         publication,
         subscription,
         sync_interval,
+        recovery_max,
         presence_records_max,
         registered_records_max,
         transaction_memory,
@@ -74,6 +75,7 @@ pub fn to_toml(settings: &Settings) -> String {
             vec![
                 ("data_dir", Value::String(data_dir.display().to_string())),
                 ("sync_interval_ms", number(sync_interval.as_millis() as usize)),
+                ("recovery_max_ms", number(recovery_max.as_millis() as usize)),
                 ("presence_records_max", number(*presence_records_max as usize)),
                 ("registered_records_max", number(*registered_records_max as usize)),
             ],

@@ -41,6 +41,12 @@ pub enum Request {
         /// How many shards the new server is to have.
         shards: usize,
     },
+    /// Panic, as a bug would have a shard do. Only builds with debug assertions know this.
+    #[cfg(debug_assertions)]
+    Panic {
+        /// The shard.
+        shard: usize,
+    },
 }
 
 /// What a server does and has.
@@ -175,6 +181,8 @@ impl Request {
         };
         match self {
             Self::Realm | Self::Status | Self::TakeOver { .. } => Ok(Vec::new()),
+            #[cfg(debug_assertions)]
+            Self::Panic { .. } => Ok(Vec::new()),
             Self::PutUsers { put, users } => {
                 few(users.len())?;
                 users.iter().map(|user| Ok(UserChange::Put(*put, user.secrets()?))).collect()

@@ -249,6 +249,12 @@ impl Office {
             Request::Status => return Answer::Status(self.instruments.read()),
             Request::PutUsers { .. } | Request::RemoveUsers { .. } | Request::TakeOver { .. } => {}
         }
+        #[cfg(debug_assertions)]
+        if let Request::Panic { shard } = request
+            && let Some(mailbox) = self.mailboxes.get(shard)
+        {
+            let _ = mailbox.post(Command::Panic);
+        }
         match request.changes() {
             Ok(changes) => Answer::Outcomes { outcomes: self.change(changes) },
             Err(why) => Answer::Refused { why },

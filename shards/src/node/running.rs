@@ -62,6 +62,8 @@ pub struct Running {
     pub(super) clock: Clock,
     /// What the shards gave up.
     pub(super) given_up: GivenUp,
+    /// How long who takes over may have the files before it serves.
+    pub(super) recovery_max: Duration,
     /// Who takes over, when all is prepared there.
     pub(super) successor: Option<Courier>,
 }
@@ -146,16 +148,21 @@ impl Running {
         }
         let successor = self.successor.take();
         if successor.is_some() {
+            // Who changes users may wait for a shard, and who syncs for the disk: while the shards serve still.
+            drop(self.control.take());
+            drop(self.syncing.take());
             self.stop.ask_to_hand_over();
         }
+        let begin = Instant::now();
         self.shut_down();
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         let Some(successor) = successor else { return Ok(Ended::Stopped) };
+        tracing::info!(stop_ms = begin.elapsed().as_millis() as u64, "stopped for another process");
         let mut given_up = std::mem::take(&mut self.given_up);
         given_up.nonces = self.gate.nonces.as_ref().map(|it| it.bequeath(self.clock.mono()));
-        Ok(match successor::hand_over(successor, &given_up) {
+        Ok(match successor::hand_over(successor, &given_up, self.recovery_max) {
             Outcome::Gone => Ended::HandedOver,
             Outcome::Back => Ended::TakenBack(Inherited {
                 sockets: self.kept.iter().filter_map(|it| it.try_clone().ok()).collect(),

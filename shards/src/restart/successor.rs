@@ -118,11 +118,11 @@ pub enum Outcome {
 }
 
 /// Hands over what a node gave up that has stopped and closed its files, and waits until the other process is ready to
-/// serve. One that does not get there in time is killed, because it may hang with the files locked.
-pub fn hand_over(mut successor: Courier, given_up: &GivenUp) -> Outcome {
+/// serve. One that does not get there within `span` is killed, because it may hang with the files locked.
+pub fn hand_over(mut successor: Courier, given_up: &GivenUp, span: Duration) -> Outcome {
     let begin = Instant::now();
     let process = successor.process();
-    match give(&mut successor, given_up) {
+    match give(&mut successor, given_up, &Deadline::of(span)) {
         Ok(()) => {
             let pid = successor.peer().map(|it| it.pid);
             if let Ok(pid) = pid {
@@ -148,10 +148,9 @@ pub fn hand_over(mut successor: Courier, given_up: &GivenUp) -> Outcome {
     }
 }
 
-fn give(successor: &mut Courier, given_up: &GivenUp) -> io::Result<()> {
-    let deadline = Deadline::of(RECOVERY_SPAN);
+fn give(successor: &mut Courier, given_up: &GivenUp, deadline: &Deadline<'_>) -> io::Result<()> {
     if let Some(nonces) = &given_up.nonces {
-        successor.send(&Message::Nonces, nonces.as_bytes(), &[], &deadline)?;
+        successor.send(&Message::Nonces, nonces.as_bytes(), &[], deadline)?;
     }
     let (mut lines, mut payload) = (Vec::new(), Vec::new());
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
@@ -161,15 +160,15 @@ fn give(successor: &mut Courier, given_up: &GivenUp) -> io::Result<()> {
         descriptors.push(carried.socket.as_fd());
         if lines.len() == DESCRIPTORS_MAX || payload.len() >= PAYLOAD_LEN_WANTED || rest.peek().is_none() {
             let message = Message::Connections { connections: std::mem::take(&mut lines) };
-            successor.send(&message, &payload, &descriptors, &deadline)?;
+            successor.send(&message, &payload, &descriptors, deadline)?;
             payload.clear();
             descriptors.clear();
         }
     }
-    successor.send(&Message::Released, &[], &[], &deadline)?;
-    expect(successor, &Message::Ready, &deadline)?;
+    successor.send(&Message::Released, &[], &[], deadline)?;
+    expect(successor, &Message::Ready, deadline)?;
     // From here on the other one may serve, so this one may not, whatever becomes of it.
-    successor.send(&Message::Go, &[], &[], &deadline)
+    successor.send(&Message::Go, &[], &[], deadline)
 }
 
 fn expect(courier: &mut Courier, wanted: &Message, deadline: &Deadline<'_>) -> io::Result<()> {
@@ -183,15 +182,14 @@ fn expect(courier: &mut Courier, wanted: &Message, deadline: &Deadline<'_>) -> i
 /// How long another process may take to prepare all that it can before it has our connections and files.
 const PREPARATION_SPAN: Duration = Duration::from_secs(10);
 
-/// How long it may take from then on until it is ready to serve: what recovering the files of a large server takes, many times.
-pub const RECOVERY_SPAN: Duration = Duration::from_secs(30);
-
 /// A frame with so many bytes of connections takes no more of them.
 const PAYLOAD_LEN_WANTED: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SPAN: Duration = Duration::from_secs(10);
 
     #[test]
     fn one_process_at_a_time_of_the_same_user_and_as_many_shards_may_take_over() {
@@ -216,13 +214,13 @@ mod tests {
         };
         let [here, there] = pair();
         drop(there);
-        assert_eq!(hand_over(here, &GivenUp::default()), Outcome::Back);
+        assert_eq!(hand_over(here, &GivenUp::default(), SPAN), Outcome::Back);
         for (said, last, outcome) in
             [(Message::Release, None, Outcome::Back), (Message::Ready, Some(Message::Go), Outcome::Gone)]
         {
             let [here, mut there] = pair();
             there.send(&said, &[], &[], &deadline).unwrap();
-            assert_eq!(hand_over(here, &GivenUp::default()), outcome, "{said:?}");
+            assert_eq!(hand_over(here, &GivenUp::default(), SPAN), outcome, "{said:?}");
             assert_eq!(there.receive::<Message>(&deadline).unwrap().text, Message::Released);
             assert_eq!(there.receive::<Message>(&deadline).map(|it| it.text).ok(), last);
         }
