@@ -109,7 +109,8 @@ fn phones_whose_server_is_succeeded_notice_nothing() {
     // An address of this test's alone, because the port is to be free again and again.
     for (port, transport, more) in [(5061, "udp", ""), (5062, "tcp", "--transport tcp --connections 100")] {
         let folder = tempfile::tempdir().unwrap();
-        let address = format!("127.0.0.79:{port}");
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let address = format!("127.79.{high}.{low}:{port}");
         let server = format!(
             "{} serve --listen {transport}:{address} --data-dir {} --shards 2 --log warn --log-format json",
             comsipl_tests::server::binary().unwrap().display(),
