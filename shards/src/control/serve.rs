@@ -247,13 +247,13 @@ impl Office {
         match request {
             Request::Realm => return Answer::Realm { realm: self.realm.clone() },
             Request::Status => return Answer::Status(self.instruments.read()),
+            #[cfg(debug_assertions)]
+            Request::Panic { shard } => {
+                if let Some(mailbox) = self.mailboxes.get(shard) {
+                    let _ = mailbox.post(Command::Panic);
+                }
+            }
             Request::PutUsers { .. } | Request::RemoveUsers { .. } | Request::TakeOver { .. } => {}
-        }
-        #[cfg(debug_assertions)]
-        if let Request::Panic { shard } = request
-            && let Some(mailbox) = self.mailboxes.get(shard)
-        {
-            let _ = mailbox.post(Command::Panic);
         }
         match request.changes() {
             Ok(changes) => Answer::Outcomes { outcomes: self.change(changes) },
