@@ -63,10 +63,9 @@ impl Stop {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// Asks all shards to stop and to give up their connections for another process.
-    pub fn ask_to_hand_over(&self) {
+    /// When the shards are [asked](Self::ask), they are to give up their connections for another process.
+    pub fn will_hand_over(&self) {
         self.handing_over.store(true, Ordering::Relaxed); // published by the store of `asked`
-        self.ask();
     }
 
     /// Whether another process goes on.

@@ -30,6 +30,7 @@ use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::resolve::thread::Resolver;
 use crate::restart::inherited::{GivenUp, Inherited, ListeningSocket, renumber, take_for};
+use crate::restart::service_manager;
 use crate::restart::successor::Succession;
 use crate::settings::{Listen, Settings};
 use crate::shard::ShardStart;
@@ -60,6 +61,8 @@ pub struct Prepared {
     listeners: Vec<Bound>,
     /// The numbers and addresses of listeners in the process that had the sockets before.
     earlier: Vec<(u8, Listen)>,
+    /// Sockets of that process that nobody will read any more.
+    left: Vec<ListeningSocket>,
     connections_max: usize,
     tls: Option<Arc<Tls>>,
     clock: Clock,
@@ -153,13 +156,11 @@ impl Prepared {
             .collect::<Result<Vec<_>, _>>()?;
         let connections_max = connections_max(&settings, shards);
         let settings = Arc::new(settings);
-        let node = Self { settings, shards, cpus, listeners, earlier, connections_max, tls, clock };
-        let mut left: Vec<_> = sockets.into_iter().map(|it| it.listen).collect();
-        left.dedup();
-        for listen in left {
-            tracing::warn!(%listen, "was listened on before and is not any more");
+        for socket in &sockets {
+            tracing::warn!(listen = %socket.listen, shard = socket.shard, "was listened on before and is not any more");
         }
-        Ok(node)
+        let left = sockets;
+        Ok(Self { settings, shards, cpus, listeners, earlier, left, connections_max, tls, clock })
     }
 
     /// Looks whether the files can be opened, as far as that can be told while another process has them.
@@ -420,6 +421,7 @@ impl Node {
         running.wait_ready()?;
         // Shards wait at the threshold; without this they never cross it.
         commit()?;
+        self.parts.left.iter().for_each(service_manager::forget);
         threshold.open();
         let instruments = Instruments {
             since: Instant::now(),

@@ -124,6 +124,7 @@ fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
     // Before anything that takes time, so that a signal during recovery is not the abrupt end.
     let mut signals = Signals::catch().map_err(StartError::Threads)?;
     let (mut running, _sandbox) = begin(settings, args, kept)?;
+    let shards = running.engine_counters().len();
     loop {
         signals.forward(running.stopper(), running.reloader()).map_err(StartError::Threads)?;
         let addresses: Vec<_> = running.addresses().iter().copied().map(|it| it.to_string()).collect();
@@ -135,16 +136,27 @@ fn serve(settings: &Settings, args: &ServeArgs, kept: Vec<KeptSocket>) -> Result
                 return Ok(Exit::Done);
             }
             Ok(Ended::HandedOver) => return Ok(Exit::Done),
-            Ok(Ended::TakenBack(inherited)) => {
-                let prepared = Prepared::new(settings.clone(), inherited.sockets)?;
-                running = prepared.open_files(inherited.given_up, TAKE_BACK_SPAN)?.start()?;
-            }
+            Ok(Ended::TakenBack(inherited)) => match go_on(settings, shards, inherited) {
+                Ok(again) => running = again,
+                Err(error) => {
+                    complain(&error);
+                    // Not what a start that fails says: the service manager is to start us again.
+                    return Ok(Exit::Failed);
+                }
+            },
             Err(failure) => {
                 complain(&failure);
                 return Ok(Exit::Failed);
             }
         }
     }
+}
+
+/// Goes on after another process could not take over: with as many shards as before, because connections and sockets are dealt out
+/// among them, and within the sandbox the number of processors may be told differently.
+fn go_on(settings: &Settings, shards: usize, inherited: Inherited) -> Result<Running, StartError> {
+    let settings = Settings { shards: Some(shards), ..settings.clone() };
+    Prepared::new(settings, inherited.sockets)?.open_files(inherited.given_up, TAKE_BACK_SPAN)?.start()
 }
 
 /// Starts the node: with what a server has that uses the data directory, or with what the service manager has kept, or anew.
@@ -157,7 +169,8 @@ fn begin(
     let found =
         if args.no_take_over { None } else { Predecessor::ask(&settings.data_dir, shards_of(settings))? };
     let Some((mut predecessor, sockets)) = found else {
-        let sockets = kept.into_iter().filter_map(|it| it.listening(&settings.listen)).collect();
+        let sockets =
+            kept.into_iter().filter_map(|it| it.listening(&settings.listen, shards_of(settings))).collect();
         let node = Node::go_on(settings.clone(), Inherited { sockets, ..Inherited::default() })?;
         let sandbox = Sandbox::enter(settings)?;
         show(&node, settings, &sandbox, args.log_format);

@@ -34,7 +34,7 @@ pub fn bind(address: SocketAddr, shards: usize, buffer_len: usize) -> io::Result
     let first = open(address, buffer_len)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
-    complete(vec![first], shards, buffer_len)
+    complete(vec![first], shards, buffer_len, false)
 }
 
 /// Goes on with sockets that another process bound to one address, which it may do for fewer shards or for more: then others
@@ -56,11 +56,17 @@ pub fn adopt(
         socket.set_reuse_port(true)?;
         set_options(socket, local_address(socket)?, buffer_len)?;
     }
-    complete(sockets, shards, buffer_len)
+    complete(sockets, shards, buffer_len, true)
 }
 
-/// Binds sockets beside those that there are, at least one, until there are as many as shards.
-fn complete(mut sockets: Vec<Socket>, shards: usize, buffer_len: usize) -> io::Result<BoundListener> {
+/// Binds sockets beside those that there are, at least one, until there are as many as shards. A group that was of others before
+/// (`has_others`) has their program and perhaps still their sockets, so it is given a program even for one shard.
+fn complete(
+    mut sockets: Vec<Socket>,
+    shards: usize,
+    buffer_len: usize,
+    has_others: bool,
+) -> io::Result<BoundListener> {
     let address = local_address(&sockets[0])?;
     while sockets.len() < shards {
         let socket = open(address, buffer_len)?;
@@ -73,7 +79,7 @@ fn complete(mut sockets: Vec<Socket>, shards: usize, buffer_len: usize) -> io::R
         // The kernel reports twice what was set, for its own book-keeping (socket(7)).
         recv_buffer = recv_buffer.min(socket.recv_buffer_size()? / 2);
     }
-    let steered = shards > 1 && steer_answers(&sockets[0], address, shards);
+    let steered = (shards > 1 || has_others) && steer_answers(&sockets[0], address, shards);
     let sockets = sockets.into_iter().map(Into::into).collect();
     Ok(BoundListener { address, sockets, recv_buffer, steered })
 }
@@ -170,7 +176,15 @@ mod tests {
         let mut received = fewer.sockets.iter().map(|it| it.recv_from(&mut [0; 9]).is_ok());
         assert!(waiting.into_iter().eq(&mut received), "what waits in a socket stays");
         drop(received);
+        // Somebody else still has the sockets of the shards that there are no more.
+        let kept: Vec<_> = fewer.sockets.iter().map(|it| it.try_clone().unwrap()).collect();
         let fewer = adopt(fewer.sockets, 1, BUFFER_LEN).unwrap();
+        for _ in 0..16 {
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.send_to(b"x", address).unwrap();
+            assert_eq!(fewer.sockets[0].recv_from(&mut [0; 9]).unwrap().0, 1, "nothing goes to those");
+        }
+        drop(kept);
         client.send_to(b"after", address).unwrap();
         assert_eq!(
             fewer.sockets[0].recv_from(&mut [0; 9]).unwrap().0,

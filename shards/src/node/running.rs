@@ -151,7 +151,7 @@ impl Running {
             // Who changes users may wait for a shard, and who syncs for the disk: while the shards serve still.
             drop(self.control.take());
             drop(self.syncing.take());
-            self.stop.ask_to_hand_over();
+            self.stop.will_hand_over();
         }
         let begin = Instant::now();
         self.shut_down();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
@@ -172,6 +172,12 @@ impl Courier {
                 RecvFlags::CMSG_CLOEXEC,
             );
             let count = match received {
+                // Descriptors that found no place would be missed by the wrong frame.
+                Ok(received) if received.flags.contains(ReturnFlags::CTRUNC) => {
+                    return Err(io::Error::other(
+                        "descriptors are missing; the limit of open files may be too low",
+                    ));
+                }
                 Ok(received) => received.bytes,
                 Err(Errno::AGAIN | Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),

@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comsipl_core::{Listen, Transport};
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use rustix::process::Pid;
 
 use super::courier::send_with;
@@ -54,9 +55,10 @@ pub struct KeptSocket {
 }
 
 impl KeptSocket {
-    /// Takes it as one of the `wanted` listeners; `None`: it is none, and is closed and taken out of the store.
+    /// Takes it as one of the `wanted` listeners of as many shards; `None`: nobody would read it, and it is closed and taken out of
+    /// the store.
     #[must_use]
-    pub fn listening(self, wanted: &[Listen]) -> Option<ListeningSocket> {
+    pub fn listening(self, wanted: &[Listen], shards: usize) -> Option<ListeningSocket> {
         let Self { name, socket } = self;
         let (listen, shard) =
             parse_name(&name).map_or((None, 0), |(transport, shard)| (Some(transport), shard));
@@ -70,17 +72,33 @@ impl KeptSocket {
             let transport = transport
                 .filter(|it| wanted.clone().any(|wanted| wanted == *it))
                 .or_else(|| wanted.clone().next())?;
+            let socket = socket.try_clone().ok()?;
             Some(ListeningSocket { listener: 0, listen: Listen { transport, address }, shard, socket })
         });
+        let found = found.filter(|_| shard < shards);
         if found.is_none() {
             tracing::warn!(
                 name,
                 ?address,
                 "a socket that the service manager has kept is listened on no more"
             );
-            notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]);
+            remove(&name, &socket);
         }
         found
+    }
+}
+
+/// Has the service manager keep a socket no longer which nobody reads any more. Left in the store it would go on taking its part of
+/// what comes.
+pub fn forget(socket: &ListeningSocket) {
+    remove(&name_of(socket), &socket.socket);
+}
+
+fn remove(name: &str, socket: &OwnedFd) {
+    notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]);
+    if is_listening(socket) == Some(true) {
+        // At once, whenever the service manager comes to closing its own descriptor; whoever waits is refused and tries again.
+        let _ = rustix::net::shutdown(socket, Shutdown::Both);
     }
 }
 
@@ -89,9 +107,10 @@ fn is_same(wanted: std::net::SocketAddr, bound: std::net::SocketAddr) -> bool {
     wanted == bound || (wanted.port() == 0 && wanted.ip() == bound.ip())
 }
 
-/// Says that we serve, and gives the service manager our listening sockets to keep.
+/// Says that we serve, and gives the service manager our listening sockets to keep, as far as it takes them in time.
 pub fn tell_ready(sockets: &[ListeningSocket]) {
-    for socket in sockets {
+    let give_up = Instant::now() + FULL_SPAN;
+    for socket in sockets.iter().take_while(|_| Instant::now() < give_up) {
         // Without polling it would drop what it takes for broken: a socket with an error that a datagram of ours met.
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={}", name_of(socket));
         notify(&text, &[socket.socket.as_fd()]);
@@ -174,11 +193,14 @@ mod tests {
         let kept =
             |name: &str| KeptSocket { name: name.to_owned(), socket: socket.socket.try_clone().unwrap() };
         let taken =
-            |name: &str, wanted: &[Listen]| kept(name).listening(wanted).map(|it| (it.listen, it.shard));
+            |name: &str, wanted: &[Listen]| kept(name).listening(wanted, 13).map(|it| (it.listen, it.shard));
         let tcp = Listen { transport: Transport::Tcp, address };
         assert_eq!(taken(&name, &[listen]), Some((listen, 12)));
         assert_eq!(taken("of-a-socket-unit", &[Listen::udp(address), tcp]), Some((tcp, 0)));
         assert_eq!(taken(&name, &[tcp]), Some((tcp, 12)), "the configuration says what is spoken");
+        assert_eq!(is_listening(&socket.socket), Some(true));
+        assert!(kept(&name).listening(&[tcp], 12).is_none(), "there is no shard 12 any more");
+        assert_eq!(is_listening(&socket.socket), None, "nobody waits there in vain");
         assert_eq!(taken(&name, &[Listen::udp(address), parse_listen("tcp:[::1]:1").unwrap()]), None);
     }
 }

@@ -36,7 +36,7 @@ pub fn bind_streams(listen: Listen, shards: usize) -> io::Result<BoundStreams> {
 }
 
 /// Goes on with sockets that another process bound and listens on, which it may do for fewer shards or for more: then others
-/// are bound beside them, or the last are closed and what waits in them is refused.
+/// are bound beside them, or the last are closed, and what waits in them is refused as soon as nobody else has them.
 ///
 /// # Errors
 /// As [`bind_streams`].
