@@ -12,8 +12,8 @@ use crate::error::ReadError;
 use crate::index::Index;
 use crate::kind::FileKind;
 use crate::layout::{
-    EXTENT_RECORDS, HEADER_WORDS, PARTITIONS, RECORD_WORDS, checked_count, header, header_offset,
-    record_offset, superblock,
+    EXTENT_RECORDS, HEADER_WORDS, PARTITIONS, RECORD_WORDS, SUPERBLOCK_SALT, checked_count, checked_mark,
+    header, header_offset, mark_of, record_offset, superblock,
 };
 use crate::map::{Map, ReadWord};
 use crate::seqlock::{Load, Word};
@@ -44,6 +44,8 @@ pub struct Fdb {
     pub(crate) extents_max: u32,
     /// Whether this process is the writer.
     pub(crate) writer: bool,
+    /// Identity of this boot of the machine; 0: not known.
+    pub(crate) machine_boot: u64,
     pub(crate) indexes: Box<[Index]>,
 }
 
@@ -102,38 +104,48 @@ impl Fdb {
     }
 
     /// Unix milliseconds since when changes of the partition's presentities may be undelivered; 0: none are.
-    /// Its meaning is the caller's; see [`Partition::set_undelivered_since`](crate::Partition::set_undelivered_since).
+    /// Its meaning is the caller's; see [`Partition::set_undelivered_since`](crate::Partition::set_undelivered_since). Where
+    /// the disk damaged it, it is 1: since ever.
     #[must_use]
     pub fn undelivered_since(&self, partition: u8) -> u64 {
-        self.header(partition)[header::UNDELIVERED].get()
+        mark_of(self.header(partition)[header::UNDELIVERED].get(), partition.into()).unwrap_or(1)
     }
 
     /// Stores the wall clock (Unix milliseconds); the next open gives it back as
     /// [`Recovery::last_heartbeat_ms`](crate::Recovery::last_heartbeat_ms). Does nothing in a process that only reads.
     pub fn heartbeat(&self, unix_ms: u64) {
         if self.writer {
-            Word::set(&self.map.cells::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT], unix_ms);
+            let cells = self.map.cells::<{ superblock::WORDS }>(0);
+            Word::set(&cells[superblock::HEARTBEAT], checked_mark(unix_ms, SUPERBLOCK_SALT));
+            Word::set(&cells[superblock::MACHINE_BOOT], self.machine_boot);
         }
     }
 
-    /// Wall clock of the last [`heartbeat`](Self::heartbeat), Unix milliseconds.
+    /// Wall clock of the last [`heartbeat`](Self::heartbeat), Unix milliseconds; 0: there was none, or the disk damaged it.
     #[must_use]
     pub fn last_heartbeat_ms(&self) -> u64 {
-        self.map.words::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT].get()
+        let word = self.map.words::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT].get();
+        mark_of(word, SUPERBLOCK_SALT).unwrap_or(0)
     }
 
-    /// Up to where, as the caller counts, names of connections may have been given; 0: none were.
+    /// Up to where, as the caller counts, names of connections may have been given, below 2^48; 0: none were, or the disk
+    /// damaged it.
     #[must_use]
     pub fn names_given(&self) -> u64 {
-        self.map.words::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN].get()
+        let word = self.map.words::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN].get();
+        mark_of(word, SUPERBLOCK_SALT).unwrap_or(0)
     }
 
     /// Raises [`Self::names_given`], from any thread. Does nothing in a process that only reads.
     pub fn raise_names_given(&self, to: u64) {
         if self.writer {
+            let cell = &self.map.cells::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN];
             // Several threads may be at it. Relaxed: the number is meaningful alone.
-            self.map.cells::<{ superblock::WORDS }>(0)[superblock::NAMES_GIVEN]
-                .fetch_max(to, Ordering::Relaxed);
+            let raised = |word| {
+                let given = mark_of(word, SUPERBLOCK_SALT).unwrap_or(0);
+                (given < to).then(|| checked_mark(to, SUPERBLOCK_SALT))
+            };
+            let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raised);
         }
     }
 

@@ -74,6 +74,9 @@ pub(crate) mod superblock {
     pub(crate) const HEARTBEAT: usize = 18;
     /// Names of connections below this may have been given; 0: none were.
     pub(crate) const NAMES_GIVEN: usize = 19;
+    /// Identity of the machine's boot during which the file was written last; 0: not known, or something was missing at the
+    /// opening and there was no heartbeat since.
+    pub(crate) const MACHINE_BOOT: usize = 20;
     /// Extents a partition may have (low half), CRC-32C of these (high half).
     pub(crate) const EXTENTS_MAX: usize = 24;
     /// Words of the superblock: one disk sector.
@@ -151,6 +154,32 @@ pub(crate) fn count_of(word: u64, salt: u32) -> Option<u32> {
     ((word >> 32) as u32 == count_crc(count, salt)).then_some(count)
 }
 
+/// Salt of the marks in the superblock: no partition's number.
+pub(crate) const SUPERBLOCK_SALT: u32 = u32::MAX;
+
+/// A mark (a time, or a number that only grows) of up to 48 bits with its own check in the upper 16 bits, so that one store
+/// replaces both. 0 is 0.
+pub(crate) fn checked_mark(mark: u64, salt: u32) -> u64 {
+    let mark = mark & MARK_MAX;
+    if mark == 0 { 0 } else { mark | u64::from(mark_check(mark, salt)) << 48 }
+}
+
+/// The mark in a word of [`checked_mark`], or `None` where the check fails. A program that did not check yet left the upper
+/// bits zero.
+pub(crate) fn mark_of(word: u64, salt: u32) -> Option<u64> {
+    let (mark, check) = (word & MARK_MAX, (word >> 48) as u16);
+    (check == 0 || check == mark_check(mark, salt)).then_some(mark)
+}
+
+/// Never zero, nor one flipped bit away from it.
+fn mark_check(mark: u64, salt: u32) -> u16 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&mark.to_le_bytes()), &salt.to_le_bytes());
+    crc as u16 | 0x8001
+}
+
+/// The greatest mark.
+const MARK_MAX: u64 = (1 << 48) - 1;
+
 fn count_crc(count: u32, salt: u32) -> u32 {
     crc32c::crc32c(&(u64::from(count) | u64::from(salt) << 32).to_le_bytes())
 }
@@ -185,6 +214,18 @@ mod tests {
             assert_eq!(count_of(word ^ 1 << bit, 3), None);
         }
         assert_eq!(count_of(0, 0), None, "a page of zeros is no count");
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_mark_is_seen() {
+        for mark in [1, 1_800_000_000_000, MARK_MAX] {
+            let word = checked_mark(mark, 3);
+            assert_eq!(mark_of(word, 3), Some(mark));
+            assert_eq!(mark_of(word, 4), None);
+            assert!((0..64).all(|bit| mark_of(word ^ 1 << bit, 3).is_none()), "{mark}");
+        }
+        assert_eq!((checked_mark(0, 3), mark_of(0, 3)), (0, Some(0)));
+        assert_eq!(mark_of(1_800_000_000_000, 3), Some(1_800_000_000_000), "stored without a check");
     }
 
     #[test]

@@ -18,14 +18,14 @@ use crate::index::Index;
 use crate::kind::FileKind;
 use crate::layout::{
     DATA_START, EXTENT_BYTES, EXTENT_RECORDS, EXTENTS_LIMIT, MAGIC, PARTITIONS, RECORDS_MAX_LIMIT,
-    WORD_BYTES, checked_count, count_of, extent_offset, header, header_offset, length_needed, map_length,
-    superblock as word,
+    SUPERBLOCK_SALT, WORD_BYTES, checked_count, count_of, extent_offset, header, header_offset,
+    length_needed, map_length, mark_of, superblock as word,
 };
 use crate::map::{Map, Pen};
 use crate::partition::Partition;
 use crate::recover::{Scan, scan};
-use crate::seqlock::Word;
-use crate::superblock::{BYTES, EXTENTS_MAX_SALT, Superblock};
+use crate::seqlock::{Load, Word};
+use crate::superblock::{BYTES, Superblock};
 
 /// How to open a file for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +71,23 @@ pub struct Recovery {
     pub extents_lost: u64,
     /// How often the file was opened for writing, this time included.
     pub boots: u64,
-    /// Wall clock of the last heartbeat, Unix milliseconds; 0: there was none.
+    /// The file was in use when the machine went down, so what was not synced may be missing or older than it was.
+    pub machine_died: bool,
+    /// The last heartbeat or a time since when something is undelivered was damaged.
+    pub marks_damaged: bool,
+    /// Wall clock of the last heartbeat, Unix milliseconds; 0: there was none, or it is damaged.
     pub last_heartbeat_ms: u64,
     /// How long opening took.
     pub elapsed: Duration,
+}
+
+impl Recovery {
+    /// Whether all is there that was ever stored: then the file is as the last writer left it. Else records may be missing, or
+    /// be older than others that were stored before them.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        !self.machine_died && !self.marks_damaged && self.torn_dropped == 0 && self.extents_lost == 0
+    }
 }
 
 impl Fdb {
@@ -144,6 +157,7 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
         hash_key: state.superblock.hash_key,
         extents_max,
         writer: true,
+        machine_boot: machine_boot(),
         indexes: (0..PARTITIONS).map(|_| Index::new()).collect(),
     });
     let boots = state.superblock.boots.saturating_add(1);
@@ -154,7 +168,10 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
         clean: state.superblock.clean,
         extents_lost: state.extents.iter().zip(&extents).map(|(then, now)| u64::from(then - now)).sum(),
         boots,
-        last_heartbeat_ms: state.superblock.heartbeat_ms,
+        machine_died: !state.superblock.clean
+            && (fdb.machine_boot == 0 || fdb.machine_boot != state.superblock.machine_boot),
+        marks_damaged: state.superblock.heartbeat_ms.is_none() || fdb.has_damaged_marks(),
+        last_heartbeat_ms: state.superblock.heartbeat_ms.unwrap_or(0),
         ..Recovery::default()
     };
     let mut partitions = Vec::with_capacity(PARTITIONS);
@@ -165,6 +182,9 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
         recovery.orphans_freed += scan.orphans_freed;
         partitions.push(Partition::new(Arc::clone(&fdb), pen, scan.free, scan.records));
     }
+    // Where something is missing and the process dies before its first heartbeat, the next one has to know as well.
+    let boot = if recovery.is_complete() { fdb.machine_boot } else { 0 };
+    Word::set(&fdb.map.cells::<{ word::WORDS }>(0)[word::MACHINE_BOOT], boot);
     recovery.elapsed = start.elapsed();
     Ok(Opened { file: fdb, partitions, recovery })
 }
@@ -185,6 +205,7 @@ fn open_reader(path: &Path) -> Result<Arc<Fdb>, OpenFault> {
         hash_key: state.superblock.hash_key,
         extents_max,
         writer: false,
+        machine_boot: 0,
         indexes: (0..PARTITIONS).map(|_| Index::new()).collect(),
     }))
 }
@@ -195,7 +216,7 @@ impl Fdb {
         let cells = self.map.cells::<{ word::WORDS }>(0);
         Word::set(&cells[word::CLEAN], 0);
         Word::set(&cells[word::BOOTS], boots);
-        Word::set(&cells[word::EXTENTS_MAX], checked_count(self.extents_max, EXTENTS_MAX_SALT));
+        Word::set(&cells[word::EXTENTS_MAX], checked_count(self.extents_max, SUPERBLOCK_SALT));
         for (partition, (&then, &now)) in state.extents.iter().zip(extents).enumerate() {
             if then != now {
                 let cells = self.header_cells(partition as u8);
@@ -204,6 +225,20 @@ impl Fdb {
         }
         AtomicU64::release();
     }
+
+    fn has_damaged_marks(&self) -> bool {
+        (0..PARTITIONS as u8).any(|partition| {
+            mark_of(self.header(partition)[header::UNDELIVERED].get(), partition.into()).is_none()
+        })
+    }
+}
+
+/// Identity of this boot of the machine; 0: the system does not tell. What a process left in the page cache is there until the
+/// machine goes down, and until then this stays the same.
+fn machine_boot() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits = text.chars().filter_map(|digit| digit.to_digit(16));
+    digits.take(16).fold(0, |number, digit| number << 4 | u64::from(digit))
 }
 
 /// What superblock and partition headers say, checked.
@@ -320,7 +355,15 @@ fn create(file: &File, path: &Path, kind: FileKind, hash_key: Option<[u64; 2]>) 
             [key as u64, (key >> 64) as u64]
         }
     };
-    let superblock = Superblock { kind, hash_key, extents_max: 0, clean: true, boots: 0, heartbeat_ms: 0 };
+    let superblock = Superblock {
+        kind,
+        hash_key,
+        extents_max: 0,
+        clean: true,
+        boots: 0,
+        heartbeat_ms: Some(0),
+        machine_boot: 0,
+    };
     file.write_all_at(&superblock.encode(), 0)?;
     file.sync_all()?;
     // The name of a new file is durable once its folder is.

@@ -17,7 +17,7 @@ use crate::grow;
 use crate::kind::{CHAIN, Kind};
 use crate::layout::{
     CHAIN_BYTES, EXTENT_RECORDS, FIXED_WORDS, INLINE_BYTES, INLINE_START, PAYLOAD_MAX, RECORD_HEADER_WORDS,
-    RECORD_WORDS, chain_records, checked_count, header,
+    RECORD_WORDS, chain_records, checked_count, checked_mark, header,
 };
 use crate::map::{Pen, bytes_from, inline_bytes};
 use crate::record::{COMMIT, Commit, Head, Link, NO_SLOT, is_free, stamp_of, store_payload, unpair};
@@ -325,7 +325,8 @@ impl Partition {
     /// Stores since when (Unix milliseconds) changes may be undelivered; 0: none are. One store, safe against a kill at
     /// any instruction; readable by all through [`Fdb::undelivered_since`].
     pub fn set_undelivered_since(&mut self, unix_ms: u64) {
-        Word::set(&self.file.header_cells(self.number)[header::UNDELIVERED], unix_ms);
+        let word = checked_mark(unix_ms, self.number.into());
+        Word::set(&self.file.header_cells(self.number)[header::UNDELIVERED], word);
     }
 
     /// A slot in place, if its extent is in use.

@@ -127,7 +127,7 @@ impl Scan {
 fn redo(file: &Fdb, pen: &mut Pen, extents: u32) -> bool {
     let partition = pen.partition();
     let Some(image) = redo::load(file.header_cells(partition)) else { return false };
-    let whole = Head::unpack(partition, image.slot, &image.head_words()).is_some();
+    let whole = image.is_whole(partition);
     if image.slot / EXTENT_RECORDS >= extents || !image.words[0].is_multiple_of(2) || !whole {
         return false;
     }

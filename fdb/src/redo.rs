@@ -6,8 +6,9 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crate::layout::{HEADER_WORDS, INLINE_START, RECORD_WORDS, header};
-use crate::record::{HeadWords, store_payload};
+use crate::layout::{HEADER_WORDS, INLINE_START, RECORD_WORDS, WORD_BYTES, header};
+use crate::map::inline_bytes;
+use crate::record::{Head, HeadWords, store_payload};
 use crate::seqlock::{Load, Word};
 
 /// Set in the redo word while the image is whole.
@@ -57,9 +58,15 @@ pub(crate) fn load(cells: &[AtomicU64; HEADER_WORDS]) -> Option<Image> {
 }
 
 impl Image {
-    /// Words 1..16 of the record.
-    pub(crate) fn head_words(&self) -> HeadWords {
-        std::array::from_fn(|i| self.words[i + 1])
+    /// Whether its checksums hold: of an image whose sectors are of different times, the disk may have kept some only.
+    pub(crate) fn is_whole(&self, partition: u8) -> bool {
+        let words: HeadWords = std::array::from_fn(|i| self.words[i + 1]);
+        let Some(head) = Head::unpack(partition, self.slot, &words) else { return false };
+        // Without a payload of its own it changes the typed words alone.
+        let bytes = &inline_bytes(&self.words)[..head.inline()];
+        self.count == INLINE_START
+            || self.count == INLINE_START + bytes.len().div_ceil(WORD_BYTES)
+                && crc32c::crc32c(bytes) == head.payload_crc
     }
 
     /// Writes the image to its record. May be interrupted and repeated.

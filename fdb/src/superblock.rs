@@ -3,13 +3,11 @@
 use crate::error::OpenFault;
 use crate::kind::FileKind;
 use crate::layout::{
-    DATA_START, EXTENT_BYTES, EXTENTS_LIMIT, HEADER_BYTES, MAGIC, PARTITIONS, RECORD_BYTES, VERSION,
-    WORD_BYTES, checked_count, count_of, superblock as word,
+    DATA_START, EXTENT_BYTES, EXTENTS_LIMIT, HEADER_BYTES, MAGIC, PARTITIONS, RECORD_BYTES, SUPERBLOCK_SALT,
+    VERSION, WORD_BYTES, checked_count, checked_mark, count_of, mark_of, superblock as word,
 };
 use crate::record::{pair, unpair};
 
-/// Salt of the check beside `EXTENTS_MAX`: no partition's number.
-pub(crate) const EXTENTS_MAX_SALT: u32 = u32::MAX;
 /// Bytes of the superblock proper.
 pub(crate) const BYTES: usize = word::WORDS * WORD_BYTES;
 
@@ -21,7 +19,10 @@ pub(crate) struct Superblock {
     pub(crate) extents_max: u32,
     pub(crate) clean: bool,
     pub(crate) boots: u64,
-    pub(crate) heartbeat_ms: u64,
+    /// `None`: the disk damaged it.
+    pub(crate) heartbeat_ms: Option<u64>,
+    /// 0: not known.
+    pub(crate) machine_boot: u64,
 }
 
 impl Superblock {
@@ -37,8 +38,9 @@ impl Superblock {
         words[word::CRC] = u64::from(crc(&words));
         words[word::CLEAN] = u64::from(self.clean);
         words[word::BOOTS] = self.boots;
-        words[word::HEARTBEAT] = self.heartbeat_ms;
-        words[word::EXTENTS_MAX] = checked_count(self.extents_max, EXTENTS_MAX_SALT);
+        words[word::HEARTBEAT] = checked_mark(self.heartbeat_ms.unwrap_or(0), SUPERBLOCK_SALT);
+        words[word::MACHINE_BOOT] = self.machine_boot;
+        words[word::EXTENTS_MAX] = checked_count(self.extents_max, SUPERBLOCK_SALT);
         let mut bytes = [0; BYTES];
         for (chunk, word) in bytes.chunks_exact_mut(WORD_BYTES).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
@@ -89,7 +91,7 @@ impl Superblock {
             }
         }
         let extents_max =
-            count_of(words[word::EXTENTS_MAX], EXTENTS_MAX_SALT).ok_or(OpenFault::SuperblockChecksum)?;
+            count_of(words[word::EXTENTS_MAX], SUPERBLOCK_SALT).ok_or(OpenFault::SuperblockChecksum)?;
         if extents_max > EXTENTS_LIMIT {
             return Err(OpenFault::Geometry {
                 what: "most extents of a partition",
@@ -103,7 +105,8 @@ impl Superblock {
             extents_max,
             clean: words[word::CLEAN] == 1,
             boots: words[word::BOOTS],
-            heartbeat_ms: words[word::HEARTBEAT],
+            heartbeat_ms: mark_of(words[word::HEARTBEAT], SUPERBLOCK_SALT),
+            machine_boot: words[word::MACHINE_BOOT],
         })
     }
 }
@@ -123,7 +126,8 @@ mod tests {
             extents_max: 8,
             clean: true,
             boots: 3,
-            heartbeat_ms: 4,
+            heartbeat_ms: Some(4),
+            machine_boot: 5,
         }
     }
 
@@ -143,6 +147,14 @@ mod tests {
                 assert!(Superblock::decode(&flipped, None).is_err(), "byte {byte} bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_heartbeat_is_none() {
+        let mut bytes = superblock().encode();
+        bytes[word::HEARTBEAT * 8] ^= 1;
+        let decoded = Superblock::decode(&bytes, None).expect("the rest is whole");
+        assert_eq!(decoded, Superblock { heartbeat_ms: None, ..superblock() });
     }
 
     #[test]
