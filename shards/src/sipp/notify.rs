@@ -359,7 +359,9 @@ struct NotifyWriter<'s> {
 
 impl NotifyWriter<'_> {
     /// Writes a NOTIFY as [`Self::write`] does, unless it would go to an unproved place where no more may be sent. What is withheld
-    /// is to us like what the network loses: Timer E tries again.
+    /// is to us like what the network loses: Timer E tries again. In line, as [`Self::write`] is, because what they are given lies in
+    /// registers then.
+    #[inline(always)]
     fn send(
         &mut self,
         now: Mono,
@@ -383,6 +385,7 @@ impl NotifyWriter<'_> {
 
     /// Writes a NOTIFY, by the flow of the subscription or by the one of a binding: a new one, or again one with its `padding`.
     /// Returns its padding.
+    #[inline(always)]
     fn write(
         &mut self,
         entry: &Subscription,
