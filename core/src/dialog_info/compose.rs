@@ -164,13 +164,14 @@ impl Composer {
             if let Some((raw, hash)) = item.id
                 && !self.take_id(hash)
             {
-                self.made_ids[n as usize] = self.make_id(n, item, raw);
+                self.made_ids[n as usize] = self.make_id(place, item, raw);
             }
         }
     }
 
-    /// Makes an id of the published one and the number of the publication. Gives its place in `made`.
-    fn make_id(&mut self, n: u32, item: Item, raw: Span) -> Span {
+    /// Makes an id of the published one, the number of the publication and, if there must be more, the place of the item among all in
+    /// the order of publications. Gives where it lies in `made`.
+    fn make_id(&mut self, place: usize, item: Item, raw: Span) -> Span {
         let start = self.made.len();
         for attempt in 0.. {
             self.made.truncate(start);
@@ -179,7 +180,7 @@ impl Composer {
             push_number(&mut self.made, self.sources[item.page as usize]);
             if attempt > 0 {
                 self.made.push(b'-');
-                push_number(&mut self.made, u64::from(n) + attempt);
+                push_number(&mut self.made, place as u64 + attempt);
             }
             let hash = self.key.of(attribute_value(&self.made[start..], &mut self.value));
             if self.take_id(hash) {

@@ -97,6 +97,22 @@ fn an_id_that_two_publications_use_is_told_apart() {
 }
 
 #[test]
+fn ids_do_not_depend_on_the_order_in_which_publications_are_handed_in() {
+    let bodies = [info(&dialog("x", "early")), info(&dialog("x", "early").repeat(3))];
+    let composed = |numbers: [u64; 2]| {
+        let mut composer = Composer::default();
+        composer.begin();
+        for number in numbers {
+            let body = bodies[number as usize - 1].as_bytes();
+            composer.add(Published { number, published_at_ms: 0, body }).unwrap();
+        }
+        let mut out = Vec::new();
+        (composer.finish(b"alice@example.com", &mut out), out)
+    };
+    assert_eq!(composed([1, 2]), composed([2, 1]));
+}
+
+#[test]
 fn namespaces_of_the_publishers_root_go_with_what_needs_them() {
     let prefixed = "<d:dialog-info xmlns:d='urn:ietf:params:xml:ns:dialog-info' xmlns:p='urn:p' xmlns:q='urn:q' state='full'>\
                     <d:dialog id='1'><d:state>early</d:state><p:x/><y/></d:dialog></d:dialog-info>";
