@@ -13,10 +13,13 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{self, ConfigError};
+use crate::settings::Settings;
 
 mod banner;
 mod check_config;
@@ -102,6 +105,19 @@ fn run_args(args: impl IntoIterator<Item = OsString>) -> Exit {
         Command::User(args) => user::run(args),
         Command::Fdb { command } => fdb::run(command),
     }
+}
+
+/// The settings of a server for the tools that only need to know where its files are and what stands in its configuration: the
+/// defaults, overridden by the file, overridden by the directory.
+fn settings_of(config: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::default();
+    if let Some(path) = config {
+        config::read_file(path, &mut settings)?;
+    }
+    if let Some(data_dir) = data_dir {
+        settings.data_dir = data_dir;
+    }
+    Ok(settings)
 }
 
 /// Writes to standard error. Where nobody takes it, nothing is told: that is no reason to end, as it would be to `eprint!`.

@@ -13,7 +13,7 @@ use signal_hook::{flag, low_level};
 
 use super::banner::Banner;
 use super::log::{self, LogFormat};
-use super::{Exit, FORCED_EXIT, complain, tell};
+use super::{Exit, FORCED_EXIT, complain, settings_of, tell};
 use crate::config::{self, ConfigError, ListenError, parse_listen};
 use crate::node::{Ended, Node, Prepared, Reloader, Running, StartError, Stopper, shards_of};
 use crate::restart::inherited::Inherited;
@@ -205,15 +205,9 @@ const TAKE_BACK_SPAN: Duration = Duration::from_secs(60);
 impl ServeArgs {
     /// The defaults, overridden by the file, overridden by the options.
     fn settings(&self) -> Result<Settings, ConfigError> {
-        let mut settings = Settings::default();
-        if let Some(path) = &self.config {
-            config::read_file(path, &mut settings)?;
-        }
+        let mut settings = settings_of(self.config.as_deref(), self.data_dir.clone())?;
         if !self.listen.is_empty() {
             settings.listen.clone_from(&self.listen);
-        }
-        if let Some(data_dir) = &self.data_dir {
-            settings.data_dir.clone_from(data_dir);
         }
         if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
             settings.tls.identities =

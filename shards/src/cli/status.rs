@@ -7,9 +7,8 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::SignedDuration;
 
-use super::{Exit, complain};
+use super::{Exit, complain, settings_of};
 use crate::audit::is_finding;
-use crate::config;
 use crate::control::{Answer, Client, Request, SOCKET_NAME, Status};
 use crate::metrics::ENGINE_GAUGES;
 use crate::settings::Settings;
@@ -30,16 +29,13 @@ pub struct StatusArgs {
 
 /// Asks the server and prints what it says. A finding is a failure, so that whoever watches the server by this command hears of it.
 pub(super) fn run(args: StatusArgs) -> Exit {
-    let mut settings = Settings::default();
-    if let Some(path) = &args.config
-        && let Err(error) = config::read_file(path, &mut settings)
-    {
-        complain(&error);
-        return Exit::Misused;
-    }
-    if let Some(data_dir) = args.data_dir {
-        settings.data_dir = data_dir;
-    }
+    let settings = match settings_of(args.config.as_deref(), args.data_dir) {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&error);
+            return Exit::Misused;
+        }
+    };
     let status = match ask(&settings) {
         Ok(status) => status,
         Err(why) => {

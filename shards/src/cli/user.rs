@@ -10,7 +10,7 @@ use comsipl_fdb::schema::AnyRecord;
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, inspect};
 use serde_json::json;
 
-use super::{Exit, complain};
+use super::{Exit, complain, settings_of};
 use crate::config;
 use crate::settings::Settings;
 use crate::users::{
@@ -117,16 +117,13 @@ enum Failure {
 
 /// Does what the command says.
 pub(super) fn run(args: UserArgs) -> Exit {
-    let mut settings = Settings::default();
-    if let Some(path) = &args.config
-        && let Err(error) = config::read_file(path, &mut settings)
-    {
-        complain(&error);
-        return Exit::Misused;
-    }
-    if let Some(data_dir) = args.data_dir {
-        settings.data_dir = data_dir;
-    }
+    let settings = match settings_of(args.config.as_deref(), args.data_dir) {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&error);
+            return Exit::Misused;
+        }
+    };
     let result = match args.command {
         UserCommand::Add { user, auth_name, password } => {
             put(&settings, Put::New, &user, auth_name.auth_name, &password)

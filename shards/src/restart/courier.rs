@@ -147,8 +147,7 @@ impl Courier {
             self.read(deadline)?;
         }
         if self.descriptors.len() < descriptors {
-            // The limit of open files keeps the kernel from giving us the others, which it does not say here.
-            return Err(io::Error::other("descriptors are missing; the limit of open files may be too low"));
+            return Err(descriptors_missing());
         }
         let rest = self.bytes.split_off(len);
         let frame = std::mem::replace(&mut self.bytes, rest);
@@ -174,9 +173,7 @@ impl Courier {
             let count = match received {
                 // Descriptors that found no place would be missed by the wrong frame.
                 Ok(received) if received.flags.contains(ReturnFlags::CTRUNC) => {
-                    return Err(io::Error::other(
-                        "descriptors are missing; the limit of open files may be too low",
-                    ));
+                    return Err(descriptors_missing());
                 }
                 Ok(received) => received.bytes,
                 Err(Errno::AGAIN | Errno::INTR) => continue,
@@ -287,6 +284,10 @@ impl<'a> Deadline<'a> {
 pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
+}
+
+fn descriptors_missing() -> io::Error {
+    io::Error::other("descriptors are missing; the limit of open files may be too low")
 }
 
 fn too_long() -> io::Error {
