@@ -76,8 +76,9 @@ impl Bodies {
     }
 }
 
-/// Buffers beyond this are given back to the allocator, so that one burst of huge documents is not paid for ever.
-const BUFFER_KEPT_MAX: usize = 16 * 1024;
+/// Buffers beyond this are given back to the allocator. Usual documents fit; if larger buffers stayed, each slot would in the end
+/// have one as large as the largest document that it ever held, and memory would grow for hours with nothing more in it.
+const BUFFER_KEPT_MAX: usize = 2 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -95,5 +96,17 @@ mod tests {
         let second = bodies.insert(|out| out.extend_from_slice(b"closed"));
         assert_eq!(second, first, "the buffer is used again");
         assert_eq!(bodies.get(second), b"closed");
+    }
+
+    #[test]
+    fn a_large_document_leaves_no_large_buffer_behind() {
+        let mut bodies = Bodies::default();
+        let large = bodies.insert(|out| out.resize(50_000, b'x'));
+        assert_eq!(bodies.get(large).len(), 50_000);
+        bodies.release(large);
+        assert_eq!(bodies.slots[0].bytes.capacity(), 0);
+        let usual = bodies.insert(|out| out.resize(900, b'x'));
+        bodies.release(usual);
+        assert!(bodies.slots[0].bytes.capacity() >= 900, "usual ones cost no allocation");
     }
 }
