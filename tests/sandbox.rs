@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -214,11 +214,15 @@ fn settings(home: &Path, sandbox: SandboxMode) -> Settings {
     Settings { data_dir: home.join("data"), sandbox, ..Settings::default() }
 }
 
-/// Runs one test of this program as a process of its own.
+/// Runs one test of this program as a process of its own; what it says is told if it ends otherwise than well.
 fn again(test: &str, home: &Path) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().expect("a test has a program"));
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, home);
-    command.status().expect("it starts")
+    let Output { status, stdout, stderr } = command.output().expect("it starts");
+    if !status.success() {
+        println!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    }
+    status
 }
 
 /// Whether there are filters already, so that what a test looks for may not come from ours.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod counters;
+pub mod deadline;
 pub mod event_loop;
 mod index;
 pub mod listeners;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use comsipl_shards::control::{Request, SOCKET_NAME};
-use comsipl_shards::restart::courier::{Courier, Deadline};
+use comsipl_shards::deadline::Deadline;
+use comsipl_shards::restart::courier::Courier;
 use comsipl_shards::restart::{FORMAT, Message};
 
 fn main() -> Result<()> {

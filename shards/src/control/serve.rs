@@ -1,7 +1,6 @@
 //! The server's side of the control socket.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use comsipl_core::HashKey;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::instruments::Instruments;
 use super::protocol::{Answer, LINE_LEN_MAX, Request};
+use crate::deadline::Deadline;
 use crate::mailbox::{Command, Mailbox};
 use crate::restart::successor::Succession;
 use crate::users::{Outcome, UserChange, UserCommand};
@@ -80,7 +80,7 @@ impl Drop for Control {
 fn serve(listener: &UnixListener, stop: &UnixStream, office: &Office) {
     let clients = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        while wait(listener.as_fd(), PollFlags::IN, stop, None) {
+        while Deadline::only(stop).wait(listener, PollFlags::IN).is_ok() {
             let connection = match listener.accept() {
                 Ok((connection, _)) => connection,
                 Err(error) => {
@@ -136,8 +136,9 @@ fn refuse(mut connection: &UnixStream) {
 
 /// Waits a moment. `false`: the server stops.
 fn pause(stop: &UnixStream) -> bool {
-    let timeout = Timespec::try_from(ACCEPT_PAUSE).ok();
-    !matches!(poll(&mut [PollFd::new(stop, PollFlags::IN)], timeout.as_ref()), Ok(1..))
+    Deadline::of(ACCEPT_PAUSE)
+        .wait(stop, PollFlags::IN)
+        .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Answers the requests of a connection until it ends, says nothing for too long, or says too much.
@@ -151,10 +152,9 @@ fn talk(mut connection: &UnixStream, stop: &UnixStream, office: &Office) -> io::
     let mut line = Vec::new();
     let mut room = vec![0; 16 * 1024];
     // A request that comes byte by byte is no better than none.
-    let mut give_up = Instant::now() + SILENCE_MAX;
+    let mut patience = Deadline::of(SILENCE_MAX).unless(stop);
     loop {
-        let left = give_up.saturating_duration_since(Instant::now());
-        if !wait(connection.as_fd(), PollFlags::IN, stop, Some(left)) {
+        if patience.wait(connection, PollFlags::IN).is_err() {
             return Ok(());
         }
         let read = match connection.read(&mut room) {
@@ -175,7 +175,7 @@ fn talk(mut connection: &UnixStream, stop: &UnixStream, office: &Office) -> io::
             }
             answer(connection, stop, &office.answer(&line))?;
             line.clear();
-            give_up = Instant::now() + SILENCE_MAX;
+            patience = Deadline::of(SILENCE_MAX).unless(stop);
         }
         line.extend_from_slice(rest);
         if line.len() >= LINE_LEN_MAX {
@@ -197,7 +197,7 @@ fn is_welcome(connection: &UnixStream) -> bool {
 
 /// Sends an answer; a peer that takes none is given up.
 fn answer(mut connection: &UnixStream, stop: &UnixStream, answer: &Answer) -> io::Result<()> {
-    let give_up = Instant::now() + SILENCE_MAX;
+    let deadline = Deadline::of(SILENCE_MAX).unless(stop);
     let mut text = serde_json::to_vec(answer).map_err(io::Error::other)?;
     text.push(b'\n');
     let mut rest = &text[..];
@@ -206,29 +206,12 @@ fn answer(mut connection: &UnixStream, stop: &UnixStream, answer: &Answer) -> io
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let left = give_up.saturating_duration_since(Instant::now());
-                if !wait(connection.as_fd(), PollFlags::OUT, stop, Some(left)) {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+                deadline.wait(connection, PollFlags::OUT)?;
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-/// Waits until `fd` is ready. `false`: the time is over, or the server stops.
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, stop: &UnixStream, span: Option<Duration>) -> bool {
-    let timeout = span.and_then(|span| Timespec::try_from(span).ok());
-    let mut fds = [PollFd::from_borrowed_fd(fd, flags), PollFd::new(stop, PollFlags::IN)];
-    loop {
-        match poll(&mut fds, timeout.as_ref()) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) | Ok(0) => return false,
-            // The other end of `stop` is closed when the server stops.
-            Ok(_) => return fds[1].revents().is_empty(),
-        }
-    }
 }
 
 impl Office {

@@ -10,9 +10,9 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -21,6 +21,8 @@ use rustix::net::{
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::deadline::Deadline;
 
 /// One end of the way between two processes.
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl Courier {
         let mut room = [0; READ_LEN];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         loop {
-            deadline.wait(self.socket.as_fd(), PollFlags::IN)?;
+            deadline.wait(&self.socket, PollFlags::IN)?;
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let received = recvmsg(
                 &self.socket,
@@ -206,7 +208,7 @@ impl Courier {
                     rest = &rest[count..];
                     descriptors = &[];
                 }
-                Err(Errno::AGAIN) => deadline.wait(self.socket.as_fd(), PollFlags::OUT)?,
+                Err(Errno::AGAIN) => deadline.wait(&self.socket, PollFlags::OUT)?,
                 Err(Errno::INTR) => {}
                 // As many descriptors are on their way as we may have open (unix(7)): the other end takes them off.
                 Err(Errno::TOOMANYREFS) => {
@@ -231,52 +233,6 @@ pub fn send_with(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
         return Err(Errno::MSGSIZE);
     }
     sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-}
-
-/// How long to wait for the other end: until a moment (`TimedOut`), and until somebody closes `stop` (`Interrupted`).
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline<'a> {
-    until: Instant,
-    stop: Option<&'a UnixStream>,
-}
-
-impl<'a> Deadline<'a> {
-    /// For so long from now on.
-    #[must_use]
-    pub fn of(span: Duration) -> Self {
-        Self { until: Instant::now() + span, stop: None }
-    }
-
-    /// The same, but no longer than the other end of `stop` is open.
-    #[must_use]
-    pub const fn unless(self, stop: &'a UnixStream) -> Self {
-        Self { stop: Some(stop), ..self }
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if Instant::now() < self.until { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-    }
-
-    fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
-        loop {
-            let left = self.until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            let stop = self.stop.map_or(fd, AsFd::as_fd);
-            let mut fds = [
-                PollFd::from_borrowed_fd(fd, flags),
-                PollFd::from_borrowed_fd(stop, if self.stop.is_some() { PollFlags::IN } else { flags }),
-            ];
-            match poll(&mut fds, timeout.as_ref()) {
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) if self.stop.is_some() && !fds[1].revents().is_empty() => {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                Ok(_) => return Ok(()),
-            }
-        }
-    }
 }
 
 /// Whether an error says that the other end is closed: its process has ended or wants no more.

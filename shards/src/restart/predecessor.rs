@@ -3,16 +3,16 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use comsipl_core::auth::NonceEstate;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 
-use super::courier::{Courier, Deadline, Parcel, is_closed};
+use super::courier::{Courier, Parcel, is_closed};
 use super::inherited::{GivenUp, ListeningSocket};
 use super::message::{FORMAT, Message};
 use crate::control::{Answer, Client, ConnectError, Request, SOCKET_NAME};
+use crate::deadline::Deadline;
 use crate::node::StartError;
 
 /// The server whose place we are to take.
@@ -164,7 +164,14 @@ fn take_offer(courier: &mut Courier, shards: usize) -> Result<(u32, Vec<Listenin
             let listen = line.listen().ok_or_else(|| {
                 NoOffer::Refused(format!("it listens on {:?}, which this program does not know", line.listen))
             })?;
-            sockets.push(ListeningSocket { listener: line.listener, listen, shard: line.shard, socket });
+            let socket = ListeningSocket { listener: line.listener, listen, shard: line.shard, socket };
+            if !socket.is_true() {
+                return Err(NoOffer::Refused(format!(
+                    "what it gives for {:?} is another socket",
+                    line.listen
+                )));
+            }
+            sockets.push(socket);
         }
         if last {
             return Ok((pid, sockets));
@@ -174,15 +181,8 @@ fn take_offer(courier: &mut Courier, shards: usize) -> Result<(u32, Vec<Listenin
 
 /// Waits until a process that ends has ended, and its sockets and locks with it; no longer than [`END_SPAN`].
 fn await_end(process: &OwnedFd) {
-    let give_up = Instant::now() + END_SPAN;
-    loop {
-        let left = Timespec::try_from(give_up.saturating_duration_since(Instant::now())).ok();
-        match poll(&mut [PollFd::new(process, PollFlags::IN)], left.as_ref()) {
-            Err(Errno::INTR) => {}
-            // If it lives on, its lock will say so.
-            _ => return,
-        }
-    }
+    // If it lives on, its lock will say so.
+    let _ = Deadline::of(END_SPAN).wait(process, PollFlags::IN);
 }
 
 fn broken(error: io::Error) -> StartError {
@@ -209,6 +209,7 @@ const STOP_SPAN: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     use super::*;
 

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use comsipl_core::{Listen, Transport};
 use listenfd::ListenFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use rustix::process::Pid;
 
 use super::courier::send_with;
 use super::inherited::{ListeningSocket, is_listening};
+use crate::deadline::Deadline;
 
 /// The listening sockets that the service manager has kept. To be called before there are threads, because it takes the
 /// variables out of the environment.
@@ -146,16 +147,12 @@ fn address_of(path: &[u8]) -> io::Result<SocketAddr> {
 fn send(address: &SocketAddr, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
+    let deadline = Deadline::of(FULL_SPAN);
     loop {
         match send_with(&socket, text.as_bytes(), descriptors) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let timeout = Timespec::try_from(FULL_SPAN).ok();
-                if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], timeout.as_ref())? == 0 {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            }
+            Err(Errno::AGAIN) => deadline.wait(&socket, PollFlags::OUT)?,
             Err(error) => return Err(error.into()),
         }
     }

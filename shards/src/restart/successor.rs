@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, Uid, geteuid, pidfd_send_signal};
 
-use super::courier::{Courier, DESCRIPTORS_MAX, Deadline, Parcel, is_closed};
+use super::courier::{Courier, DESCRIPTORS_MAX, Parcel, is_closed};
 use super::inherited::{GivenUp, ListeningSocket};
 use super::message::{ConnectionLine, FORMAT, Message, SocketLine};
 use super::service_manager;
 use crate::control::Answer;
+use crate::deadline::Deadline;
 use crate::node::Event;
 
 /// What a request to take over is answered with.
