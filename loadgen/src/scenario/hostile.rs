@@ -3,6 +3,7 @@
 use super::{Common, Finish, PerAgent, Phase, Plan, Work};
 use crate::agent::Op;
 use crate::clock::nanos;
+use crate::expect::Expect;
 use crate::hostile::{Attack, PHASE};
 use crate::pace::Rate;
 use crate::report::Latencies;
@@ -10,6 +11,12 @@ use std::time::Duration;
 
 /// State changes a second of the good phones meanwhile.
 const PUBLISHES_PER_SEC: f64 = 20.0;
+/// An attack that lasts so long must leave the server's memory level in its second half. Answers are kept for 32 s and what most
+/// strangers ask for expires after 60; a server that grants longer goes on to grow until that is over.
+const LONG: Duration = Duration::from_secs(200);
+/// What the memory may rise in that half, MB: pages that are touched for the first time are no leak.
+const RISE_MAX_MB: f64 = 4.0;
+
 /// All `watchers` of all `presentities` subscribe and are told of a first state; states go on to change while the attack runs;
 /// then every presentity publishes once more, and all watchers must be told.
 pub fn hostile(common: &Common, presentities: u32, watchers: u32, attack: Attack) -> Plan {
@@ -25,11 +32,14 @@ pub fn hostile(common: &Common, presentities: u32, watchers: u32, attack: Attack
         common.settle("settle"),
     ];
     phases.extend(common.clean_up(&[Op::Unsubscribe, Op::Unpublish]));
+    let level =
+        Expect::Memory { phase: PHASE.into(), at_most_percent_per_hour: 0.0, at_most_mb: RISE_MAX_MB };
     Plan {
         presentities,
         watchers: presentities * watchers,
         phases,
         attack: Some(attack),
+        expects: (time >= LONG).then_some(level).into_iter().collect(),
         latencies: &[Latencies::PublishNotify, Latencies::PublishAnswer],
         ..Plan::empty("hostile")
     }
