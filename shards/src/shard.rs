@@ -190,7 +190,9 @@ impl Shard {
     #[must_use]
     pub fn open(start: ShardStart, now: Now) -> Self {
         let keys = HashKey(start.files.presence.hash_key());
-        let settings = start.settings;
+        // A copy of its own: a handler holds on to the settings while it writes, and shards that all count their holders in one
+        // place take the cache line from each other with every request.
+        let settings = Arc::new(Settings::clone(&start.settings));
         let listeners = Listeners::new(settings.advertise.clone(), settings.profile, start.listeners);
         let mut shard = Self {
             outbox: Outbox::default(),
