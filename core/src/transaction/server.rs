@@ -50,14 +50,32 @@ struct Chunk {
     ended: usize,
 }
 
-/// An entry of the index.
+/// An entry of the index: eight bytes, because a million of them are looked at in no order.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    hash: u64,
-    /// Number of the chunk, counted from the start; the count wraps.
-    chunk: u32,
-    /// Which of the chunk's entries.
-    entry: u32,
+    /// Half of the key's hash; the table was chosen by the other half.
+    tag: u32,
+    /// The chunk's number, counted from the start, wraps above [`ENTRY_BITS`]; below: which of the chunk's entries.
+    at: u32,
+}
+
+impl Place {
+    const fn new(tag: u32, chunk: u32, entry: usize) -> Self {
+        Self { tag, at: (chunk << ENTRY_BITS) | entry as u32 }
+    }
+
+    /// How many chunks it is behind the first one.
+    const fn chunk_after(self, first: u32) -> usize {
+        ((self.at >> ENTRY_BITS).wrapping_sub(first) & (u32::MAX >> ENTRY_BITS)) as usize
+    }
+
+    const fn entry(self) -> usize {
+        (self.at & ((1 << ENTRY_BITS) - 1)) as usize
+    }
+
+    const fn hash(self) -> u64 {
+        spread(self.tag)
+    }
 }
 
 /// A remembered answer and where it went.
@@ -94,7 +112,7 @@ impl ServerTransactions {
             chunks: VecDeque::new(),
             first_chunk: 0,
             spare: Vec::new(),
-            chunks_max: (capacity / CHUNK_LEN).max(2),
+            chunks_max: (capacity / CHUNK_LEN).clamp(2, CHUNKS_MAX),
             len: 0,
             forgotten_early: 0,
         }
@@ -103,13 +121,13 @@ impl ServerTransactions {
     /// The answer given to this transaction, if it is remembered.
     #[must_use]
     pub fn find(&self, key: TransactionKey) -> Option<Answered<'_>> {
-        let hash = hash(key);
+        let tag = tag(key);
         let mut found = None;
-        self.index.tables[table(hash)].find(hash, |place| {
-            // Only what has the hash is looked at, so a request that is new costs one look at the table.
-            place.hash == hash && {
-                let chunk = &self.chunks[place.chunk.wrapping_sub(self.first_chunk) as usize];
-                found = Some((chunk, &chunk.entries[place.entry as usize]));
+        self.index.tables[table(key)].find(spread(tag), |place| {
+            // Only what has the tag is looked at, so a request that is new costs one look at the table.
+            place.tag == tag && {
+                let chunk = &self.chunks[place.chunk_after(self.first_chunk)];
+                found = Some((chunk, &chunk.entries[place.entry()]));
                 found.is_some_and(|(_, entry)| entry.key == key)
             }
         })?;
@@ -134,7 +152,7 @@ impl ServerTransactions {
         let start = chunk.used;
         chunk.used += len;
         chunk.bytes[start..chunk.used].copy_from_slice(answer);
-        let place = Place { hash: hash(key), chunk: number, entry: chunk.entries.len() as u32 };
+        let place = Place::new(tag(key), number, chunk.entries.len());
         chunk.entries.push(Entry {
             key,
             ends: now + TIMER_J,
@@ -143,7 +161,7 @@ impl ServerTransactions {
             flow,
         });
         self.len += 1;
-        self.index.insert(place, self.len);
+        self.index.insert(table(key), place, self.len);
     }
 
     /// Forgets what is older than Timer J.
@@ -215,11 +233,12 @@ impl ServerTransactions {
     fn drop_oldest(&mut self) {
         let Some(chunk) = self.chunks.front_mut() else { return };
         let Some(entry) = chunk.entries.get(chunk.ended) else { return };
-        let (hash, number, at) = (hash(entry.key), self.first_chunk, chunk.ended as u32);
+        let key = entry.key;
+        let place = Place::new(tag(key), self.first_chunk, chunk.ended);
         chunk.ended += 1;
         self.len -= 1;
-        let is_it = |place: &Place| place.chunk == number && place.entry == at;
-        if let Ok(found) = self.index.tables[table(hash)].find_entry(hash, is_it) {
+        let is_it = |it: &Place| it.at == place.at;
+        if let Ok(found) = self.index.tables[table(key)].find_entry(place.hash(), is_it) {
             found.remove();
         }
         if chunk.ended == chunk.entries.len() {
@@ -252,7 +271,7 @@ impl Index {
 
     /// Adds a place, which is the `len`th. Tables are kept half empty, so that the fullest of them does not grow before its
     /// turn.
-    fn insert(&mut self, place: Place, len: usize) {
+    fn insert(&mut self, table: usize, place: Place, len: usize) {
         if self.grown == TABLES && len > TABLES * self.room / 2 {
             self.room *= 2;
             self.grown = 0;
@@ -260,14 +279,14 @@ impl Index {
         if self.grown < TABLES {
             if self.pause == 0 {
                 let table = &mut self.tables[self.grown];
-                table.reserve(self.room.saturating_sub(table.len()), |place| place.hash);
+                table.reserve(self.room.saturating_sub(table.len()), |place| place.hash());
                 self.grown += 1;
                 self.pause = self.room / GROWTH_SPREAD;
             } else {
                 self.pause -= 1;
             }
         }
-        self.tables[table(place.hash)].insert_unique(place.hash, place, |place| place.hash);
+        self.tables[table].insert_unique(place.hash(), place, |place| place.hash());
     }
 }
 
@@ -292,16 +311,26 @@ const GROWTH_SPREAD: usize = 32;
 /// Spare chunks kept whatever is in use.
 const SPARE_MIN: usize = 4;
 
-const _: () = assert!(CHUNK_LEN >= MESSAGE_LEN_MAX);
+/// Bits that count the entries of a chunk.
+const ENTRY_BITS: u32 = CHUNK_ENTRIES_MAX.ilog2();
+/// Most chunks: no two in use have the same number, and half a terabyte is enough.
+const CHUNKS_MAX: usize = 1 << (u32::BITS - ENTRY_BITS);
 
-/// The key is a keyed hash already; its low half serves the table.
-const fn hash(key: TransactionKey) -> u64 {
-    key.0 as u64
+const _: () = assert!(CHUNK_LEN >= MESSAGE_LEN_MAX && CHUNK_ENTRIES_MAX.is_power_of_two());
+
+/// The key is a keyed hash already; four bytes of it tell entries of a table apart.
+const fn tag(key: TransactionKey) -> u32 {
+    key.0 as u32
 }
 
-/// The table that holds a hash; by bits that the tables themselves do not use.
-const fn table(hash: u64) -> usize {
-    (hash >> 40) as usize % TABLES
+/// A tag over all the bits that a table looks at.
+const fn spread(tag: u32) -> u64 {
+    (tag as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The table that holds a key; by bits that the tables themselves do not use.
+const fn table(key: TransactionKey) -> usize {
+    (key.0 >> 40) as usize % TABLES
 }
 
 #[cfg(test)]
