@@ -198,7 +198,7 @@ impl Default for Settings {
             registered_records_max: 1 << 18,
             transaction_memory: 256 << 20,
             notifies_per_turn: 256,
-            busy_wait: Duration::from_micros(50),
+            busy_wait: Duration::from_micros(20),
             socket_buffer: 8 << 20,
             overload: OverloadSettings::default(),
             streams: StreamLimits::default(),
