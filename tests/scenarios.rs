@@ -133,6 +133,14 @@ scenarios! {
     offline_not_for_a_new_registration
     offline_not_wanted
     offline_not_without_a_registration
+    overload_answers_are_taken
+    overload_classes
+    overload_fate
+    overload_feedback
+    overload_participant
+    overload_proxy
+    overload_stream
+    overload_uncontrolled
     package_interval
     package_interval_state_that_came_back
     package_not_acceptable
@@ -292,6 +300,7 @@ scenarios! {
     transaction_unsupported_extension
     transaction_uri_scheme
     transaction_version_not_supported
+    watchers_dead
     winfo_across_shards
     winfo_after_a_crash_whoever_came_is_told
     winfo_end_is_told_after_a_new_watcher

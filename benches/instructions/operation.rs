@@ -5,8 +5,8 @@
 
 use comsipl_benches::Registrants;
 use comsipl_benches::crowd::{Crowd, News, TURN};
-use comsipl_benches::message::{options, phone, register, subscribe};
-use comsipl_benches::one_shard::OneShard;
+use comsipl_benches::message::{options, phone, publish as publish_message, register, subscribe};
+use comsipl_benches::one_shard::{OneShard, Overload};
 
 /// One operation.
 pub struct Operation {
@@ -76,6 +76,26 @@ pub const OPERATIONS: &[Operation] = &[
         name: "repetition",
         meaning: "REGISTER that came before, the remembered 200",
         run: register_again,
+    },
+    Operation {
+        name: "refusal",
+        meaning: "PUBLISH with a document that is refused because more came than can be done, its 503",
+        run: || judge(Overload::Answered, false),
+    },
+    Operation {
+        name: "drop",
+        meaning: "PUBLISH with a document that is refused, one of sixteen with an answer",
+        run: || judge(Overload::Silent, false),
+    },
+    Operation {
+        name: "drop-again",
+        meaning: "PUBLISH with a document that was refused before, one of sixteen with an answer",
+        run: || judge(Overload::Silent, true),
+    },
+    Operation {
+        name: "admission",
+        meaning: "the look at a PUBLISH with a document that is taken although others are refused",
+        run: || judge(Overload::Slight, false),
     },
     Operation { name: "turn", meaning: "a turn of the engine with nothing to do", run: turn },
     Operation {
@@ -172,6 +192,22 @@ fn publish(news: News) -> u64 {
 
 fn ask_options() -> u64 {
     in_turns(&mut OneShard::new(RECORDS), |world| world, |world, n| world.deliver(phone(n), &options(n, 1)))
+}
+
+/// Requests in an overload, each of them new or all of them the same.
+fn judge(overload: Overload, again: bool) -> u64 {
+    let mut world = OneShard::new(RECORDS);
+    world.overload(overload);
+    in_turns(
+        &mut world,
+        |world| world,
+        |world, n| {
+            let publish = publish_message(1, if again { 1 } else { n as u32 }, None, Some("busy"));
+            // A lot may be so low that it is taken in any overload.
+            let is_taken = world.takes(phone(n), &publish);
+            assert!(is_taken == (overload == Overload::Slight) || n % 16 != 0, "one in sixty-four at most");
+        },
+    )
 }
 
 fn turn() -> u64 {

@@ -9,11 +9,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
+use comsipl_core::overload::{Measured, WHOLE};
 use comsipl_core::{Aor, Flow, HashKey, Mono, Now, UnixMillis};
 use comsipl_shards::access::Gate;
 use comsipl_shards::mailbox::Command;
 use comsipl_shards::node::NodeFiles;
+use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::{Auth, OverloadSettings, Settings};
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
 use comsipl_shards::users::{Outcome, Put, UserChange, UserCommand, UserSecrets};
@@ -35,6 +38,17 @@ pub struct OneShard {
     is_measured: bool,
     _files: NodeFiles,
     _dir: TempDir,
+}
+
+/// How much more comes than can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overload {
+    /// So much that hardly anything is taken; each refusal is answered.
+    Answered,
+    /// So much more that hardly any refusal is answered.
+    Silent,
+    /// So little that nearly everything is taken.
+    Slight,
 }
 
 impl OneShard {
@@ -129,6 +143,7 @@ impl OneShard {
             files: files.take_shard().expect("one shard"),
             seed: [7; 32],
             gate,
+            levels: Arc::new(Levels::new(shards, now.wall)),
             last_alive_ms,
             connections: Arc::default(),
         };
@@ -169,6 +184,33 @@ impl OneShard {
     /// Asks whose a datagram is, as the event loop does where there are several shards.
     pub fn owner_of(&mut self, datagram: &[u8]) -> Owner {
         self.on_shard(|shard, _| shard.owner_of(datagram))
+    }
+
+    /// Has the shard measure an overload.
+    pub fn overload(&mut self, overload: Overload) {
+        let late = Some(Duration::from_secs(1));
+        let measured = Measured { late, is_grave: true, grows: true, ..Measured::default() };
+        let calm = Measured { late: None, ..measured };
+        match overload {
+            Overload::Answered => (0..100).for_each(|_| _ = self.shard.step_load(self.now, &measured)),
+            Overload::Silent => {
+                // First what may be spent on refusing is used up; then there is too much of it to answer all.
+                for refusing in [WHOLE / 2, WHOLE / 7] {
+                    let busy = Measured { refusing, ..measured };
+                    (0..100).for_each(|_| _ = self.shard.step_load(self.now, &busy));
+                }
+            }
+            Overload::Slight => {
+                self.shard.step_load(self.now, &measured);
+                while self.shard.step_load(self.now, &calm) < WHOLE - WHOLE / 32 {}
+            }
+        }
+        assert!(self.shard.is_refusing());
+    }
+
+    /// Asks whether a datagram from a phone is taken, as the event loop does in an overload.
+    pub fn takes(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
+        self.on_shard(|shard, now| shard.owner_if_taken(now.mono, flow(from), datagram).is_some())
     }
 
     /// Ends the turn: timers and fan-out run, then the outbox is taken. NOTIFYs wait for [`Self::answer`].

@@ -30,6 +30,7 @@ pub mod msg;
 mod notify;
 pub use notify::{Content, NotifyHead, Profile, SERVER_LINE, SubscriptionStatus, own_gruu};
 mod outbox;
+pub mod overload;
 pub use outbox::{Outbox, Outgoing};
 mod padding;
 pub use padding::{PADDED_LEN_MAX, Padding, Run};

@@ -63,7 +63,7 @@ impl Padding {
 
 impl Run {
     /// The length that a message of `natural` bytes should get behind this run.
-    fn target(self, natural: usize) -> usize {
+    pub(crate) fn target(self, natural: usize) -> usize {
         let before = self.len as usize;
         if self.count < RUN_MIN || natural > PADDED_LEN_MAX {
             natural

@@ -190,6 +190,13 @@ impl BusEnd {
         self.from.iter().all(LaneFrom::is_empty)
     }
 
+    /// How many batches wait to be taken, and how many can.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let lanes = self.from.iter().map(LaneFrom::waiting);
+        lanes.fold((0, 0), |(waiting, room), lane| (waiting + lane.0, room + lane.1))
+    }
+
     /// Whether a full lane keeps us from publishing something.
     #[must_use]
     pub fn waits_for_room(&self) -> bool {

@@ -83,6 +83,24 @@ counters! {
     refused,
     /// Requests answered with 503 because a table, the file or the disk is full.
     refused_full,
+    /// SUBSCRIBEs in their dialogs that were refused because more came than could be done.
+    refused_refreshes,
+    /// REGISTERs of registered users, and OPTIONS, refused for that.
+    refused_reregisters,
+    /// REGISTERs of other users refused for that.
+    refused_registers,
+    /// PUBLISHes refused for that.
+    refused_publishes,
+    /// SUBSCRIBEs that make a dialog refused for that.
+    refused_subscribes,
+    /// Polls, and what is not served, refused for that.
+    refused_polls,
+    /// Repetitions of all these, which were refused as well.
+    refused_again,
+    /// How many of these and their repetitions were dropped, because answering them would have taken too much time.
+    refused_unanswered,
+    /// Shards that do not take everything at present (gauge).
+    shards_refusing,
     /// Requests answered with 401.
     challenged,
     /// Credentials that proved nothing: a wrong password, or no such user.

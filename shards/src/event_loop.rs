@@ -30,9 +30,10 @@ use mio::{Events, Interest, Poll, Token};
 use crate::Report;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
+use crate::load::{LoadGauge, Waiting};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
-use crate::net::mmsg::{BATCH_LEN, Received, RecvBatch};
+use crate::net::mmsg::{self, BATCH_LEN, Received, RecvBatch};
 use crate::net::stream::admission::Admission;
 use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
@@ -41,6 +42,7 @@ use crate::net::{SendFigures, Sender};
 use crate::note::Note;
 use crate::resolve::thread::Lookups;
 use crate::rest::{Rest, Rounds};
+use crate::settings::OverloadSettings;
 use crate::shard::{Owner, Shard};
 use crate::wait::Patience;
 
@@ -146,6 +148,7 @@ pub struct EventLoop {
     /// Turns since the sockets were asked for their readiness.
     unpolled: usize,
     patience: Patience,
+    gauge: LoadGauge,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -198,6 +201,7 @@ impl EventLoop {
             work_left: false,
             unpolled: 0,
             patience: Patience::new(parts.shard.settings().busy_wait),
+            gauge: LoadGauge::new(now.mono),
             clock: parts.clock,
             counters: parts.counters,
             stop: parts.stop,
@@ -222,6 +226,7 @@ impl EventLoop {
     fn turn(&mut self) -> io::Result<()> {
         self.wait()?;
         let now = self.clock.now();
+        self.gauge.begin_turn(now.mono);
         let mut work_left = self.take_from_bus(now);
         self.mailbox.take(|command| self.shard.on_command(command));
         work_left |= self.mailbox.is_filled();
@@ -233,10 +238,13 @@ impl EventLoop {
         }
         self.take_from_streams(now)?;
         work_left |= self.streams.has_work();
-        self.shard.input_waits = work_left;
+        // While requests are refused, what is done for those that were not comes first.
+        self.shard.input_waits = work_left && !self.shard.is_refusing();
         self.end_turn(now)?;
         self.work_left = work_left || !self.own_notes.is_empty();
-        self.counters.count_turn(self.clock.mono().since(now.mono));
+        let span = self.clock.mono().since(now.mono);
+        self.counters.count_turn(span);
+        self.look_at_load(now, span, work_left);
         Ok(())
     }
 
@@ -278,7 +286,9 @@ impl EventLoop {
 
     /// How long we may sleep if nobody wakes us; `None`: for ever.
     fn longest_sleep(&self, now: Mono) -> Option<Duration> {
-        let deadlines = [self.shard.deadline(), self.streams.deadline()];
+        let is_stepping = self.shard.is_refusing() || self.shard.is_in_episode();
+        let step = is_stepping.then(|| self.gauge.due_at());
+        let deadlines = [self.shard.deadline(), self.streams.deadline(), step];
         let until_deadline = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
         if !self.bus.waits_for_room() && !self.streams.is_blocked() {
             return until_deadline;
@@ -321,6 +331,37 @@ impl EventLoop {
         Ok(true)
     }
 
+    /// Notes whether a turn that took `span` has taken all that waited, and takes a step of overload control where there is a
+    /// reason and it is time.
+    fn look_at_load(&mut self, now: Now, span: Duration, work_left: bool) {
+        let OverloadSettings { is_controlled, target, .. } = self.shard.settings().overload;
+        let (presentities, fan_out) = self.shard.fan_out_stands(now);
+        self.gauge.end_turn(now.mono, span, !work_left && fan_out < target);
+        let is_needed =
+            self.gauge.standing(now.mono) >= target || self.shard.is_refusing() || self.shard.is_in_episode();
+        if !is_needed || !is_controlled || !self.gauge.is_due(now.mono) {
+            return;
+        }
+        let (batches, batches_room) = self.bus.waiting();
+        let mut waiting = Waiting {
+            batches: batches as u64,
+            batches_room: batches_room as u64,
+            presentities: presentities as u64,
+            fan_out,
+            ..Waiting::default()
+        };
+        for socket in &self.sockets {
+            // A kernel that does not say leaves us with what we see ourselves.
+            let (bytes, dropped) = mmsg::waiting(socket.as_fd()).unwrap_or_default();
+            waiting.socket_bytes += u64::from(bytes);
+            waiting.dropped += u64::from(dropped);
+        }
+        self.counters.kernel_dropped.set(waiting.dropped);
+        let measured = self.gauge.measure(now.mono, waiting, target);
+        self.counters.count_late(measured.signals);
+        self.shard.step_load(now, &measured);
+    }
+
     /// Takes what other shards put in. Returns whether more is left.
     fn take_from_bus(&mut self, now: Now) -> bool {
         let (shard, streams) = (&mut self.shard, &mut self.streams);
@@ -343,6 +384,7 @@ impl EventLoop {
     fn take_from_socket(&mut self, place: usize, now: Now) -> io::Result<()> {
         let listener = self.listeners[place];
         let counters = &self.counters;
+        let judging_since = self.shard.is_judging(now.mono).then(|| self.clock.mono());
         let count = match self.recv.recv(self.sockets[place].as_fd()) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -361,7 +403,7 @@ impl EventLoop {
         let mut bytes_in = 0;
         let mut ours = [0_u8; BATCH_LEN];
         let mut ahead = [None; BATCH_LEN];
-        let (mut ours_len, mut handed_over) = (0, 0);
+        let (mut ours_len, mut handed_over, mut refused) = (0, 0, 0);
         for index in 0..count {
             let Some(received) = self.recv.get(index) else { continue };
             bytes_in += received.bytes.len() as u64;
@@ -369,7 +411,17 @@ impl EventLoop {
                 counters.truncated.add(1);
                 continue;
             }
-            match self.shard.owner_of(received.bytes) {
+            let owner = if judging_since.is_none() {
+                self.shard.owner_of(received.bytes)
+            } else if let Some(owner) =
+                self.shard.owner_if_taken(now.mono, flow_of(listener, &received), received.bytes)
+            {
+                owner
+            } else {
+                refused += 1;
+                continue;
+            };
+            match owner {
                 Owner::Shard(owner) if owner != self.index => {
                     debug_assert!(owner < self.shards, "the engine knows how many shards there are");
                     if self.bus.hand_over_ahead(
@@ -390,6 +442,10 @@ impl EventLoop {
                 }
             }
         }
+        if let Some(since) = judging_since {
+            self.gauge.note_refusing(self.clock.mono().since(since), refused, count);
+        }
+        self.gauge.note_taken(count as u64, bytes_in);
         counters.datagrams_in.add(count as u64);
         counters.bytes_in.add(bytes_in);
         if handed_over > 0 {
@@ -410,8 +466,14 @@ impl EventLoop {
     fn take_from_streams(&mut self, now: Now) -> io::Result<()> {
         let Self { index, shards, shard, bus, streams, from_streams, counters, .. } = self;
         let mut handed_over = 0;
-        streams.take(now.mono, |flow, bytes| match shard.owner_of(bytes) {
-            Owner::Shard(owner) if owner != *index => {
+        let is_judging = shard.is_judging(now.mono);
+        let owner_of = |shard: &mut Shard, flow: &Flow, bytes: &[u8]| match is_judging {
+            true => shard.owner_if_taken(now.mono, *flow, bytes),
+            false => Some(shard.owner_of(bytes)),
+        };
+        streams.take(now.mono, |flow, bytes| match owner_of(shard, flow, bytes) {
+            None => true,
+            Some(Owner::Shard(owner)) if owner != *index => {
                 debug_assert!(owner < *shards, "the engine knows how many shards there are");
                 // What came by a stream will not come again, so nothing is dropped: its connection is not read until there
                 // is room, and the peer is held up as TCP holds up whoever is too fast.
@@ -419,7 +481,7 @@ impl EventLoop {
                 handed_over += u64::from(taken);
                 taken
             }
-            Owner::Shard(_) | Owner::Anyone => {
+            Some(Owner::Shard(_) | Owner::Anyone) => {
                 from_streams.push(flow, bytes);
                 true
             }
@@ -481,6 +543,8 @@ impl EventLoop {
     /// Brings what the engine wrote to the sockets.
     fn send(&mut self, now: Now) {
         let mut figures = SendFigures::default();
+        let refusals = self.shard.take_refusals();
+        let refusing_since = (refusals > 0).then(|| (self.clock.mono(), self.shard.outbox.len()));
         let Shard { outbox, bodies, .. } = &mut self.shard;
         self.sender.send(&self.sockets, outbox, bodies, &mut figures);
         for message in outbox.messages().iter().filter(|it| it.flow.transport.is_stream()) {
@@ -498,6 +562,9 @@ impl EventLoop {
         outbox.clear(bodies);
         count_sent(&self.counters, figures);
         self.streams.flush(now.mono);
+        if let Some((since, count)) = refusing_since {
+            self.gauge.note_refusing(self.clock.mono().since(since), refusals, count);
+        }
     }
 
     /// Tells the owners of NOTIFYs that could not be sent.

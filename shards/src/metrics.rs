@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comsipl_core::Transport;
+use comsipl_core::overload::Signals;
 use crossbeam::utils::CachePadded;
 
 use crate::counters::Counter;
@@ -86,6 +87,16 @@ counters! {
     send_refused,
     /// Datagrams dropped because too much waited for a full socket.
     send_dropped,
+    /// Datagrams the kernel dropped because too much waited in a socket; looked at while much waits.
+    kernel_dropped,
+    /// Moments, 10 ms apart, at which what waited in the sockets would have taken longer than `[overload] target_ms`.
+    late_sockets,
+    /// The same at which the kernel had dropped datagrams since the last.
+    late_drops,
+    /// The same at which the queues between the shards were half full.
+    late_bus,
+    /// The same at which watchers had waited longer than the target to be told.
+    late_fan_out,
     /// Errors reported by a receiving socket.
     recv_errors,
     /// Connections accepted.
@@ -161,6 +172,19 @@ counters! {
 }
 
 impl NetCounters {
+    /// Counts what says that more comes than can be done.
+    pub fn count_late(&self, signals: Signals) {
+        let Signals { sockets, drops, bus, fan_out } = signals;
+        for (counter, is_red) in [
+            (&self.late_sockets, sockets),
+            (&self.late_drops, drops),
+            (&self.late_bus, bus),
+            (&self.late_fan_out, fan_out),
+        ] {
+            counter.add(u64::from(is_red));
+        }
+    }
+
     /// Counts a turn that took so long.
     pub fn count_turn(&self, span: Duration) {
         self.turns.add(1);
@@ -267,6 +291,11 @@ impl NetFigures {
             ("truncated", self.truncated),
             ("refused by the kernel", self.send_refused),
             ("dropped before sending", self.send_dropped),
+            ("dropped before receiving", self.kernel_dropped),
+            ("moments with a backlog in the sockets", self.late_sockets),
+            ("with drops of the kernel", self.late_drops),
+            ("with a backlog between shards", self.late_bus),
+            ("with a backlog of watchers", self.late_fan_out),
             ("socket errors", self.recv_errors),
             ("connections refused, too many", self.refused_connections_max),
             ("connections refused, too many of one source", self.refused_per_source_max),
@@ -297,7 +326,8 @@ pub fn sum(shards: &[Arc<CachePadded<NetCounters>>]) -> NetFigures {
 }
 
 /// Which of the engine's counters say how many there are at present, instead of how many there have been.
-pub const ENGINE_GAUGES: [&str; 14] = [
+pub const ENGINE_GAUGES: [&str; 15] = [
+    "shards_refusing",
     "subscriptions",
     "watchers_unreachable",
     "publications",

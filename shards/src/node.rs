@@ -28,6 +28,7 @@ use crate::net::stream::admission::Admission;
 use crate::net::stream::bind::{BoundStreams, adopt_streams, bind_streams};
 use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
+use crate::overload::Levels;
 use crate::resolve::thread::Resolver;
 use crate::restart::inherited::{GivenUp, Inherited, ListeningSocket, renumber, take_for};
 use crate::restart::service_manager;
@@ -311,6 +312,7 @@ impl Node {
         let nonces = self.given_up.nonces.as_ref();
         let now = self.parts.clock.mono();
         let gate = Arc::new(Gate::go_on(&self.parts.settings, keys, random_seed()?, nonces, now));
+        let levels = Arc::new(Levels::new(self.parts.shards, self.parts.clock.now().wall));
         let (events, inbox) = channel();
         let mut sockets_of: Vec<Sockets> = (0..self.parts.shards).map(|_| Sockets::default()).collect();
         for (listener, bound) in (0..).zip(self.parts.listeners) {
@@ -382,6 +384,7 @@ impl Node {
                     listeners: addresses.clone(),
                     seed: random_seed()?,
                     gate: Arc::clone(&gate),
+                    levels: Arc::clone(&levels),
                     last_alive_ms: self.files.recovered().presence.last_heartbeat_ms,
                     connections: Arc::clone(&connections),
                 },

@@ -56,12 +56,9 @@ impl Request<'_> {
 #[must_use]
 pub fn transaction_key(keys: &HashKey, message: &Message<'_>, method: &[u8]) -> TransactionKey {
     let via = message.via();
-    let port = via.port().unwrap_or(0).to_be_bytes();
-    match via.branch() {
-        Some(branch) if branch.starts_with(b"z9hG4bK") => {
-            keys.transaction(&[branch, via.host(), &port, method])
-        }
-        _ => {
+    match branch_key(keys, via, method) {
+        Some(key) => key,
+        None => {
             let cseq = message.cseq().number.to_be_bytes();
             let to_tag = message.to().tag().unwrap_or_default();
             let from_tag = message.from().tag().unwrap_or_default();
@@ -76,6 +73,13 @@ pub fn transaction_key(keys: &HashKey, message: &Message<'_>, method: &[u8]) -> 
             ])
         }
     }
+}
+
+/// Identity of a server transaction by its topmost Via, if its branch has the magic cookie.
+pub(crate) fn branch_key(keys: &HashKey, via: &Via<'_>, method: &[u8]) -> Option<TransactionKey> {
+    let branch = via.branch().filter(|branch| branch.starts_with(b"z9hG4bK"))?;
+    let port = via.port().unwrap_or(0).to_be_bytes();
+    Some(keys.transaction(&[branch, via.host(), &port, method]))
 }
 
 impl Shard {
@@ -130,8 +134,10 @@ impl Shard {
         // RFC 3261 §8.2.6.2: every answer but 100 has a To tag; a retransmission must get the same one.
         let made = hex16((request.transaction.0 >> 64) as u64);
         let to_tag = to_tag.unwrap_or(&made);
+        let feedback = self.feedback();
         self.outbox.send(flow, |out| {
-            let mut writer = msg::respond(out, message, status, reason, Some(to_tag), source);
+            let mut writer =
+                msg::respond_with_feedback(out, message, status, reason, Some(to_tag), source, feedback);
             writer.buffer().extend_from_slice(SERVER_LINE.as_bytes());
             more(&mut writer);
         });

@@ -32,6 +32,7 @@ use crate::listeners::Listeners;
 use crate::local_ips::LocalIps;
 use crate::net::stream::generations::Generations;
 use crate::note::Note;
+use crate::overload::{Levels, Overload};
 use crate::presentities::{Presentities, WATCHERS_WATCHED};
 use crate::resolve::Query;
 use crate::resolve::names::Names;
@@ -47,6 +48,9 @@ use crate::watched::WatchedTable;
 /// say whom it watches.
 const SETTLING: Duration = Duration::from_secs(10);
 
+/// So few presentities that are due are nothing: one with a million watchers takes long and holds nobody up.
+const DUE_FEW: usize = 64;
+
 /// How long after a start granted times are spread more widely: whoever was cut off by what led to the start comes back within
 /// minutes.
 const SPREAD_WIDELY_FOR: Duration = Duration::from_secs(600);
@@ -58,6 +62,17 @@ pub enum Owner {
     Shard(usize),
     /// Nobody in particular: whoever has it passes it to its own `on_datagram`.
     Anyone,
+}
+
+impl Owner {
+    /// The number of the shard, or of `this` if it is nobody's in particular.
+    #[must_use]
+    pub const fn or(self, this: usize) -> usize {
+        match self {
+            Self::Shard(owner) => owner,
+            Self::Anyone => this,
+        }
+    }
 }
 
 /// Buffers that are used again by every message.
@@ -101,6 +116,8 @@ pub struct ShardStart {
     pub seed: [u8; 32],
     /// What all shards share to know senders by.
     pub gate: Arc<Gate>,
+    /// How much each shard takes, which all shards share.
+    pub levels: Arc<Levels>,
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
     pub last_alive_ms: u64,
     /// The connections of all shards that outlived the process before, in order.
@@ -131,6 +148,7 @@ pub struct Shard {
     pub(crate) counters: Arc<Counters>,
     pub(crate) keys: HashKey,
     pub(crate) guard: Guard,
+    pub(crate) overload: Overload,
     pub(crate) chance: Chance,
     pub(crate) files: Files,
     pub(crate) transactions: ServerTransactions,
@@ -207,6 +225,7 @@ impl Shard {
             counters: Arc::default(),
             keys,
             guard: Guard::new(&settings, &keys, start.gate, now.mono),
+            overload: Overload::new(start.levels),
             chance: Chance::from_seed(start.seed),
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),
@@ -346,6 +365,14 @@ impl Shard {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// How many presentities have watchers to be told, and if they are many, how long the one whose turn is next has waited.
+    #[must_use]
+    pub fn fan_out_stands(&self, now: Now) -> (usize, Duration) {
+        let first = self.due.front().filter(|_| self.due.len() > DUE_FEW);
+        let waited = first.map(|&id| now.wall.0.saturating_sub(self.watched[id].due_since.0));
+        (self.due.len(), Duration::from_millis(waited.unwrap_or(0)))
     }
 
     /// The settings in force.

@@ -213,6 +213,10 @@ impl Stage {
                     return Err(fault(format!("they are {left} and {right}")));
                 }
             }
+            Verb::Takes(percent) => {
+                self.settle();
+                self.world().take_percent(*percent);
+            }
             Verb::Records(pairs) => {
                 self.settle();
                 let used = self.world().records_in_use();
@@ -506,6 +510,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
             settings.outbound_proxy = Some(proxy);
         }
         ("notify_interval_ms", _) => settings.notify_interval = Duration::from_millis(number()?.into()),
+        ("overload", "uncontrolled") => settings.overload.is_controlled = false,
         ("expires_spread_percent", _) => settings.overload.expires_spread_percent = percent(number()?)?,
         ("expires_spread_after_start_percent", _) => {
             settings.overload.expires_spread_after_start_percent = percent(number()?)?;

@@ -114,6 +114,63 @@ impl<F: Fn(Block) -> Marks> HeadLines<'_, F> {
     }
 }
 
+/// Those lines of a head whose names begin with certain letters. The others are passed over: only their first byte is looked at,
+/// and nobody looks for characters that may not stand in a line.
+pub(crate) struct SomeLines<'b, F> {
+    bytes: &'b [u8],
+    /// Where LF stands.
+    ends: Positions<'b, F>,
+    letters: u32,
+    /// Where the next line begins.
+    at: usize,
+}
+
+/// The lines behind the start line whose names begin with one of `letters`, in either case.
+#[inline(always)]
+pub(crate) fn some_lines<'b>(
+    bytes: &'b [u8],
+    letters: &[u8],
+) -> SomeLines<'b, impl Fn(Block) -> Marks + use<'b>> {
+    // The empty line that ends the head begins with CR.
+    let letters = letters.iter().fold(letter(b'\r'), |all, &one| all | letter(one));
+    let mut ends = Positions::new(bytes, 0, |block| equal(block, b'\n'));
+    let at = ends.next().map_or(bytes.len(), |end| end + 1);
+    SomeLines { bytes, ends, letters, at }
+}
+
+impl<F: Fn(Block) -> Marks> SomeLines<'_, F> {
+    /// The next such line; `None` at the empty one that ends the head.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, Malformed> {
+        loop {
+            let at = self.at;
+            let first = *self.bytes.get(at).ok_or(Malformed::Unterminated)?;
+            let end = self.ends.next().ok_or(Malformed::Unterminated)?;
+            self.at = end + 1;
+            if self.letters & letter(first) == 0 {
+                continue;
+            }
+            match first {
+                b'\r' if end == at + 1 => return Ok(None),
+                // The rest of a folded line.
+                b' ' | b'\t' => {}
+                _ if matches!(self.bytes.get(end + 1), Some(b' ' | b'\t')) => {
+                    return Line::read(self.bytes, at).map(Some);
+                }
+                _ if self.bytes[end - 1] != b'\r' || end == at => return Err(Malformed::LineBreak),
+                _ => return Line::of(self.bytes, at, end - 1, end + 1, false).map(Some),
+            }
+        }
+    }
+}
+
+/// A bit for each letter, whatever its case. Some other bytes share one with a letter; their lines are read and then found to be
+/// others.
+#[inline(always)]
+const fn letter(byte: u8) -> u32 {
+    1 << (byte & 31)
+}
+
 /// The position of the CRLF that ends the line from `at` on.
 #[inline(always)]
 pub(crate) fn line_end(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
@@ -198,6 +255,25 @@ mod tests {
         assert_eq!(&bytes[line.next..line.next + 2], b"To");
         let line = Line::read(bytes, line.next).unwrap();
         assert_eq!(is_empty_line(bytes, line.next), Ok(true));
+    }
+
+    #[test]
+    fn lines_are_found_by_their_letters() {
+        let bytes =
+            b"X y\r\nVia: 1\r\nUser-Agent: x\r\n v: 2\r\n6: 3\r\nv: 4\r\n\tv: 5\r\nnonsense\r\nTo:\r\n\r\n";
+        let mut lines = some_lines(bytes, b"Vt");
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            found.push((line.name, &bytes[line.value_start..line.value_end]));
+        }
+        let via = HeaderName::Via;
+        let all: [(HeaderName, &[u8]); 4] =
+            [(via, b"1"), (HeaderName::Other, b"3"), (via, b"4\r\n\tv: 5"), (HeaderName::To, b"")];
+        assert_eq!(found, all);
+        for len in 0..bytes.len() {
+            let mut lines = some_lines(&bytes[..len], b"Vt");
+            assert!(std::iter::from_fn(|| lines.next().transpose()).any(|line| line.is_err()), "{len}");
+        }
     }
 
     #[test]

@@ -193,6 +193,20 @@ impl<'a> Via<'a> {
         self.received.of_some(self.raw)
     }
 
+    /// Whether the sender takes part in overload control by loss: `oc` stands there, and "loss" is among the algorithms that it
+    /// knows, which is the default (RFC 7339 §4.1, §4.2).
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        let params = self.params();
+        let knows_loss = |algorithms: &[u8]| {
+            algorithms.split(|&byte| byte == b',').any(|name| {
+                let name = name.trim_ascii().strip_prefix(b"\"").unwrap_or(name.trim_ascii());
+                name.strip_suffix(b"\"").unwrap_or(name).trim_ascii().eq_ignore_ascii_case(b"loss")
+            })
+        };
+        params.has("oc") && params.value("oc-algo").is_none_or(knows_loss)
+    }
+
     /// All parameters.
     #[must_use]
     pub fn params(&self) -> Params<'a> {

@@ -27,7 +27,7 @@ pub fn plain_answer(bytes: &[u8]) -> Option<PlainAnswer<'_>> {
     loop {
         let line = lines.next()?;
         match line.first()? | SMALL {
-            b'c' => match line.first_chunk::<5>()?.map(|byte| byte | SMALL) {
+            b'c' => match small(*line.first_chunk()?) {
                 CSEQ if cseq.is_none() => cseq = Some(notify_number(&line[5..])?),
                 CSEQ | CONTACT => return None,
                 CONTENT if !is_harmless_content(line) => return None,
@@ -61,7 +61,17 @@ pub(super) fn first_branch(bytes: &[u8]) -> Option<&[u8]> {
 /// The branch of the topmost Via that a line with its end has, if it stands there as nearly everybody writes it.
 #[inline(always)]
 fn branch_of(line: &[u8]) -> Option<&[u8]> {
-    let via = line.strip_prefix(b"Via: SIP/2.0/")?;
+    branch_behind(line.strip_prefix(b"Via: SIP/2.0/")?)
+}
+
+/// The branch of the first Via of a value that is given with the end of its line, if it stands there as nearly everybody writes it.
+pub(crate) fn plain_branch(value: &[u8]) -> Option<&[u8]> {
+    branch_behind(value.strip_prefix(b"SIP/2.0/")?)
+}
+
+/// The branch in what follows `SIP/2.0/`.
+#[inline(always)]
+fn branch_behind(via: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     loop {
         at = find(via, at, |block| equal(block, b';') | equal(block, b'"') | equal(block, b','));
@@ -103,6 +113,12 @@ impl<'a, F: Fn(Block) -> Marks> Iterator for Lines<'a, F> {
         self.at += line.len();
         line.ends_with(b"\r\n").then_some(line)
     }
+}
+
+/// Five letters made small. (`map` of an array is sometimes called, which takes more than this.)
+#[inline(always)]
+const fn small([a, b, c, d, e]: [u8; 5]) -> [u8; 5] {
+    [a | SMALL, b | SMALL, c | SMALL, d | SMALL, e | SMALL]
 }
 
 /// The number in ` 17 NOTIFY\r\n`.

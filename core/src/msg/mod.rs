@@ -14,8 +14,11 @@ pub mod peek;
 mod reason;
 pub use reason::reason_phrase;
 mod respond;
-pub use respond::{respond, respond_malformed, response_destination};
+pub(crate) use answer::plain_branch;
+pub(crate) use respond::push_via_line;
+pub use respond::{respond, respond_malformed, respond_with_feedback, response_destination};
 mod write;
 pub use write::Writer;
+pub(crate) use write::{push_number, push_unfolded};
 
 pub use crate::header::{BadValue, CSeq, Contact, Contacts, Event, HeaderName, MediaType, NameAddr, Via};

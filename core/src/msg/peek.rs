@@ -54,7 +54,7 @@ pub fn peek_header(bytes: &[u8], name: HeaderName) -> Option<&[u8]> {
 }
 
 /// `bytes` without the line breaks in front of the start line.
-fn head(bytes: &[u8]) -> &[u8] {
+pub(crate) fn head(bytes: &[u8]) -> &[u8] {
     let mut head = bytes;
     while let Some(rest) = head.strip_prefix(b"\r\n") {
         head = rest;

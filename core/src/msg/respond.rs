@@ -7,6 +7,7 @@ use super::write::{Writer, push_number, push_unfolded};
 use super::{Message, Partial};
 use crate::header::scan::{TOKEN, ipv4, skip, trim};
 use crate::header::{HeaderName, Rport, Via};
+use crate::overload::Feedback;
 use crate::uri::push_ipv4;
 
 /// Writes the beginning of a response to `request` that came from `source`: status line, all Vias, From, To, Call-ID
@@ -22,11 +23,24 @@ pub fn respond<'v>(
     to_tag: Option<&[u8]>,
     source: SocketAddr,
 ) -> Writer<'v> {
+    respond_with_feedback(out, request, code, reason, to_tag, source, None)
+}
+
+/// The same; a client that takes part in overload control is told `feedback` in its Via (RFC 7339 §5.2).
+pub fn respond_with_feedback<'v>(
+    out: &'v mut Vec<u8>,
+    request: &Message<'_>,
+    code: u16,
+    reason: &str,
+    to_tag: Option<&[u8]>,
+    source: SocketAddr,
+    feedback: Option<Feedback>,
+) -> Writer<'v> {
     Writer::new(out).status_line(code, reason);
     let folds = request.folded;
     let mut top = Some(request.via());
     for line in request.via_lines() {
-        push_via_line(out, line, top.take(), source, folds);
+        push_via_line(out, line, top.take(), source, folds, feedback);
     }
     out.extend_from_slice(b"From: ");
     push(out, request.from().raw(), folds);
@@ -72,7 +86,7 @@ pub fn respond_malformed(
     Writer::new(out).status_line(code, reason);
     let mut top = Some(&repeated.via);
     for (_, value) in raw_lines(repeated.head).filter(|(name, _)| *name == HeaderName::Via) {
-        push_via_line(out, value, top.take(), source, true);
+        push_via_line(out, value, top.take(), source, true, None);
     }
     let mut writer = Writer::new(out);
     writer.header("From", repeated.from);
@@ -99,26 +113,42 @@ pub fn response_destination(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
 }
 
 /// Writes one Via line. If its first value is the top Via, that is completed from `source`.
-fn push_via_line(out: &mut Vec<u8>, line: &[u8], top: Option<&Via<'_>>, source: SocketAddr, folds: bool) {
+pub(crate) fn push_via_line(
+    out: &mut Vec<u8>,
+    line: &[u8],
+    top: Option<&Via<'_>>,
+    source: SocketAddr,
+    folds: bool,
+    feedback: Option<Feedback>,
+) {
     out.extend_from_slice(b"Via: ");
     match top {
         None => push(out, line, folds),
         Some(via) => {
-            push_top_via(out, via, source, folds);
+            push_top_via(out, via, source, folds, feedback);
             push(out, &line[via.raw().len()..], folds);
         }
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the top Via with `received` and `rport` as the server's transport must set them.
-fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr, folds: bool) {
+/// Writes the top Via with `received` and `rport` as the server's transport must set them, and the parameters of overload
+/// control if the client takes part in it.
+fn push_top_via(
+    out: &mut Vec<u8>,
+    via: &Via<'_>,
+    source: SocketAddr,
+    folds: bool,
+    feedback: Option<Feedback>,
+) {
     let asked = via.rport() != Rport::Absent;
+    let mut told = None;
     if !folds && let Some(plain) = branch_and_rport(via) {
         // What nearly every phone sends is not taken apart once more.
         out.extend_from_slice(plain);
     } else {
-        push_sent_via(out, via, folds);
+        told = feedback.filter(|_| via.takes_part());
+        push_sent_via(out, via, folds, told.is_some());
     }
     // RFC 3261 §18.2.1: `received` is added when the host of sent-by is a name or another address than the source's;
     // RFC 3581 §4: with `rport` it is added always.
@@ -129,6 +159,9 @@ fn push_top_via(out: &mut Vec<u8>, via: &Via<'_>, source: SocketAddr, folds: boo
         out.extend_from_slice(b";rport=");
         push_number(out, u64::from(source.port()));
     }
+    if let Some(feedback) = told {
+        feedback.push(out);
+    }
 }
 
 /// The Via without `rport`, if its parameters are a branch and that, in this order and without white space.
@@ -138,11 +171,14 @@ fn branch_and_rport<'a>(via: &Via<'a>) -> Option<&'a [u8]> {
     (via.branch() == Some(branch)).then_some(before_rport)
 }
 
-/// Writes a Via without `received` and `rport`.
-fn push_sent_via(out: &mut Vec<u8>, via: &Via<'_>, folds: bool) {
+/// Writes a Via without `received` and `rport`; without the parameters of overload control where they are written anew.
+fn push_sent_via(out: &mut Vec<u8>, via: &Via<'_>, folds: bool, tells: bool) {
     push(out, via.head(), folds);
     for param in via.params() {
         if param.name.eq_ignore_ascii_case(b"received") || param.name.eq_ignore_ascii_case(b"rport") {
+            continue;
+        }
+        if tells && Feedback::is_parameter(param.name) {
             continue;
         }
         out.push(b';');

@@ -102,13 +102,14 @@ impl<'v> Writer<'v> {
 }
 
 /// Appends `number` in decimal digits.
-pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+#[inline]
+pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends `value` with every run of CR, LF and the white space behind it made one space.
 #[inline]
-pub(super) fn push_unfolded(out: &mut Vec<u8>, value: &[u8]) {
+pub(crate) fn push_unfolded(out: &mut Vec<u8>, value: &[u8]) {
     match line_break(value) {
         None => out.extend_from_slice(value),
         Some(_) => push_unfolding(out, value),

@@ -229,6 +229,11 @@ impl LaneFrom {
         debug_assert!(given_back.is_ok(), "a pool is no larger than its return queue");
     }
 
+    /// How many batches wait to be read, and how many can.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.lane.batches.len(), self.lane.batches.capacity())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.open.as_deref().is_none_or(|batch| self.taken == batch.items.len())
             && self.lane.batches.is_empty()

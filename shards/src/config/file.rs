@@ -122,6 +122,8 @@ pub struct Resolver {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overload {
+    pub enabled: Option<bool>,
+    pub target_ms: Option<Spanned<i64>>,
     pub expires_spread_percent: Option<Spanned<i64>>,
     pub expires_spread_after_start_percent: Option<Spanned<i64>>,
 }

@@ -68,6 +68,31 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What waits in a socket: the memory of its datagrams in bytes, by the kernel's reckoning, and how many were dropped so far
+/// because there was no room (`SO_MEMINFO`).
+///
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn waiting(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let mut figures = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut len = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the value pointer is to a live array of `len` bytes that is borrowed mutably for the call, and the kernel writes
+    // at most `len` bytes of plain numbers; the descriptor is open for as long as `socket` is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((figures[libc::SK_MEMINFO_RMEM_ALLOC as usize], figures[libc::SK_MEMINFO_DROPS as usize]))
+}
+
 /// Gives the reuse-port group of a socket the classic BPF program that chooses a socket for each datagram.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::access::Gate;
 use crate::node::NodeFiles;
+use crate::overload::Levels;
 use crate::settings::{Auth, OverloadSettings, Settings};
 use crate::shard::{Shard, ShardStart};
 
@@ -96,6 +97,7 @@ fn open(settings: &Settings, now: Now) -> Shard {
         files: files.take_shard().unwrap(),
         seed: [7; 32],
         gate: Arc::new(Gate::new(settings, HashKey(files.hash_key()), [9; 32])),
+        levels: Arc::new(Levels::new(1, now.wall)),
         last_alive_ms: 0,
     };
     Shard::open(start, now)

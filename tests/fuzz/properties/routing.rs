@@ -7,6 +7,7 @@ use comsipl_core::msg::{Method, parse};
 use comsipl_core::{HashKey, Mono, Now, UnixMillis};
 use comsipl_shards::access::Gate;
 use comsipl_shards::node::NodeFiles;
+use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
 use tempfile::TempDir;
@@ -40,6 +41,7 @@ impl Server {
         let mut files = NodeFiles::open(&settings, SHARDS).expect("the files open");
         let keys = HashKey(files.hash_key());
         let gate = Arc::new(Gate::new(&settings, keys, [9; 32]));
+        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
         let start = ShardStart {
             index: 0,
             shards: SHARDS,
@@ -48,10 +50,10 @@ impl Server {
             files: files.take_shard().expect("a shard"),
             seed: [7; 32],
             gate,
+            levels: Arc::new(Levels::new(SHARDS, now.wall)),
             last_alive_ms: 0,
             connections: Arc::default(),
         };
-        let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
         Self { shard: Shard::open(start, now), keys, _files: files, _dir: dir }
     }
 

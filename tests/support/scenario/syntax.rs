@@ -110,6 +110,8 @@ pub(super) enum Verb {
     Set { name: String, value: String },
     /// `check TEXT != TEXT` or `check TEXT = TEXT`
     Check { left: String, equal: bool, right: String },
+    /// `server takes N%`
+    Takes(u32),
     /// `records presence=N registered=N`
     Records(Vec<(String, u64)>),
 }
@@ -204,6 +206,10 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
             .collect::<Option<_>>()
             .map(Verb::Records)
             .ok_or("records are written file=number".to_owned()),
+        ["server", "takes", percent] => {
+            let percent = percent.strip_suffix('%').ok_or("server takes N%")?;
+            Ok(Verb::Takes(parse_as(percent)?))
+        }
         [phone, "moves", "to", to] => Ok(Verb::Moves { phone: (*phone).to_owned(), to: parse_as(to)? }),
         [phone, "answers", "nothing"] => Ok(Verb::Answers { phone: (*phone).to_owned(), status: None }),
         [phone, "answers", status] => {

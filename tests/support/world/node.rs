@@ -11,6 +11,7 @@ use comsipl_core::{Aor, Chance, HashKey, Mono, Now, UnixMillis};
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
 use comsipl_shards::access::Gate;
 use comsipl_shards::mailbox::Command;
+use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
 use comsipl_shards::shard_files::ShardFiles;
@@ -87,6 +88,7 @@ impl Node {
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&born.0.to_le_bytes());
         let gate = Arc::new(Gate::new(settings, keys, salt));
+        let levels = Arc::new(Levels::new(shards, born));
         let listeners: Vec<comsipl_core::Listen> = settings.listen.clone();
         let shards = dealt
             .into_iter()
@@ -104,6 +106,7 @@ impl Node {
                     listeners: listeners.clone(),
                     seed,
                     gate: Arc::clone(&gate),
+                    levels: Arc::clone(&levels),
                     last_alive_ms,
                     connections: Arc::default(),
                 };

@@ -1,0 +1,326 @@
+//! How much is taken: a step every [`Control::STEP`], from what was measured meanwhile.
+//!
+//! The aim is that what waits to be taken does not wait for longer than a target. Whoever measures says for how long more has
+//! waited, in the server's own time: the time in which it was at work. A server from which the processor was taken away finds
+//! more than it can do at once, and it is behind until that is done, but it is not overloaded: so nothing is refused before the
+//! backlog has lasted for [`Control::PATIENCE`] of work and has not become less meanwhile, and if it is small (a server that is
+//! nearly full has one now and then) for [`Control::PATIENCE_SMALL`].
+//!
+//! | what waits | what is taken |
+//! |---|---|
+//! | no more than is done within the target | a thirty-second more |
+//! | more, and shrinks | as much as before |
+//! | more, and grows, but not for long yet, and nothing is refused | everything |
+//! | more, and grows | an eighth less; a quarter if it is grave and has lasted |
+//! | more, and refusing has taken too much of the time | a thirty-second more: the kernel drops at no cost of ours |
+//!
+//! Refusing has its bounds because it takes from what it is to protect (RFC 6357 §1): whoever refused three times what he can do
+//! would do nothing else. Phones that are told when to come again are silent until then, so at first everybody is told, and that
+//! may take half of the time: [`CREDIT`]. If that is used up and there are no fewer, they do not listen. Then refusing has an
+//! eighth of the time; beyond it fewer refusals are answered, since to answer costs four times as much as to look, and whoever
+//! hears nothing sends again, but once in four seconds (RFC 3261 §17.1.2.2), and nothing else meanwhile. Some are answered in any
+//! case, so that everybody is told in the end. If looking alone takes too much, the kernel drops.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Share, WHOLE};
+
+/// What a shard measured since the last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// For how much of its own time more has waited, without becoming less, than it does within its target; none: no more does.
+    pub late: Option<Duration>,
+    /// What says so.
+    pub signals: Signals,
+    /// Whether it is so much that nobody should wait for it to pass: several times the target, or more than there is room for.
+    pub is_grave: bool,
+    /// Whether more waits than at the last step.
+    pub grows: bool,
+    /// The part of the time that went into refusing.
+    pub refusing: Share,
+}
+
+/// What says that more comes than can be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// What waits in the sockets would take longer than the target.
+    pub sockets: bool,
+    /// The kernel has dropped what found no room in a socket.
+    pub drops: bool,
+    /// The queues between the shards are half full.
+    pub bus: bool,
+    /// Watchers wait longer than the target to be told.
+    pub fan_out: bool,
+}
+
+impl fmt::Display for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = [
+            (self.sockets, "sockets"),
+            (self.drops, "drops of the kernel"),
+            (self.bus, "bus"),
+            (self.fan_out, "fan-out"),
+        ];
+        let mut red = named.into_iter().filter(|it| it.0);
+        f.write_str(red.next().map_or("nothing", |it| it.1))?;
+        red.try_for_each(|it| write!(f, ", {}", it.1))
+    }
+}
+
+/// How much a shard takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    taken: Share,
+    answered: Share,
+    /// How much more than its part refusing may take, in parts of steps.
+    credit: Share,
+    /// Whether that was used up, and has not been saved again.
+    is_spent: bool,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { taken: WHOLE, answered: WHOLE, credit: CREDIT, is_spent: false }
+    }
+}
+
+impl Control {
+    /// Time between two steps.
+    pub const STEP: Duration = Duration::from_millis(10);
+
+    /// The least that is taken, so that it never takes long to come back.
+    pub const TAKEN_MIN: Share = WHOLE / 64;
+
+    /// How long a server is at work on a backlog that does not become less before anything is refused: a moment in which it was
+    /// held up, and a burst, are over by then.
+    pub const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// The same for a backlog that is not grave. Whoever has it would hardly notice; whoever is refused would.
+    pub const PATIENCE_SMALL: Duration = Duration::from_secs(1);
+
+    /// One step.
+    pub fn step(&mut self, measured: &Measured) {
+        let Measured { late, is_grave, grows, refusing, .. } = *measured;
+        let patience = if is_grave { Self::PATIENCE } else { Self::PATIENCE_SMALL };
+        self.credit = (self.credit + REFUSING_ANSWERED).saturating_sub(refusing).min(CREDIT);
+        self.is_spent = self.credit == 0 || self.is_spent && self.credit < CREDIT;
+        let may_refuse = |bound| refusing <= if self.is_spent { bound } else { REFUSING_AT_FIRST };
+        let may_take_less = may_refuse(REFUSING_MAX);
+        if !may_refuse(REFUSING_ANSWERED) {
+            self.answered = (self.answered - self.answered / 4).max(ANSWERED_MIN);
+        } else {
+            self.answered = (self.answered + WHOLE / 32).min(WHOLE);
+        }
+        let taken = self.taken;
+        let changed = match late.filter(|_| may_take_less) {
+            None => taken + (taken / 32).max(1),
+            Some(late) if !grows || !self.is_refusing() && late < patience => taken,
+            Some(late) if !is_grave || late < 2 * Self::PATIENCE => taken - taken / 8,
+            Some(_) => taken - taken / 4,
+        };
+        self.taken = changed.clamp(Self::TAKEN_MIN, WHOLE);
+    }
+
+    /// The part of the requests that is taken.
+    #[must_use]
+    pub const fn taken(&self) -> Share {
+        self.taken
+    }
+
+    /// The part of the refusals that are answered.
+    #[must_use]
+    pub const fn answered(&self) -> Share {
+        self.answered
+    }
+
+    /// Whether anything is refused.
+    #[must_use]
+    pub const fn is_refusing(&self) -> bool {
+        self.taken < WHOLE
+    }
+}
+
+/// The part of the time that may go into refusing without end; what is not used is saved.
+const REFUSING_ANSWERED: Share = WHOLE / 8;
+
+/// Most that is saved: 250 ms of nothing but refusing, in which some 50,000 phones are told.
+const CREDIT: Share = WHOLE * (250 / Control::STEP.as_millis() as u32);
+
+/// The part of the time that may go into refusing while something saved is left.
+const REFUSING_AT_FIRST: Share = WHOLE / 2;
+
+/// The part of the time that may go into refusing, when nothing is saved, before more is taken and the rest left to the kernel.
+const REFUSING_MAX: Share = WHOLE / 6;
+
+/// The part of the refusals that are answered in any case.
+const ANSWERED_MIN: Share = WHOLE / 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// How many steps what waits may wait.
+    const TARGET_STEPS: f64 = 2.0;
+
+    /// The same if it is grave.
+    const GRAVE_STEPS: f64 = 5.0;
+
+    /// A server with a queue, in steps: each request taken costs a unit, each refused and each answer to that a part of it.
+    struct Server {
+        control: Control,
+        /// Units that can be done in a step.
+        capacity: f64,
+        /// Cost of taking a message from the queue and refusing it.
+        refusal: f64,
+        /// Cost of the answer to that.
+        answer: f64,
+        /// Most messages that wait; what comes beyond is lost.
+        room: f64,
+        waiting: f64,
+        /// For how many steps too much has waited.
+        late: Option<u32>,
+    }
+
+    /// What became of the requests of a step.
+    #[derive(Clone, Copy, Default)]
+    struct Done {
+        served: f64,
+        /// How long who came last will have waited, in steps.
+        wait: f64,
+    }
+
+    impl Server {
+        fn new(capacity: f64, refusal: f64, answer: f64) -> Self {
+            let room = 10.0 * capacity;
+            Self { control: Control::default(), capacity, refusal, answer, room, waiting: 0.0, late: None }
+        }
+
+        fn step(&mut self, offered: f64) -> Done {
+            let taken = f64::from(self.control.taken()) / f64::from(WHOLE);
+            let answered = f64::from(self.control.answered()) / f64::from(WHOLE);
+            let refusing = (1.0 - taken) * (self.refusal + self.answer * answered);
+            let before = self.waiting;
+            let there = (self.waiting + offered).min(self.room);
+            let drained = (self.capacity / (taken + refusing)).min(there);
+            self.waiting = there - drained;
+            let is_late = self.waiting > TARGET_STEPS * drained;
+            self.late = is_late.then(|| self.late.map_or(0, |steps| steps + 1));
+            let measured = Measured {
+                is_grave: self.waiting > GRAVE_STEPS * drained,
+                late: self.late.map(|steps| Control::STEP * steps),
+                grows: self.waiting >= before && self.waiting > 0.0,
+                refusing: (drained * refusing / self.capacity * f64::from(WHOLE)) as Share,
+                ..Measured::default()
+            };
+            self.control.step(&measured);
+            Done { served: drained * taken, wait: self.waiting / drained.max(1.0) }
+        }
+
+        fn run(&mut self, offered: f64, steps: usize) -> Vec<Done> {
+            (0..steps).map(|_| self.step(offered)).collect()
+        }
+    }
+
+    fn grave(late: Duration, grows: bool) -> Measured {
+        Measured { late: Some(late), is_grave: true, grows, ..Measured::default() }
+    }
+
+    fn mean(done: &[Done]) -> f64 {
+        done.iter().map(|it| it.served).sum::<f64>() / done.len() as f64
+    }
+
+    #[test]
+    fn at_three_times_capacity_refusing_leaves_time_for_work_and_nobody_waits() {
+        // A SUBSCRIBE with its NOTIFY; a REGISTER, of which a refusal costs more than a tenth and its answer a third.
+        for (refusal, answer, least, wait_max) in [(0.06, 0.14, 0.8, 5.0), (0.15, 0.35, 0.8, 10.0)] {
+            let mut server = Server::new(1000.0, refusal, answer);
+            server.run(500.0, 100);
+            assert!(!server.control.is_refusing(), "half of it is done as ever");
+            server.run(3000.0, 50);
+            let done = server.run(3000.0, 1000);
+            let goodput = mean(&done) / 1000.0;
+            assert!(goodput >= least, "{goodput}");
+            let longest = done.iter().map(|it| it.wait).fold(0.0, f64::max);
+            assert!(longest < wait_max, "{longest} steps");
+            // A second and a half at half of the load, and nothing is refused any more.
+            server.run(500.0, 150);
+            assert!(!server.control.is_refusing());
+        }
+    }
+
+    #[test]
+    fn it_does_not_swing() {
+        let mut server = Server::new(1000.0, 0.06, 0.14);
+        server.run(1500.0, 300);
+        let done = server.run(1500.0, 1000);
+        let least = done.iter().map(|it| it.served).fold(f64::MAX, f64::min);
+        assert!(least > 600.0, "{least}");
+        assert!(mean(&done) > 850.0, "{}", mean(&done));
+    }
+
+    #[test]
+    fn what_does_not_last_is_not_refused() {
+        let mut control = Control::default();
+        let late = |millis, grows| grave(Duration::from_millis(millis), grows);
+        for millis in (10..100).step_by(10) {
+            control.step(&late(millis, true));
+        }
+        control.step(&late(5000, false));
+        assert!(!control.is_refusing(), "what shrinks is left to it");
+        control.step(&late(100, true));
+        assert_eq!(control.taken(), WHOLE - WHOLE / 8);
+        control.step(&late(10, true));
+        assert!(control.taken() < WHOLE - WHOLE / 8, "there is no patience with one who refuses already");
+        control.step(&late(200, true));
+        assert!(control.taken() < WHOLE - WHOLE / 3);
+    }
+
+    #[test]
+    fn a_small_backlog_is_given_a_second() {
+        let mut control = Control::default();
+        let small = |millis| Measured { is_grave: false, ..grave(Duration::from_millis(millis), true) };
+        for millis in (10..1000).step_by(10) {
+            control.step(&small(millis));
+        }
+        assert!(!control.is_refusing());
+        control.step(&small(1000));
+        assert_eq!(control.taken(), WHOLE - WHOLE / 8);
+    }
+
+    #[test]
+    fn signals_have_names() {
+        assert_eq!(Signals::default().to_string(), "nothing");
+        assert_eq!(
+            Signals { drops: true, fan_out: true, ..Signals::default() }.to_string(),
+            "drops of the kernel, fan-out"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_came_it_recovers(steps in prop::collection::vec((0_u64..5000, any::<bool>(), 0..=WHOLE), 0..200)) {
+            let mut control = Control::default();
+            for (late, grows, refusing) in steps {
+                control.step(&Measured { refusing, ..grave(Duration::from_millis(late), grows) });
+                prop_assert!((Control::TAKEN_MIN..=WHOLE).contains(&control.taken()));
+                prop_assert!(control.answered() <= WHOLE);
+            }
+            for _ in 0..200 {
+                control.step(&Measured::default());
+            }
+            prop_assert!(!control.is_refusing() && control.answered() == WHOLE, "two seconds");
+        }
+
+        #[test]
+        fn what_grows_for_longer_is_taken_less(a in 0_u64..500, b in 0_u64..500) {
+            let after = |late| {
+                let mut control = Control::default();
+                control.step(&grave(Duration::from_millis(late), true));
+                control.taken()
+            };
+            prop_assert!(after(a.max(b)) <= after(a.min(b)));
+        }
+    }
+}
