@@ -11,4 +11,7 @@ cd "$(dirname "$0")/.."
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 export RUSTFLAGS=-Zsanitizer=thread
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/tsan
-exec cargo +nightly test -Zbuild-std --target "$host" -p comsipl-fdb --lib --test readers --test model --no-fail-fast
+check() { cargo +nightly test -Zbuild-std --target "$host" --no-fail-fast "$@"; }
+# Seqlock, lock and files; then what shards and other threads hand to one another.
+check -p comsipl-fdb --lib --test readers --test model
+check -p comsipl-shards --lib -- bus:: mailbox:: sleep::
