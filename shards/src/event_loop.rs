@@ -175,7 +175,7 @@ impl EventLoop {
             listeners: parts.listeners,
             registry: parts.poll.registry().try_clone()?,
             admission: parts.admission,
-            settings: Arc::clone(parts.shard.settings()),
+            settings: Arc::new(parts.shard.settings().clone()),
             layers: parts.layers,
             carried: parts.carried,
             counters: Arc::clone(&parts.counters),

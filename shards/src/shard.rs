@@ -13,6 +13,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,8 +144,10 @@ pub struct Shard {
     pub input_waits: bool,
     pub(crate) index: usize,
     pub(crate) shards: usize,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) listeners: Arc<Listeners>,
+    /// Counted without atomics: handlers hold on to these two while they write, for each request, and a locked instruction waits
+    /// for all stores before it.
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) listeners: Rc<Listeners>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) keys: HashKey,
     pub(crate) guard: Guard,
@@ -208,9 +211,7 @@ impl Shard {
     #[must_use]
     pub fn open(start: ShardStart, now: Now) -> Self {
         let keys = HashKey(start.files.presence.hash_key());
-        // A copy of its own: a handler holds on to the settings while it writes, and shards that all count their holders in one
-        // place take the cache line from each other with every request.
-        let settings = Arc::new(Settings::clone(&start.settings));
+        let settings = Rc::new(Settings::clone(&start.settings));
         let listeners = Listeners::new(settings.advertise.clone(), settings.profile, start.listeners);
         let mut shard = Self {
             outbox: Outbox::default(),
@@ -221,7 +222,7 @@ impl Shard {
             input_waits: false,
             index: start.index,
             shards: start.shards,
-            listeners: Arc::new(listeners),
+            listeners: Rc::new(listeners),
             counters: Arc::default(),
             keys,
             guard: Guard::new(&settings, &keys, start.gate, now.mono),
@@ -377,7 +378,7 @@ impl Shard {
 
     /// The settings in force.
     #[must_use]
-    pub fn settings(&self) -> &Arc<Settings> {
+    pub fn settings(&self) -> &Settings {
         &self.settings
     }
 

@@ -6,6 +6,7 @@
 //! An answer to somebody who has not proven anything is not remembered: whoever floods us with requests costs no memory, and a
 //! request sent again gets a challenge again.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use comsipl_core::aor::{canonical_into, canonical_of_user};
@@ -208,7 +209,7 @@ impl Shard {
             return Err(Turned::Refused(Refusal::Forbidden("Authentication Is Not Possible")));
         };
         self.find_host(request.message, method);
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let realm = settings.access.realm.as_ref().map_or(&self.guard.host[..], |realm| realm.as_bytes());
         let (credentials, algorithm) =
             match find_credentials(request.message, realm, &settings.access.algorithms) {
@@ -375,7 +376,7 @@ impl Shard {
     fn challenge(&mut self, request: &Request<'_>, method: Method, stale: bool) {
         let gate = Arc::clone(&self.guard.gate);
         let Some(nonces) = &gate.nonces else { return };
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let host = std::mem::take(&mut self.guard.host);
         let realm = settings.access.realm.as_ref().map_or(&host[..], |realm| realm.as_bytes());
         let source = settings.access.nonce_bound.then(|| Source::of(request.flow.peer.ip()));

@@ -470,7 +470,7 @@ impl Shard {
                 lines.extend_from_slice(b"\r\n");
             }
         }
-        let settings = std::sync::Arc::clone(&self.settings);
+        let settings = std::rc::Rc::clone(&self.settings);
         let service_route = &settings.service_route;
         self.answer(request, 200, "OK", None, |writer| {
             writer.buffer().extend_from_slice(&lines);

@@ -507,7 +507,7 @@ impl Shard {
     /// scratch buffer.
     fn answer_subscribe(&mut self, request: &Request<'_>, partition: u8, tag: u64, expires_secs: u32) {
         let tag = records::tag_text(partition, tag);
-        let listeners = std::sync::Arc::clone(&self.listeners);
+        let listeners = std::rc::Rc::clone(&self.listeners);
         let mut sent_by = SentBy::new();
         let sent_by = listeners.sent_by(&request.flow, &mut sent_by);
         let aor = std::mem::take(&mut self.scratch.aor);
