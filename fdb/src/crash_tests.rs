@@ -157,6 +157,22 @@ fn kill_everywhere(target: Content, operation: Operation, fill: u32) {
         kill::after(stores * 7 % 90, || open(&path));
         let mut opened = open(&path);
         check(&mut opened, target, operation, fill, stores);
+        // What the next process does is not undone by what this one was about to do.
+        let partition = &mut opened.partitions[0];
+        if partition.fixed(TARGET_SLOT).is_some() {
+            partition.remove(TARGET_SLOT);
+        }
+        let left = contents(partition);
+        drop(opened);
+        let mut opened = open(&path);
+        let partition = &mut opened.partitions[0];
+        assert!(contents(partition) == left, "{operation:?} after {stores} stores: the target rises again");
+        // Life goes on.
+        assert_eq!(target.insert(partition), Ok(TARGET_SLOT));
+        if !matches!(operation, Operation::Insert(_)) {
+            operation.run(partition, target);
+        }
+        contents(partition);
         if !killed {
             break;
         }
@@ -214,12 +230,6 @@ fn check(opened: &mut Opened, target: Content, operation: Operation, fill: u32, 
     let slots: u32 = all.iter().map(|content| content.slots()).sum::<u32>() + fill;
     let usage = opened.file.usage().partitions[0];
     assert_eq!((usage.records, usage.slots_used), (found.len() as u32, slots), "{place}");
-    // Life goes on.
-    let partition = &mut opened.partitions[0];
-    if inserted.is_none() && content.is_some() {
-        operation.run(partition, target);
-        contents(partition);
-    }
 }
 
 #[test]

@@ -137,6 +137,11 @@ fn redo(file: &Fdb, pen: &mut Pen, extents: u32) -> bool {
     let interrupted = sequence.wrapping_add(1) == image.words[0];
     let spoiled = sequence == image.words[0] && head(partition, image.slot, record).is_none();
     if !interrupted && !spoiled {
+        if sequence < image.words[0] {
+            // An update that was not begun when its process was killed, or a version that a power cut took. The record goes on above
+            // it: if it came to the image's sequence by other changes, they would be undone by this image.
+            Word::set(&record[0], image.words[0].wrapping_add(2 + (sequence & 1)));
+        }
         return false;
     }
     image.replay(record);
