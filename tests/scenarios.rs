@@ -54,6 +54,7 @@ scenarios! {
     auth_what_is_not_challenged
     auth_wrong_password_or_no_user
     clock_set_back
+    clock_set_back_after_the_end
     clock_set_back_between_processes
     clock_set_forward
     clock_set_forward_between_processes

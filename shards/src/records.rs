@@ -333,6 +333,16 @@ pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
     }
 }
 
+/// Writes down that a subscription has ended and has its last NOTIFY before it: as if its watcher had asked for that when it was
+/// accepted.
+pub fn end_subscription(partition: &mut Partition, slot: u32) {
+    let Some((_, fixed)) = partition.fixed(slot) else { return };
+    if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
+        stored.expires_at = stored.accepted_at;
+        partition.update_fixed(slot, &stored.fixed_words());
+    }
+}
+
 /// Writes down whether a watcher does not have the newest state although it was tried.
 pub fn mark_undelivered(partition: &mut Partition, slot: u32, undelivered: bool) {
     let Some((_, fixed)) = partition.fixed(slot) else { return };

@@ -5,6 +5,7 @@ use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::timer::Wheel;
 use comsipl_core::{ExpiryPolicy, Now, UnixMillis};
 
+use crate::records;
 use crate::shard::Shard;
 use crate::sipp::Phase;
 use crate::watched::NONE;
@@ -66,7 +67,7 @@ impl Shard {
                 continue;
             }
             entry.owed = true;
-            self.end_subscription(now, id, WatcherEvent::Timeout);
+            self.subscription_ran_out(now, id);
             if self.subscriptions[id].unreachable {
                 // Nobody can be told.
                 self.drop_subscription(now, id);
@@ -78,6 +79,14 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// A subscription's time is over: its next NOTIFY is the last. Its record says so, because the clock that says it now may be
+    /// set back before the watcher has answered, and a process that dies meanwhile leaves only the record.
+    pub(crate) fn subscription_ran_out(&mut self, now: Now, id: u32) {
+        self.end_subscription(now, id, WatcherEvent::Timeout);
+        let entry = &self.subscriptions[id];
+        records::end_subscription(self.files.presence_partition_mut(entry.partition), entry.slot);
     }
 
     fn is_paused(&self, id: u32) -> bool {

@@ -1,7 +1,6 @@
 //! One NOTIFY: made from the stored dialog and the shared body, sent, and sent again while nobody answers.
 
 use comsipl_core::auth::Source;
-use comsipl_core::event::winfo::WatcherEvent;
 use comsipl_core::transaction::{NotifyTransaction, TimerStep};
 use comsipl_core::{
     Bodies, BodyId, Content, Flow, Mono, NotifyHead, Now, Outbox, Padding, Profile, SubscriptionStatus,
@@ -122,7 +121,7 @@ impl Shard {
         self.attempt_timers.arm(attempt, timer);
         self.counters.notifies.up();
         if runs_out {
-            self.end_subscription(now, id, WatcherEvent::Timeout);
+            self.subscription_ran_out(now, id);
         }
         Some(true)
     }
