@@ -56,6 +56,7 @@ scenarios! {
     clock_set_back
     clock_set_back_after_the_end
     clock_set_back_between_processes
+    clock_set_back_by_little
     clock_set_forward
     clock_set_forward_between_processes
     compose_basic_with_capitals

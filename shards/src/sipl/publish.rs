@@ -105,6 +105,8 @@ impl Shard {
                 } else {
                     publication.expires_at.secs_after(request.now.wall)
                 };
+                // Never longer than was asked for (RFC 3903 §4.2): the clock may have been set back by less than shows.
+                let left = left.min(request.expires_secs().unwrap_or(u32::MAX));
                 let tag = publication.entity_tag;
                 let user = publication.presentity;
                 // The crash may have come between the publication and the document made of it.

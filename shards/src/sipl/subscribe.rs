@@ -489,6 +489,8 @@ impl Shard {
         });
         self.scratch.subscription = record;
         let (tag, left) = said.ok_or(Refusal::NoSuchSubscription)?;
+        // Never longer than was asked for (RFC 6665 §3.1.1): the clock may have been set back by less than shows.
+        let left = left.min(request.expires_secs().unwrap_or(u32::MAX));
         self.answer_subscribe(request, partition, tag, left);
         let entry = &self.subscriptions[id];
         if entry.unreachable || (entry.awaits_flow && request.flow.connection.is_some()) {
