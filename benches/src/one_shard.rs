@@ -15,7 +15,7 @@ use comsipl_core::overload::{Measured, WHOLE};
 use comsipl_core::{Aor, Flow, HashKey, Mono, Now, UnixMillis};
 use comsipl_shards::access::Gate;
 use comsipl_shards::mailbox::Command;
-use comsipl_shards::node::NodeFiles;
+use comsipl_shards::node::{Coming, NodeFiles};
 use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::{Auth, OverloadSettings, Settings};
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
@@ -133,7 +133,7 @@ impl OneShard {
             overload: OverloadSettings::EXACT,
             ..Settings::default()
         };
-        let mut files = NodeFiles::open(&settings, shards).expect("the files open");
+        let mut files = NodeFiles::open(&settings, shards, Coming::Alone).expect("the files open");
         let gate = Arc::new(Gate::new(&settings, HashKey(files.hash_key()), [9; 32]));
         let start = ShardStart {
             index: 0,
@@ -144,7 +144,9 @@ impl OneShard {
             seed: [7; 32],
             gate,
             levels: Arc::new(Levels::new(shards, now.wall)),
+            start: 1,
             last_alive_ms,
+            owes_all: false,
             connections: Arc::default(),
         };
         Self {

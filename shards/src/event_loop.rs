@@ -180,7 +180,7 @@ impl EventLoop {
             carried: parts.carried,
             counters: Arc::clone(&parts.counters),
             now: now.mono,
-            generations: parts.shard.generations(now.wall),
+            generations: parts.shard.generations(),
         })?;
         Ok(Self {
             index: parts.index,

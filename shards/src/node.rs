@@ -42,7 +42,7 @@ use descriptors::connections_max;
 mod error;
 pub use error::{NodeFailure, StartError};
 mod files;
-pub use files::{NodeFiles, Recovered, open_registered};
+pub use files::{Coming, NodeFiles, Recovered, open_registered};
 mod running;
 pub(crate) use running::Event;
 pub use running::{Ended, Reloader, Running, Stopper};
@@ -178,8 +178,9 @@ impl Prepared {
     /// What is wrong with the data directory or a file.
     pub fn open_files(self, given_up: GivenUp, patience: Duration) -> Result<Node, StartError> {
         let give_up = Instant::now() + patience;
+        let coming = if given_up.files_in_order { Coming::HandedOver } else { Coming::Alone };
         let files = loop {
-            match NodeFiles::open(&self.settings, self.shards) {
+            match NodeFiles::open(&self.settings, self.shards, coming) {
                 Err(StartError::File(OpenError { fault: OpenFault::Locked, .. }))
                     if Instant::now() < give_up =>
                 {
@@ -385,7 +386,9 @@ impl Node {
                     seed: random_seed()?,
                     gate: Arc::clone(&gate),
                     levels: Arc::clone(&levels),
+                    start: self.files.recovered().start,
                     last_alive_ms: self.files.recovered().presence.last_heartbeat_ms,
+                    owes_all: self.files.recovered().may_lack_something(),
                     connections: Arc::clone(&connections),
                 },
                 poll,

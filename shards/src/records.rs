@@ -324,7 +324,7 @@ pub fn update_subscription_fixed(partition: &mut Partition, slot: u32, s: &Store
     partition.update_fixed(slot, &store_subscription(s).fixed_words());
 }
 
-/// Writes down that CSeq numbers up to `reserved` may be used.
+/// Writes down up to where CSeq numbers may be used ([`reservation`](crate::subscriptions::reservation)).
 pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
     let Some((_, fixed)) = partition.fixed(slot) else { return };
     if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {

@@ -12,7 +12,7 @@ use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::quirks::Quirks;
 use comsipl_core::transaction::TIMER_F;
-use comsipl_core::{AorKey, ConnectionId, Now};
+use comsipl_core::{AorKey, ConnectionId, Now, UnixMillis};
 use comsipl_fdb::{Kind, RecordBuf};
 
 use crate::note::Note;
@@ -21,27 +21,25 @@ use crate::records;
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
 use crate::sipp::dialog_hash;
-use crate::subscriptions::Subscription;
+use crate::subscriptions::{self, Subscription};
 use crate::watched::{BodyKind, NONE};
 
 /// Added to 64*T1: the heartbeat comes once a sync interval, and clocks are not exact.
 const MARGIN_MS: u64 = 10_000;
-/// CSeq numbers skipped beyond the reserved block: more than a dialog can use between two syncs of the files, which is
-/// what a power cut may take from the reservation.
-const CSEQ_SKIP: u32 = 4096;
 
 impl Shard {
-    /// Rebuilds the memory of this shard from its partitions.
-    pub(crate) fn recover(&mut self, now: Now, last_alive_ms: u64, connections: &[ConnectionId]) {
+    /// Rebuilds the memory of this shard from its partitions. Watchers were told what changed long enough before `told_until`
+    /// (Unix milliseconds).
+    pub(crate) fn recover(&mut self, now: Now, told_until: u64, connections: &[ConnectionId]) {
         let mut record = RecordBuf::default();
         let mut recent: Vec<AorKey> = Vec::new();
         let own: Vec<u8> = self.files.own_numbers().collect();
-        let since = own
+        let behind_since = own
             .iter()
             .map(|&p| self.files.presence.undelivered_since(p))
             .filter(|&since| since != 0)
-            .fold(last_alive_ms, u64::min)
-            .saturating_sub(TIMER_F.as_millis() as u64 + MARGIN_MS);
+            .fold(told_until, u64::min);
+        let since = behind_since.saturating_sub(TIMER_F.as_millis() as u64 + MARGIN_MS);
         for &number in &own {
             let heads: Vec<(u32, Kind)> = self.files.presence_partition(number).heads().collect();
             for (slot, kind) in heads {
@@ -87,6 +85,11 @@ impl Shard {
         }
         self.watch_again(now, since);
         self.set_shared_dialogs();
+        // Another crash, before all have been told, owes the same again.
+        for index in 0..self.due.len() {
+            let entry = &mut self.watched[self.due[index]];
+            entry.due_since = entry.due_since.min(UnixMillis(behind_since.max(1)));
+        }
     }
 
     fn take_document(
@@ -193,6 +196,7 @@ impl Shard {
         let connection = stored.flow.connection;
         let cut_off = connection.is_some_and(|it| connections.binary_search(&it).is_err());
         let owed = stored.accepted_at.0 >= since || stored.undelivered || ending || cut_off;
+        let cseq = subscriptions::go_on_above(stored.cseq_reserved, self.start);
         let id = self.subscriptions.insert(
             Subscription {
                 dialog: dialog_hash(&self.keys, stored.call_id, stored.remote_tag),
@@ -200,9 +204,9 @@ impl Shard {
                 slot,
                 secret: self.chance.next_u64() as u32,
                 partition,
-                cseq: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
+                cseq,
                 // A document for each sequence number at most, so this is above every version that was used.
-                version: stored.cseq_reserved.saturating_add(CSEQ_SKIP),
+                version: cseq,
                 epoch: self.watched[watched].epoch,
                 owed,
                 ending,

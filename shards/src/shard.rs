@@ -119,8 +119,12 @@ pub struct ShardStart {
     pub gate: Arc<Gate>,
     /// How much each shard takes, which all shards share.
     pub levels: Arc<Levels>,
+    /// Number of the node's start ([`Recovered::start`](crate::node::Recovered::start)).
+    pub start: u64,
     /// When the node was alive last, as `Recovery::last_heartbeat_ms` says; zero: never.
     pub last_alive_ms: u64,
+    /// The files may lack something, so nobody knows what watchers were told last: all are told again.
+    pub owes_all: bool,
     /// The connections of all shards that outlived the process before, in order.
     pub connections: Arc<[ConnectionId]>,
 }
@@ -153,6 +157,8 @@ pub struct Shard {
     pub(crate) guard: Guard,
     pub(crate) overload: Overload,
     pub(crate) chance: Chance,
+    /// Number of the node's start.
+    pub(crate) start: u64,
     pub(crate) files: Files,
     pub(crate) transactions: ServerTransactions,
     pub(crate) compositor: Compositor,
@@ -228,6 +234,7 @@ impl Shard {
             guard: Guard::new(&settings, &keys, start.gate, now.mono),
             overload: Overload::new(start.levels),
             chance: Chance::from_seed(start.seed),
+            start: start.start,
             files: Files::new(start.files),
             transactions: ServerTransactions::new(settings.transaction_memory),
             settings,
@@ -250,27 +257,29 @@ impl Shard {
             scratch: Scratch::default(),
             ahead: None,
             // Over new files there is nobody who could have watched before.
-            settling: (start.last_alive_ms != 0)
+            settling: (start.last_alive_ms != 0 || start.owes_all)
                 .then(|| Settling { until: now.mono + SETTLING, bare: Vec::new() }),
             uncomposed: None,
             last_version: 0,
             audit: Audit::default(),
             more_due: false,
             undelivered_noted: Mono(0),
-            undelivered_since: 0,
+            // No moment: the first one is written whatever it is.
+            undelivered_since: u64::MAX,
             full_warned: None,
             spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
             wall: Wall::new(now, UnixMillis(start.last_alive_ms)),
             now: now.mono,
         };
-        shard.recover(now, start.last_alive_ms, &start.connections);
+        let told_until = if start.owes_all { 1 } else { start.last_alive_ms };
+        shard.recover(now, told_until, &start.connections);
         shard
     }
 
     /// The names of connections that were not given yet, as the files remember them.
-    pub(crate) fn generations(&self, wall: UnixMillis) -> Generations {
+    pub(crate) fn generations(&self) -> Generations {
         let files = [&self.files.presence, &self.files.registered_file];
-        Generations::remembered_by(files.map(Arc::clone).into(), wall)
+        Generations::remembered_by(files.map(Arc::clone).into())
     }
 
     /// Takes a note of another shard.

@@ -3,7 +3,7 @@
 //! The record holds the dialog; here is only what every NOTIFY touches, so that memory stays below 100 bytes each.
 //!
 //! Invariants:
-//!   * `cseq <= cseq_reserved` of the record, always written before a NOTIFY with a higher number leaves;
+//!   * `cseq` is in the block that the record reserves, or below; always written before a NOTIFY with a higher number leaves;
 //!   * `version` only grows, over restarts too: a subscription has no more documents than sequence numbers;
 //!   * at most one NOTIFY of a subscription is unanswered (`attempt`);
 //!   * a subscription stands in its presentity's list, in the dialog index and in the expiry wheel, or nowhere.
@@ -20,6 +20,26 @@ use crate::watched::{BodyKind, NONE, WatchedTable};
 
 /// CSeq numbers are reserved in the record by blocks of this size, so that one NOTIFY in 64 writes it.
 pub const CSEQ_BLOCK: u32 = 64;
+
+/// CSeq numbers skipped for each start since a block was reserved: more than a dialog can use between two syncs of the files,
+/// which is what a power cut may take from the reservation.
+const CSEQ_SKIP: u32 = 4096;
+
+/// What the record says while `cseq` is used: its block, and in the bits within a block the number of the server's start
+/// ([`Recovered::start`](crate::node::Recovered::start)), as far as it goes into them.
+pub const fn reservation(cseq: u32, start: u64) -> u32 {
+    cseq & !(CSEQ_BLOCK - 1) | start as u32 & (CSEQ_BLOCK - 1)
+}
+
+/// The number above which a dialog goes on at a start. The processes between that reservation and this one went on from the same
+/// record, if a power cut took what they wrote into it, so each start skips as many again.
+pub const fn go_on_above(reservation: u32, start: u64) -> u32 {
+    let starts = match (start as u32).wrapping_sub(reservation) % CSEQ_BLOCK {
+        0 => CSEQ_BLOCK,
+        starts => starts,
+    };
+    (reservation | (CSEQ_BLOCK - 1)).saturating_add(starts * CSEQ_SKIP)
+}
 
 /// One subscription.
 #[derive(Debug)]
@@ -253,5 +273,31 @@ impl std::ops::Index<u32> for Subscriptions {
 impl std::ops::IndexMut<u32> for Subscriptions {
     fn index_mut(&mut self, id: u32) -> &mut Subscription {
         &mut self.slab[id]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_start_goes_on_where_one_before_it_did() {
+        for start in [0, 1, 62, 63, 64, 1000] {
+            for cseq in [1, 63, 64, 5000] {
+                let reserved = reservation(cseq, start);
+                // Whatever these processes wrote is lost, with the block that each began.
+                let mut used = cseq | (CSEQ_BLOCK - 1);
+                for later in 1..=u64::from(CSEQ_BLOCK) {
+                    let above = go_on_above(reserved, start + later);
+                    assert!(above >= used, "{later} starts after {start}: {above}");
+                    assert_eq!(
+                        above % CSEQ_BLOCK,
+                        CSEQ_BLOCK - 1,
+                        "the next number begins a block, which is written"
+                    );
+                    used = above + CSEQ_SKIP - 1;
+                }
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ pub struct Subscription<'a> {
     pub local_tag: u64,
     /// When it ends, Unix milliseconds (48 bits are kept).
     pub expires_at: u64,
-    /// Our CSeq numbers up to this one may have been used.
+    /// Up to where our CSeq numbers may have been used, as the caller counts.
     pub cseq_reserved: u32,
     /// CSeq of the last SUBSCRIBE accepted.
     pub remote_cseq: u32,

@@ -39,12 +39,17 @@ impl Banner<'_> {
         for (kind, recovery) in
             [(FileKind::Registered, &recovered.registered), (FileKind::Presence, &recovered.presence)]
         {
-            if recovery.torn_dropped > 0 || recovery.extents_lost > 0 {
+            if recovery.torn_dropped > 0 || recovery.extents_lost > 0 || recovery.marks_damaged {
                 tracing::warn!(
                     file = kind.file_name(),
                     records_dropped = recovery.torn_dropped,
                     extents_lost = recovery.extents_lost,
-                    "damage was found and dropped: a power cut or a failing disk"
+                    "damage was found and dropped: a power cut or a failing disk; all watchers are told again"
+                );
+            } else if recovery.machine_died {
+                tracing::warn!(
+                    file = kind.file_name(),
+                    "the machine went down: what was stored after the last sync may be missing; all watchers are told again"
                 );
             }
         }
@@ -135,6 +140,9 @@ fn found(recovery: &Recovery, handed_over: bool) -> String {
     let mut text = format!("{} records, ", recovery.records);
     if recovery.clean {
         text += "closed cleanly";
+        if recovery.torn_dropped > 0 {
+            text += &format!(", {} damaged records dropped", recovery.torn_dropped);
+        }
     } else if handed_over && recovery.redone == 0 && recovery.torn_dropped == 0 {
         text += "handed over";
     } else {

@@ -32,6 +32,8 @@ pub enum StartError {
     },
     /// One of the files cannot be used.
     File(OpenError),
+    /// The files cannot be brought to disk.
+    Sync(io::Error),
     /// Certificates or keys cannot be used.
     Tls(TlsError),
     /// An address cannot be listened on.
@@ -67,6 +69,11 @@ impl fmt::Display for StartError {
                  keeps this one from going on in its place"
             ),
             Self::File(error) => error.fmt(f),
+            Self::Sync(source) => write!(
+                f,
+                "the files cannot be brought to disk: {source}\n  help: look after the disk of the data directory; the \
+                 system's log says more"
+            ),
             Self::Tls(error) => error.fmt(f),
             Self::Listen { listen, source } => {
                 write!(f, "cannot listen on {listen}: {source}\n  help: ")?;

@@ -9,6 +9,8 @@ use comsipl_core::UnixMillis;
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened, Recovery};
 
 use super::StartError;
+use crate::clock::Clock;
+use crate::net::stream::generations;
 use crate::settings::Settings;
 use crate::shard_files::ShardFiles;
 
@@ -28,6 +30,37 @@ pub struct Recovered {
     pub registered: Recovery,
     /// In `presence_w.fdb`.
     pub presence: Recovery,
+    /// Number of this start: more than that of any before, also where a power cut has taken back what the files knew of those.
+    pub start: u64,
+}
+
+/// How a start comes by the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// Nobody knows what became of who had them before. They are brought to disk before anything is served.
+    Alone,
+    /// From a process that brought them to disk after its own start, and let go of them a moment ago. Watchers wait, so nothing
+    /// is brought to disk but with the first regular sync.
+    HandedOver,
+}
+
+impl Recovered {
+    /// What a start that comes by the files in this way has found in them.
+    #[must_use]
+    pub const fn new(coming: Coming, registered: Recovery, presence: Recovery) -> Self {
+        // A start that is handed the files has a power cut forget that it was, and the next one opens them for the same time again.
+        let start = match coming {
+            Coming::Alone => 2 * presence.boots,
+            Coming::HandedOver => 2 * presence.boots - 1,
+        };
+        Self { registered, presence, start }
+    }
+
+    /// Whether something that was stored may be missing: then nobody knows what watchers were told last.
+    #[must_use]
+    pub const fn may_lack_something(&self) -> bool {
+        !(self.registered.is_complete() && self.presence.is_complete())
+    }
 }
 
 impl NodeFiles {
@@ -36,7 +69,7 @@ impl NodeFiles {
     ///
     /// # Errors
     /// What is wrong with the directory or a file.
-    pub fn open(settings: &Settings, shards: usize) -> Result<Self, StartError> {
+    pub fn open(settings: &Settings, shards: usize, coming: Coming) -> Result<Self, StartError> {
         let dir = &settings.data_dir;
         make_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
         let open = |kind: FileKind, hash_key| {
@@ -60,10 +93,17 @@ impl NodeFiles {
             let key = registered.file.hash_key();
             (registered, open(FileKind::Presence, Some(key))?)
         };
-        Ok(Self::deal_out(registered, presence, shards))
+        let files = Self::deal_out(registered, presence, shards, coming);
+        generations::reserve(&[&files.registered, &files.presence], coming, Clock::wall());
+        if coming == Coming::Alone {
+            // Neither the number of this start nor the names of connections may be given again, even if the machine dies before
+            // the first regular sync.
+            files.sync().map_err(StartError::Sync)?;
+        }
+        Ok(files)
     }
 
-    fn deal_out(registered: Opened, presence: Opened, shards: usize) -> Self {
+    fn deal_out(registered: Opened, presence: Opened, shards: usize, coming: Coming) -> Self {
         let mut files = Self {
             shards: (0..shards)
                 .map(|_| ShardFiles {
@@ -75,7 +115,7 @@ impl NodeFiles {
                 .collect(),
             registered: registered.file,
             presence: presence.file,
-            recovered: Recovered { registered: registered.recovery, presence: presence.recovery },
+            recovered: Recovered::new(coming, registered.recovery, presence.recovery),
         };
         for partition in registered.partitions {
             files.shards[usize::from(partition.number()) % shards].registered_partitions.push(partition);
@@ -178,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings =
             Settings { data_dir: folder.path().join("a/b"), presence_records_max: 64, ..Settings::default() };
-        let mut files = NodeFiles::open(&settings, 3).unwrap();
+        let mut files = NodeFiles::open(&settings, 3, Coming::Alone).unwrap();
         let mut seen = [0; 64];
         for shard in 0..3 {
             let engine = files.take_shard().unwrap();
@@ -192,11 +232,51 @@ mod tests {
         let mode = std::fs::metadata(&settings.data_dir).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         assert!(files.recovered().presence.created);
-        assert!(matches!(NodeFiles::open(&settings, 3), Err(StartError::File(_))), "in use");
+        assert!(matches!(NodeFiles::open(&settings, 3, Coming::Alone), Err(StartError::File(_))), "in use");
         files.close().unwrap();
         drop(files);
-        let files = NodeFiles::open(&settings, 2).unwrap();
+        let files = NodeFiles::open(&settings, 2, Coming::Alone).unwrap();
         assert!(!files.recovered().presence.created && files.recovered().presence.clean);
+    }
+
+    #[test]
+    fn no_start_has_the_number_of_one_that_a_power_cut_made_forgotten() {
+        let with = |boots| {
+            let mut recovery = Recovery::default();
+            recovery.boots = boots;
+            recovery
+        };
+        let start = |coming, boots| Recovered::new(coming, with(1), with(boots)).start;
+        for boots in 1..9 {
+            let [served, handed_over] = [start(Coming::Alone, boots), start(Coming::HandedOver, boots + 1)];
+            assert!(served < handed_over);
+            let after_a_power_cut = start(Coming::Alone, boots + 1);
+            assert!(handed_over < after_a_power_cut);
+        }
+    }
+
+    /// The names that the first connections of a start get were in memory alone until the first sync.
+    #[test]
+    fn what_a_start_stores_is_on_disk_before_anything_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { data_dir: folder.path().to_owned(), ..Settings::default() };
+        let mut files = NodeFiles::open(&settings, 1, Coming::Alone).unwrap();
+        let first = files.presence.names_given();
+        assert!(first > 0 && files.registered.names_given() == first);
+        let mut shard = files.take_shard().unwrap();
+        shard.presence_partitions[63].insert(comsipl_fdb::Kind::Publication, &[7; 12], b"").unwrap();
+        drop((shard, files));
+        let files = NodeFiles::open(&settings, 1, Coming::Alone).unwrap();
+        assert!(files.presence.names_given() > first);
+        drop(files);
+        // A file that lacks what once was synced was cut short; one that was not would have lost it in a power cut.
+        let path = settings.data_dir.join(FileKind::Presence.file_name());
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert!(
+            NodeFiles::open(&settings, 1, Coming::Alone).is_err(),
+            "the second start has brought the file to disk"
+        );
     }
 
     #[test]
@@ -204,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = |name: &str| Settings { data_dir: folder.path().join(name), ..Settings::default() };
         let keys = |name: &str| {
-            let files = NodeFiles::open(&settings(name), 1)?;
+            let files = NodeFiles::open(&settings(name), 1, Coming::Alone)?;
             Ok::<_, StartError>((files.presence.hash_key(), files.registered.hash_key()))
         };
         let (first, same) = keys("a").unwrap();

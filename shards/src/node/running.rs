@@ -151,6 +151,10 @@ impl Running {
             // Who changes users may wait for a shard, and who syncs for the disk: while the shards serve still.
             drop(self.control.take());
             drop(self.syncing.take());
+            // Who takes over does without a sync until it serves, and counts on this one (`Coming::HandedOver`).
+            if let Some(Err(error)) = self.files.as_ref().map(|files| files.sync()) {
+                tracing::error!(%error, "the files cannot be synced before they are handed over");
+            }
             self.stop.will_hand_over();
         }
         let begin = Instant::now();

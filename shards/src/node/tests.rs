@@ -87,7 +87,8 @@ fn a_node_that_may_not_serve_leaves_no_heartbeat() {
     let folder = tempfile::tempdir().unwrap();
     start(&folder, 2).stop().unwrap();
     let settings = settings(&folder, 2);
-    let last = || NodeFiles::open(&settings, 2).unwrap().recovered().presence.last_heartbeat_ms;
+    let last =
+        || NodeFiles::open(&settings, 2, Coming::Alone).unwrap().recovered().presence.last_heartbeat_ms;
     let before = last();
     assert_ne!(before, 0);
     let refuse = || {

@@ -81,7 +81,10 @@ impl Predecessor {
             released = Ok(());
             let Parcel { text, payload, descriptors } = parcel;
             match text {
-                Message::Released => return Ok(given_up),
+                Message::Released => {
+                    given_up.files_in_order = true;
+                    return Ok(given_up);
+                }
                 Message::Nonces => given_up.nonces = Some(NonceEstate::from_bytes(payload)),
                 Message::Connections { connections: lines } => {
                     let mut payload = &payload[..];

@@ -21,7 +21,7 @@ use crate::resolve::Query;
 use crate::settings::SipsRule;
 use crate::shard::Shard;
 use crate::sipp::{dialog_hash, names_instance};
-use crate::subscriptions::{CSEQ_BLOCK, Subscription};
+use crate::subscriptions::{Subscription, reservation};
 use crate::watched::BodyKind;
 
 /// What the Event header field of a SUBSCRIBE asks for.
@@ -279,7 +279,7 @@ impl Shard {
             key,
             local_tag: tag,
             expires_at: now.wall.plus_secs(wish.expires_secs),
-            cseq_reserved: cseq | (CSEQ_BLOCK - 1),
+            cseq_reserved: reservation(cseq, self.start),
             remote_cseq: message.cseq().number,
             accepted_at: now.wall,
             flow,

@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::sipp::attempt::{Attempt, Phase};
 use crate::sipp::bound::{Bound, Way};
 use crate::sipp::branch::{BRANCH_LEN, branch_of};
-use crate::subscriptions::{CSEQ_BLOCK, Subscription};
+use crate::subscriptions::{CSEQ_BLOCK, Subscription, reservation};
 use crate::watched::{BodyKind, NONE};
 
 /// Longest request that goes by UDP where the path's MTU is not known (RFC 3261 §18.1.1). A watcher whose Contact or route asks
@@ -222,8 +222,9 @@ impl Shard {
         }
         entry.cseq = cseq;
         if cseq | (CSEQ_BLOCK - 1) != before | (CSEQ_BLOCK - 1) {
+            let reserved = reservation(cseq, self.start);
             let partition = self.files.presence_partition_mut(entry.partition);
-            records::reserve_cseq(partition, entry.slot, cseq | (CSEQ_BLOCK - 1));
+            records::reserve_cseq(partition, entry.slot, reserved);
         }
     }
 

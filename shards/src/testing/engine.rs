@@ -7,7 +7,7 @@ use comsipl_core::{ConnectionId, Flow, HashKey, Listen, Mono, Now, Transport, Un
 use tempfile::TempDir;
 
 use crate::access::Gate;
-use crate::node::NodeFiles;
+use crate::node::{Coming, NodeFiles};
 use crate::overload::Levels;
 use crate::settings::{Auth, OverloadSettings, Settings};
 use crate::shard::{Shard, ShardStart};
@@ -87,7 +87,7 @@ impl Engine {
 }
 
 fn open(settings: &Settings, now: Now) -> Shard {
-    let mut files = NodeFiles::open(settings, 1).unwrap();
+    let mut files = NodeFiles::open(settings, 1, Coming::Alone).unwrap();
     let start = ShardStart {
         connections: Arc::default(),
         index: 0,
@@ -98,7 +98,9 @@ fn open(settings: &Settings, now: Now) -> Shard {
         seed: [7; 32],
         gate: Arc::new(Gate::new(settings, HashKey(files.hash_key()), [9; 32])),
         levels: Arc::new(Levels::new(1, now.wall)),
+        start: 1,
         last_alive_ms: 0,
+        owes_all: false,
     };
     Shard::open(start, now)
 }

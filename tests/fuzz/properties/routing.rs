@@ -6,7 +6,7 @@ use std::sync::Arc;
 use comsipl_core::msg::{Method, parse};
 use comsipl_core::{HashKey, Mono, Now, UnixMillis};
 use comsipl_shards::access::Gate;
-use comsipl_shards::node::NodeFiles;
+use comsipl_shards::node::{Coming, NodeFiles};
 use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Owner, Shard, ShardStart};
@@ -38,7 +38,7 @@ impl Server {
             registered_records_max: 512,
             ..Settings::default()
         };
-        let mut files = NodeFiles::open(&settings, SHARDS).expect("the files open");
+        let mut files = NodeFiles::open(&settings, SHARDS, Coming::Alone).expect("the files open");
         let keys = HashKey(files.hash_key());
         let gate = Arc::new(Gate::new(&settings, keys, [9; 32]));
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
@@ -51,7 +51,9 @@ impl Server {
             seed: [7; 32],
             gate,
             levels: Arc::new(Levels::new(SHARDS, now.wall)),
+            start: 1,
             last_alive_ms: 0,
+            owes_all: false,
             connections: Arc::default(),
         };
         Self { shard: Shard::open(start, now), keys, _files: files, _dir: dir }

@@ -2,13 +2,17 @@
 //!
 //! A name that was stored with a subscription or a binding must lead to its connection or nowhere, also when the server has
 //! been started again since and the clock was set back. So the files remember up to where names may have been given: that
-//! is raised by blocks, before the first name of a block is given, and a start goes on from there. The clock is used once, when
-//! the files remember nothing.
+//! is raised by blocks, before the first name of a block is given, and a start goes on from there ([`reserve`]). Each raises it by
+//! two blocks, of which it uses the first. A start that is handed the files does not wait for the disk, and if a power cut takes back
+//! what it raised, the next one does not know of it: so a start that comes alone leaves out as much. The clock is used once, when the
+//! files remember nothing.
 
 use std::sync::Arc;
 
 use comsipl_core::UnixMillis;
 use comsipl_fdb::Fdb;
+
+use crate::node::Coming;
 
 /// The generations of a shard's [names](comsipl_core::ConnectionId), each of which it gives once.
 #[derive(Debug)]
@@ -26,12 +30,12 @@ impl Generations {
         Self { next, end: next, remembered_by: Vec::new() }
     }
 
-    /// Goes on where these files say that names may have been given.
+    /// Goes on in the block that was [reserved](reserve) in these files, or in a later one.
     #[must_use]
-    pub fn remembered_by(files: Vec<Arc<Fdb>>, wall: UnixMillis) -> Self {
+    pub fn remembered_by(files: Vec<Arc<Fdb>>) -> Self {
         let given = files.iter().map(|file| file.names_given()).max().unwrap_or(0);
-        let next = if given == 0 { wall.0 } else { given };
-        Self { next, end: next, remembered_by: files }
+        let next = given.saturating_sub(2 * BLOCK);
+        Self { next, end: next + BLOCK, remembered_by: files }
     }
 
     /// The next one.
@@ -49,8 +53,22 @@ impl Generations {
     }
 }
 
+/// Has these files remember that a start gives names above all that may have been given before. One that comes
+/// [alone](Coming::Alone) brings them to disk before it gives any.
+pub fn reserve(files: &[&Fdb], coming: Coming, wall: UnixMillis) {
+    let given = files.iter().map(|file| file.names_given()).max().unwrap_or(0);
+    let next = match coming {
+        _ if given == 0 => wall.0,
+        Coming::Alone => given + 2 * BLOCK,
+        Coming::HandedOver => given,
+    };
+    for file in files {
+        file.raise_names_given(next + 2 * BLOCK);
+    }
+}
+
 /// Generations between two stores: 1,000 connections a second make one in 17 minutes. Of the 38 bits that a name has for its
-/// generation (`ConnectionId::GENERATION_BITS`) a start takes two blocks, so 130,000 starts come before the first number again.
+/// generation (`ConnectionId::GENERATION_BITS`) a start takes four blocks, so 65,000 starts come before the first number again.
 const BLOCK: u64 = 1 << 20;
 
 #[cfg(test)]
@@ -63,39 +81,67 @@ mod tests {
     #[test]
     fn no_generation_comes_again_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
-        let mut given: Vec<(u64, u64)> = Vec::new();
+        // A name says its shard, so each shard has numbers of its own.
+        let mut given: [Vec<(u64, u64)>; 2] = Default::default();
         for wall in [1_800_000_000_000, 1_700_000_000_000, 1_800_000_000_000, 0] {
             let files: Vec<_> =
                 [FileKind::Registered, FileKind::Presence].map(|kind| open(&folder, kind)).into();
+            reserve(&[&files[0], &files[1]], Coming::Alone, UnixMillis(wall));
             // Two shards, of which one opens when the other has given many; nothing is closed in order.
-            for count in [2 * BLOCK + 1, 3] {
-                let mut shard = Generations::remembered_by(files.clone(), UnixMillis(wall));
+            for (given, count) in given.iter_mut().zip([2 * BLOCK + 1, 3]) {
+                let mut shard = Generations::remembered_by(files.clone());
                 let (first, last) = (shard.draw(), (1..count).map(|_| shard.draw()).last().unwrap());
                 assert_eq!(last - first, count - 1, "one by one");
                 assert!(given.iter().all(|&(from, to)| last < from || to < first), "{first} {given:?}");
                 given.push((first, last));
             }
         }
-        assert_eq!(given[0].0, 1_800_000_000_000);
+        assert_eq!(given[0][0].0, 1_800_000_000_000);
     }
 
-    /// What a power cut may take back is the last store; but not the first of a start, which the first sync brings to disk.
+    /// What a power cut may take back is the last store; but not that of the start, which was brought to disk.
     #[test]
     fn a_store_that_is_lost_is_one_that_need_not_have_been() {
         let folder = tempfile::tempdir().unwrap();
         let file = open(&folder, FileKind::Presence);
-        let mut shard = Generations::remembered_by(vec![Arc::clone(&file)], UnixMillis(7));
-        let mut said = Vec::new();
+        reserve(&[&file], Coming::Alone, UnixMillis(7));
+        let mut shard = Generations::remembered_by(vec![Arc::clone(&file)]);
+        let mut said = vec![file.names_given()];
         for _ in 0..3 * BLOCK {
             let given = shard.draw();
             if said.last() != Some(&file.names_given()) {
                 said.push(file.names_given());
             }
-            if let [.., before, _] = said[..] {
-                assert!(given < before, "{given} after {said:?}");
-            }
+            let sure = match said[..] {
+                [.., before, _] => before,
+                _ => said[0],
+            };
+            assert!(given < sure, "{given} after {said:?}");
         }
         assert_eq!(said.len(), 3);
+    }
+
+    /// Of a start that was handed the files a power cut may leave nothing: the file says what the process before brought to disk.
+    #[test]
+    fn a_start_that_is_forgotten_has_given_names_that_are_not_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = open(&folder, FileKind::Presence);
+        reserve(&[&file], Coming::Alone, UnixMillis(7));
+        let on_disk = file.names_given();
+        let mut before = Generations::remembered_by(vec![Arc::clone(&file)]);
+        let used = (0..=BLOCK).map(|_| before.draw()).last().unwrap();
+        assert!(file.names_given() > on_disk);
+        reserve(&[&file], Coming::HandedOver, UnixMillis(7));
+        let mut forgotten = Generations::remembered_by(vec![file]);
+        let forgotten = [forgotten.draw(), (1..BLOCK).map(|_| forgotten.draw()).last().unwrap()];
+        assert!(forgotten[0] > used);
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = open(&folder, FileKind::Presence);
+        file.raise_names_given(on_disk);
+        reserve(&[&file], Coming::Alone, UnixMillis(7));
+        let first = Generations::remembered_by(vec![file]).draw();
+        assert!(first > forgotten[1], "{first} after {forgotten:?}");
     }
 
     fn open(folder: &tempfile::TempDir, kind: FileKind) -> Arc<Fdb> {
