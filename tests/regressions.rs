@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use comsipl_benches::{OneShard, phone, publish, register, subscribe};
 use comsipl_core::limits::{BINDINGS_PER_AOR_MAX, SUBSCRIPTIONS_PER_DIALOG_MAX, UNSUPPORTED_LISTED_MAX};
+use comsipl_tests::world::Crash;
 use comsipl_tests::world::sip_text::SipText;
 
 use talk::{Talk, altered, ask, ok_to, register_contacts, sent, status_of};
@@ -241,7 +242,7 @@ fn a_subscription_that_was_ending_at_a_crash_ends_after_it() {
     assert_eq!(talk.ask(1, &end)[0].status(), Some(200));
     talk.hear(Duration::from_secs(45));
     assert!(talk.world.records_in_use().presence > 0, "its end is not over yet");
-    talk.world.crash(Duration::from_secs(2));
+    talk.world.crash(Crash::of_process(Duration::from_secs(2)));
     talk.hear(Duration::from_secs(2 + 120));
     assert_eq!(talk.world.records_in_use().presence, 0, "\n{}", talk.world.story());
 }
@@ -305,7 +306,7 @@ fn a_register_whose_answer_died_with_the_process_is_answered_when_it_comes_again
     // A REGISTER was stored, and the process died before the 200 was sent. The retransmission met a binding with its own
     // Call-ID and CSeq, was said to be out of order and got 500: the phone believed that it was not registered.
     let mut talk = Talk::new(2);
-    talk.world.crash_before_next_send(Duration::from_millis(300));
+    talk.world.crash_before_next_send(Crash::of_process(Duration::from_millis(300)));
     talk.say(1, &register(1, 7));
     assert!(talk.hear(Duration::from_millis(500)).is_empty(), "the answer is lost");
     assert!(talk.world.is_up());
@@ -347,7 +348,7 @@ fn a_subscription_added_to_a_dialog_reserves_the_sequence_numbers_of_the_dialog(
     let end = altered(subscribe(1, 2, 3, Some(&to_tag)), &[("Expires: 3600", "Expires: 0")]);
     highest = newest(&talk.ask(1, &end)).expect("the last NOTIFY of the first subscription");
 
-    talk.world.crash(Duration::from_secs(1));
+    talk.world.crash(Crash::of_process(Duration::from_secs(1)));
     let mut heard = talk.hear(Duration::from_secs(10));
     heard.extend(talk.ask(2, &publish(2, CHANGES + 1, tag.as_deref(), Some("after the crash"))));
     let lowest =

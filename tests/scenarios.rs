@@ -150,6 +150,8 @@ scenarios! {
     package_survives_a_crash
     package_two_in_a_dialog
     package_wrong_type
+    power_cut_all_are_told
+    power_cut_cseq
     presence_interval
     profile_comsipl_notify
     profile_comsipl_recognised_again

@@ -4,16 +4,24 @@
 //! `COMSIPL_SIM_SEED=n` plays one seed, `COMSIPL_SIM_SEEDS=count` as many from zero (or from n) on. A failure names its seed and the
 //! last messages; the same seed fails again in the same way.
 //!
-//! A run has rounds. In each there is first a wild time (losses, doubles, disorder, crashes, phones that do not answer),
+//! A run has rounds. In each there is first a wild time (losses, doubles, disorder, phones that do not answer; the process is
+//! killed, the power fails and leaves of the files what was on disk, the clock is set, another number of shards starts),
 //! then a calm one: the network is perfect and the phones are polite, so that within bounded time
-//!   * each live watcher's newest document equals what is published ([`Simulation::check_documents`]);
+//!   * each live watcher's newest document equals what is published ([`Simulation::check_documents`], every few seconds);
 //!   * the registrar lists what is registered;
 //!   * every subscription that was promised can be refreshed.
 //!
-//! At the end everything runs out, and both files must be empty.
+//! At every step, wild or calm, [`Witness`] looks at every message, and what the server counts adds up
+//! ([`World::check_counters`]). At the end everything runs out, and both files must be empty.
+//!
+//! What a power cut may take is what was answered since the last sync, and what the server changed since: a phone calls that
+//! *shaky* until the server confirms it. Whatever is older must be there, CSeqs and versions never go back, and once the server is
+//! up again its watchers are told what it has.
 
 #[path = "sim/phone.rs"]
 mod phone;
+#[path = "sim/seeds.rs"]
+mod seeds;
 #[path = "sim/witness.rs"]
 mod witness;
 
@@ -25,41 +33,17 @@ use comsipl_core::{Chance, Transport};
 use comsipl_shards::settings::{Auth, ExpiryPolicy, RegisteredState, Settings, Unregistered};
 use comsipl_tests::scenario::said;
 use comsipl_tests::world::sip_text::SipText;
-use comsipl_tests::world::{Bytes, Happening, Network, RecordsInUse, SERVER, Setup, World, listeners_of_all};
+use comsipl_tests::world::{
+    Bytes, Crash, Happening, Network, Power, RecordsInUse, SERVER, Setup, World, listeners_of_all,
+};
 
-use phone::{LONGEST, Manner, Package, Phone, Purpose, Stage};
+use phone::{ClockStep, LONGEST, Manner, Package, Phone, Purpose, Stage};
+use seeds::Story;
 use witness::Witness;
 
 #[test]
 fn promises_are_kept_whatever_happens() {
-    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a number"));
-    let seeds = match (number("COMSIPL_SIM_SEED"), number("COMSIPL_SIM_SEEDS")) {
-        (Some(seed), count) => seed..seed + count.unwrap_or(1),
-        (None, count) => 0..count.unwrap_or(SEEDS),
-    };
-    let next = std::sync::atomic::AtomicU64::new(seeds.start);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let failures = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if seed >= seeds.end || !failures.lock().expect("no panic while held").is_empty() {
-                        break;
-                    }
-                    if let Err(why) = Simulation::run(seed) {
-                        failures.lock().expect("no panic while held").push((seed, why));
-                    }
-                }
-            });
-        }
-    });
-    let mut failures = failures.into_inner().expect("no panic while held");
-    failures.sort();
-    if let Some((seed, why)) = failures.first() {
-        panic!("seed {seed} (replay with COMSIPL_SIM_SEED={seed}): {why}");
-    }
+    seeds::play_all(SEEDS, Simulation::run);
 }
 
 #[test]
@@ -83,13 +67,30 @@ struct Simulation {
     wild: bool,
     /// The end of the last wild time.
     calm_since: Duration,
+    /// Since then the network was perfect and the server up.
+    quiet_since: Duration,
+    /// By how much the server's clock was set back, all in all.
+    stepped_back: Duration,
     /// All phones have been thrown away: nobody answers.
     over: bool,
 }
 
+/// How the server ends.
+#[derive(Clone, Copy)]
+struct Trouble {
+    crash_at: Duration,
+    /// The power fails.
+    power: bool,
+    /// When the files are synced for the last time before that, if they have not been.
+    sync_at: Option<Duration>,
+}
+
 impl Simulation {
-    fn run(seed: u64) -> Result<(), String> {
+    fn run(seed: u64, story: Story) -> Result<(), String> {
         let mut simulation = Self::new(seed);
+        if story == Story::Whole {
+            simulation.world.keep_whole_story();
+        }
         let played = catch_unwind(AssertUnwindSafe(|| simulation.play()))
             .unwrap_or_else(|panic| Err(said(panic.as_ref())));
         played.map_err(|why| {
@@ -139,6 +140,8 @@ impl Simulation {
             crashes: 0,
             wild: false,
             calm_since: Duration::ZERO,
+            quiet_since: Duration::ZERO,
+            stepped_back: Duration::ZERO,
             over: false,
         }
     }
@@ -162,22 +165,29 @@ impl Simulation {
         });
         self.wild = true;
         let end = self.world.now() + Duration::from_secs(u64::from(20 + self.chance.below(60)));
-        let crash_at = (self.chance.below(2) == 0)
-            .then(|| self.world.now() + Duration::from_millis(u64::from(self.chance.below(40_000))));
-        let mut crash_at = crash_at.filter(|at| *at < end);
+        let mut trouble = self.plan_crash(end);
         while self.world.now() < end {
             let pause = Duration::from_millis(u64::from(10 + self.chance.below(2000)));
             let until = (self.world.now() + pause).min(end);
-            match crash_at {
-                Some(at) if at <= until => {
+            match trouble {
+                Some(Trouble { sync_at: Some(at), .. }) if at <= until => {
                     self.advance(at)?;
-                    crash_at = None;
-                    self.crash();
+                    self.world.sync();
+                    trouble = trouble.map(|it| Trouble { sync_at: None, ..it });
+                }
+                Some(Trouble { crash_at, .. }) if crash_at <= until => {
+                    self.advance(crash_at)?;
+                    self.crash(trouble.is_some_and(|it| it.power));
+                    trouble = if self.chance.below(4) == 0 { self.plan_crash(end) } else { None };
                 }
                 _ => {
                     self.advance(until)?;
                     if self.chance.below(4) == 0 {
                         self.connect_phones();
+                    }
+                    if trouble.is_some_and(|it| it.power && it.sync_at.is_none()) && self.chance.below(2) == 0
+                    {
+                        self.world.write_back();
                     }
                     self.act();
                 }
@@ -185,18 +195,43 @@ impl Simulation {
         }
         self.wild = false;
         self.calm_since = self.world.now();
+        self.quiet_since = self.calm_since;
         Ok(())
+    }
+
+    /// Every other time the server ends before `end`.
+    fn plan_crash(&mut self, end: Duration) -> Option<Trouble> {
+        let chance = &mut self.chance;
+        if chance.below(2) == 0 {
+            return None;
+        }
+        let now = self.world.now();
+        let crash_at = now + Duration::from_millis(u64::from(chance.below(40_000)));
+        let power = chance.below(2) == 0;
+        // Mostly within a sync interval; the disk may also have failed to sync for a while.
+        let unsynced = if chance.below(4) == 0 { chance.below(20_000) } else { chance.below(1000) };
+        let sync_at = crash_at.saturating_sub(Duration::from_millis(unsynced.into())).max(now);
+        let sync_at = power.then_some(sync_at);
+        (crash_at < end).then_some(Trouble { crash_at, power, sync_at })
     }
 
     /// Ends the server's process, at once or with its next answer in hand. It stays away for longer than anything is on
     /// its way, because a copy of an old PUBLISH that outlives the memory of it is a new PUBLISH (RFC 3903 has no order).
-    fn crash(&mut self) {
-        let down = DELAY_MAX + Duration::from_millis(u64::from(self.chance.below(3000)));
-        let shards = 1 + self.chance.below(4) as usize;
-        match self.chance.below(3) {
-            0 => self.world.crash_before_next_send(down),
-            1 => self.world.crash(down),
-            _ => self.world.crash_into(down, shards),
+    fn crash(&mut self, power: bool) {
+        let chance = &mut self.chance;
+        let down = DELAY_MAX + Duration::from_millis(u64::from(chance.below(3000)));
+        let shards = 1 + chance.below(4) as usize;
+        let clock_step_ms = match chance.below(8) {
+            0 => i64::from(chance.below(60_000)) - 30_000,
+            1 => i64::from(chance.below(400_000)) - 200_000,
+            _ => 0,
+        };
+        let power = if power { Power::Fails } else { Power::Stays };
+        let crash = Crash { down, shards: Some(shards), power, clock_step_ms };
+        if chance.below(3) == 0 {
+            self.world.crash_before_next_send(crash);
+        } else {
+            self.world.crash(crash);
         }
     }
 
@@ -206,16 +241,11 @@ impl Simulation {
         for phone in &mut self.phones {
             phone.mute_until = phone.mute_until.min(start);
         }
-        let crashes = self.crashes;
-        self.advance(start + Duration::from_secs(12))?;
-        if self.crashes == crashes {
-            self.check_documents(true)?;
-        }
         // A crash that waits for something to be sent may come yet; later it would come into the questions below.
-        self.advance(start + Duration::from_secs(40))?;
+        self.sweep(start + Duration::from_secs(40))?;
         self.world.spare();
         // Timer F, the pause of a suspect subscription, and the transaction after it.
-        self.advance(start + Duration::from_secs(110))?;
+        self.sweep(start + Duration::from_secs(110))?;
         self.check_documents(false)?;
         if let Some(phone) = self.phones.iter().find(|p| p.is_waiting()) {
             return Err(format!("phone {} waits for an answer over a perfect network", phone.number));
@@ -225,12 +255,24 @@ impl Simulation {
         self.refresh_subscriptions()
     }
 
+    /// Lets the world go on until a moment, and looks every few seconds whether all who can be told have been.
+    fn sweep(&mut self, until: Duration) -> Result<(), String> {
+        while self.world.now() < until {
+            let pause = Duration::from_millis(u64::from(500 + self.chance.below(5000)));
+            self.advance((self.world.now() + pause).min(until))?;
+            if self.world.now() >= self.quiet_since + TOLD_WITHIN {
+                self.check_documents(true)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Each live watcher's newest document says what is published. `early`: only watchers without any trouble lately.
     fn check_documents(&self, early: bool) -> Result<(), String> {
         let now = self.world.now();
         for phone in &self.phones {
             for watch in &phone.watches {
-                let live = watch.stage == Stage::Live && watch.ends.surely_runs(now);
+                let live = watch.stage == Stage::Live && watch.ends.surely_runs(now) && !watch.is_shaky;
                 let patience = if phone.streams { PATIENCE_OVER_CONNECTION } else { PATIENCE };
                 let lately = self.calm_since.saturating_sub(patience);
                 let patient = early && (watch.trouble > lately || phone.is_waiting());
@@ -285,7 +327,7 @@ impl Simulation {
         for phone in self.phones.iter().filter(|p| p.user == user) {
             let unsure = phone.is_busy(&Purpose::Unpublish);
             if let Some(live) = &phone.live {
-                if live.ends.surely_runs(now) && !unsure {
+                if live.ends.surely_runs(now) && !unsure && !live.is_shaky {
                     required.insert(live.token.clone());
                 }
                 if !live.ends.surely_over(now) {
@@ -385,7 +427,7 @@ impl Simulation {
         }
         self.advance(self.world.now() + Duration::from_secs(5))?;
         self.over = true;
-        self.advance(self.world.now() + LONGEST + Duration::from_secs(600))?;
+        self.advance(self.world.now() + LONGEST + self.stepped_back + Duration::from_secs(600))?;
         let used = self.world.records_in_use();
         if used == (RecordsInUse { presence: 0, registered: 0 }) {
             Ok(())
@@ -406,6 +448,7 @@ impl Simulation {
                 self.on_happening(&happening)?;
                 continue;
             }
+            self.world.check_counters()?;
             let now = self.world.now();
             for index in 0..self.phones.len() {
                 let mut out = Vec::new();
@@ -448,8 +491,22 @@ impl Simulation {
                     self.send(index, bytes);
                 }
             }
+            Happening::PowerFailed { synced_at } => {
+                let witness = &self.witness;
+                for phone in &mut self.phones {
+                    phone.power_failed(now, *synced_at, |call_id, tag| {
+                        witness.notified_since(*synced_at, call_id, tag)
+                    });
+                }
+            }
+            Happening::ClockSet { by_ms } => {
+                let step = ClockStep::of(*by_ms);
+                self.stepped_back += step.back;
+                self.phones.iter_mut().for_each(|phone| phone.clock_stepped(step));
+            }
+            Happening::Restarted => self.quiet_since = now,
             Happening::PhoneGot { .. }
-            | Happening::Restarted
+            | Happening::Refused { .. }
             | Happening::ServerSent { .. }
             | Happening::ServerTook { .. } => {}
         }
@@ -564,6 +621,8 @@ const DELAY_MAX: Duration = Duration::from_millis(700);
 const REFRESH_BEFORE: Duration = Duration::from_secs(20);
 /// Live subscriptions of a phone.
 const WATCHES_MAX: usize = 4;
+/// So long after the calm began, or the server started again in it, all are told who made no trouble.
+const TOLD_WITHIN: Duration = Duration::from_secs(12);
 /// A watcher that made trouble so shortly before the calm may still be waiting out a pause.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// Over a connection nothing is sent again before Timer F and the pause after it.

@@ -23,7 +23,9 @@ pub struct Window {
 
 impl Window {
     fn of(transaction: &Transaction, now: Duration, expires: Duration) -> Self {
-        Self { earliest: transaction.started + expires, latest: now + expires }
+        let mut window = Self { earliest: transaction.started + expires, latest: now + expires };
+        window.shift(transaction.clock_step);
+        window
     }
 
     /// Surely not over yet.
@@ -35,6 +37,42 @@ impl Window {
     pub fn surely_over(&self, now: Duration) -> bool {
         now > self.latest + Duration::from_secs(4)
     }
+
+    /// The server's clock was set by so much while it was down: what it stored ends earlier or later.
+    fn shift(&mut self, step: ClockStep) {
+        self.earliest = self.earliest.saturating_sub(step.forward);
+        self.latest += step.back;
+    }
+}
+
+/// How far the server's clock was set, in either direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClockStep {
+    /// Forward.
+    pub forward: Duration,
+    /// Back.
+    pub back: Duration,
+}
+
+impl ClockStep {
+    /// A step of so many milliseconds.
+    pub fn of(millis: i64) -> Self {
+        let span = Duration::from_millis(millis.unsigned_abs());
+        if millis > 0 {
+            Self { forward: span, back: Duration::ZERO }
+        } else {
+            Self { forward: Duration::ZERO, back: span }
+        }
+    }
+}
+
+/// A state that a phone has published and that was replaced or taken back.
+#[derive(Debug)]
+struct Past {
+    etag: String,
+    token: String,
+    ends: Window,
+    replaced: Duration,
 }
 
 /// What a phone has published.
@@ -46,6 +84,10 @@ pub struct Live {
     pub token: String,
     /// When it ends unless refreshed.
     pub ends: Window,
+    /// When the phone heard that it is stored.
+    acked: Duration,
+    /// A power cut may have taken it: nobody knows until it is refreshed.
+    pub is_shaky: bool,
 }
 
 /// How far a subscription is.
@@ -114,6 +156,10 @@ pub struct Watch {
     pub told: bool,
     /// When the phone last did something that delays the truth: no answer, or an answer that asks for patience.
     pub trouble: Duration,
+    /// A power cut may have taken it, or have put it back to what it was before: nobody knows until it is refreshed.
+    pub is_shaky: bool,
+    /// When a SUBSCRIBE of it was answered last, or given up that may have been carried out.
+    acked: Duration,
     cseq: u32,
     notified: u32,
     answers: BTreeMap<u32, u16>,
@@ -150,6 +196,23 @@ struct Transaction {
     crashes: u32,
     /// Nothing is sent again then.
     over_connection: bool,
+    /// How far the server's clock was set since it began.
+    clock_step: ClockStep,
+    /// The power failed since it began: its answer may be older than that.
+    power_failed: bool,
+}
+
+impl Transaction {
+    /// Timer E has fired: sends the request again, unless a connection brings it there.
+    fn send_again(&mut self, now: Duration, out: &mut Vec<Bytes>) {
+        if self.over_connection {
+            self.again_at = self.started + TIMER_F;
+            return;
+        }
+        out.push(Bytes::clone(&self.bytes));
+        self.interval = (self.interval * 2).min(T2);
+        self.again_at = (now + self.interval).min(self.started + TIMER_F);
+    }
 }
 
 /// A phone.
@@ -184,6 +247,10 @@ pub struct Phone {
     used_tags: Vec<String>,
     /// Tags of publications whose fate is not known.
     lost_tags: Vec<String>,
+    /// What a power cut may bring back.
+    past: Vec<Past>,
+    /// When a REGISTER was answered last, or given up that may have been carried out.
+    registered: Duration,
     made: u32,
     publish_cseq: u32,
     register_cseq: u32,
@@ -224,6 +291,8 @@ impl Phone {
             transactions: Vec::new(),
             used_tags: Vec::new(),
             lost_tags: Vec::new(),
+            past: Vec::new(),
+            registered: Duration::ZERO,
             made: 0,
             publish_cseq: 0,
             register_cseq: 0,
@@ -241,7 +310,62 @@ impl Phone {
         self.connection = None;
         self.is_bound_here = false;
         for transaction in std::mem::take(&mut self.transactions) {
-            self.give_up(now, transaction.purpose, transaction.started);
+            if let Purpose::Subscribe { watch, .. } = transaction.purpose {
+                // If it is carried out when the phone has registered on another connection, the subscription follows it back
+                // to this one, until the silence of that has been noticed.
+                self.watches[watch].trouble = now;
+            }
+            self.give_up(now, transaction);
+        }
+    }
+
+    /// The server's clock was set while it was down.
+    pub fn clock_stepped(&mut self, step: ClockStep) {
+        let watches = self.watches.iter_mut().map(|watch| &mut watch.ends);
+        let pasts = self.past.iter_mut().map(|past| &mut past.ends);
+        let live = self.live.iter_mut().map(|live| &mut live.ends);
+        watches.chain(pasts).chain(live).chain(&mut self.bound).for_each(|window| window.shift(step));
+        self.ghosts.iter_mut().for_each(|(_, until)| *until += step.back);
+        self.maybe_bound += step.back;
+        for transaction in &mut self.transactions {
+            transaction.clock_step.forward += step.forward;
+            transaction.clock_step.back += step.back;
+        }
+    }
+
+    /// The server's files are what was on disk, and that was all of them last at `synced_at`. What was answered before and not
+    /// changed since is there; of what was changed since, any state since may be. `notified_since`: whether the server has
+    /// told a dialog something since.
+    pub fn power_failed(
+        &mut self,
+        now: Duration,
+        synced_at: Duration,
+        notified_since: impl Fn(&str, &str) -> bool,
+    ) {
+        // An old entity tag may be good again, so nothing follows from an answer.
+        self.transactions.retain(|transaction| !matches!(transaction.purpose, Purpose::Stale));
+        self.transactions.iter_mut().for_each(|transaction| transaction.power_failed = true);
+        let is_publishing = self.is_busy(&Purpose::Unpublish);
+        if let Some(live) = &mut self.live {
+            live.is_shaky |= is_publishing || live.acked >= synced_at;
+        }
+        for past in self.past.drain(..).filter(|past| past.replaced >= synced_at) {
+            self.ghosts.push((past.token, past.ends.latest));
+            self.lost_tags.push(past.etag);
+        }
+        let is_rebound = self.registered >= synced_at || self.is_busy(&Purpose::Query);
+        if is_rebound {
+            self.bound = None;
+            self.maybe_bound = now + LONGEST;
+        }
+        for index in 0..self.watches.len() {
+            let is_asking = self.is_busy(&Purpose::Subscribe { watch: index, expires: Duration::ZERO });
+            let watch = &mut self.watches[index];
+            watch.is_shaky |= is_asking
+                || watch.acked >= synced_at
+                || notified_since(&watch.call_id, &watch.tag)
+                // Its subscriptions follow a device to its connection.
+                || (self.streams && is_rebound);
         }
     }
 
@@ -345,6 +469,8 @@ impl Phone {
             version: None,
             told: false,
             trouble: Duration::ZERO,
+            is_shaky: false,
+            acked: Duration::ZERO,
             cseq: 0,
             notified: 0,
             answers: BTreeMap::new(),
@@ -363,26 +489,17 @@ impl Phone {
 
     /// Sends again what is due, and gives up what nobody answered for 64*T1.
     pub fn on_time(&mut self, now: Duration, out: &mut Vec<Bytes>) {
-        let mut given_up = Vec::new();
-        self.transactions.retain_mut(|t| {
-            if now < t.again_at {
-                return true;
+        let mut index = 0;
+        while let Some(transaction) = self.transactions.get_mut(index) {
+            if now < transaction.again_at {
+                index += 1;
+            } else if now >= transaction.started + TIMER_F {
+                let transaction = self.transactions.remove(index);
+                self.give_up(now, transaction);
+            } else {
+                transaction.send_again(now, out);
+                index += 1;
             }
-            if now >= t.started + TIMER_F {
-                given_up.push((t.purpose.clone(), t.started));
-                return false;
-            }
-            if t.over_connection {
-                t.again_at = t.started + TIMER_F;
-                return true;
-            }
-            out.push(Bytes::clone(&t.bytes));
-            t.interval = (t.interval * 2).min(T2);
-            t.again_at = (now + t.interval).min(t.started + TIMER_F);
-            true
-        });
-        for (purpose, started) in given_up {
-            self.give_up(now, purpose, started);
         }
     }
 
@@ -464,7 +581,7 @@ impl Phone {
             // RFC 4235 §4.1: one more for each document; after a restart it may have skipped some.
             let version = version_of(text).ok_or("dialog information without a version")?;
             if watch.version.is_some_and(|before| version <= before) {
-                return Err(format!("version {version} follows {:?}", watch.version));
+                return Err(format!("{}: version {version} follows {:?}", watch.call_id, watch.version));
             }
             watch.version = Some(version);
         }
@@ -489,7 +606,7 @@ impl Phone {
         }
         if terminated {
             // A refresh that is under way may have been granted already, for a shorter time.
-            if watch.stage == Stage::Live && watch.ends.surely_runs(now) && !asking {
+            if watch.stage == Stage::Live && watch.ends.surely_runs(now) && !asking && !watch.is_shaky {
                 return Err(format!("{} was terminated out of the blue", watch.call_id));
             }
             watch.stage = Stage::Over;
@@ -516,22 +633,28 @@ impl Phone {
                 if !is_granted(granted, *expires, crashed) {
                     return Err(format!("asked for {expires:?}, granted {granted:?}"));
                 }
-                let before = self.live.take().map(|l| l.token);
+                let before = self.live.as_ref().map(|l| l.token.clone());
+                self.put_aside(now, transaction.power_failed);
                 let token = token.clone().or(before).ok_or("a refresh of nothing")?;
-                self.live = Some(Live { etag, token, ends: Window::of(&transaction, now, *expires) });
+                let ends = Window::of(&transaction, now, *expires);
+                self.live = Some(Live { etag, token, ends, acked: now, is_shaky: transaction.power_failed });
             }
             // Carried out and not heard of, it may have run out while it was asked for again.
             (Purpose::Publish { expires, .. }, 412) => match &self.live {
-                Some(live) if live.ends.surely_runs(now) && now < transaction.started + *expires => {
+                Some(live)
+                    if live.ends.surely_runs(now)
+                        && now + transaction.clock_step.forward < transaction.started + *expires
+                        && !live.is_shaky =>
+                {
                     return Err(format!("{} was refused before its time: 412", live.etag));
                 }
                 Some(_) => self.live = None,
                 None => return odd(),
             },
-            (Purpose::Unpublish, 200) => self.live = None,
+            (Purpose::Unpublish, 200) => self.put_aside(now, transaction.power_failed),
             // The process that carried it out may have died with the answer.
             (Purpose::Unpublish, 412) => match self.live.take() {
-                Some(live) if live.ends.surely_runs(now) && !crashed => return odd(),
+                Some(live) if live.ends.surely_runs(now) && !crashed && !live.is_shaky => return odd(),
                 _ => {}
             },
             (Purpose::Stale, 412) => {}
@@ -541,9 +664,15 @@ impl Phone {
                 if there == expires.is_zero() {
                     return Err(format!("registered for {expires:?}, and the answer lists {listed:?}"));
                 }
+                self.registered = now;
                 self.is_bound_here = there;
-                self.bound = there.then(|| Window::of(&transaction, now, *expires));
-                self.maybe_bound = Duration::ZERO;
+                if transaction.power_failed {
+                    self.bound = None;
+                    self.maybe_bound = now + (*expires).max(LONGEST);
+                } else {
+                    self.bound = there.then(|| Window::of(&transaction, now, *expires));
+                    self.maybe_bound = Duration::ZERO;
+                }
             }
             // RFC 3261 §10.3: with the same Call-ID and CSeq it is out of order when a new process sees it again.
             (Purpose::Register { expires }, 500) if crashed => {
@@ -563,18 +692,21 @@ impl Phone {
                 }
                 if watch.server_tag != tag {
                     watch.server_tag = tag;
+                    // Another dialog, with counts of its own.
                     watch.notified = 0;
+                    watch.version = None;
                     watch.told = false;
                     watch.answers.clear();
                 }
                 watch.ends = Window::of(&transaction, now, *expires);
+                (watch.acked, watch.is_shaky) = (now, transaction.power_failed);
                 if watch.stage == Stage::Starting {
                     watch.stage = Stage::Live;
                 }
             }
             (Purpose::Subscribe { watch, expires }, 481) => {
                 let over = matches!(self.watches[*watch].stage, Stage::Over);
-                let runs = self.watches[*watch].ends.surely_runs(now);
+                let runs = self.watches[*watch].ends.surely_runs(now) && !self.watches[*watch].is_shaky;
                 self.watches[*watch].stage = Stage::Over;
                 if runs && !over && !(crashed && expires.is_zero()) {
                     let watch = &self.watches[*watch];
@@ -587,15 +719,17 @@ impl Phone {
     }
 
     /// Nobody answered: from here on both outcomes are possible.
-    fn give_up(&mut self, now: Duration, purpose: Purpose, started: Duration) {
-        match purpose {
+    fn give_up(&mut self, now: Duration, transaction: Transaction) {
+        let if_done = |expires| Window::of(&transaction, now, expires);
+        match &transaction.purpose {
             Purpose::Publish { token, expires } => {
+                let until = if_done(*expires).latest;
                 if let Some(live) = self.live.take() {
                     self.lost_tags.push(live.etag);
-                    self.ghosts.push((live.token, live.ends.latest.max(now + expires)));
+                    self.ghosts.push((live.token, live.ends.latest.max(until)));
                 }
                 if let Some(token) = token {
-                    self.ghosts.push((token, now + expires));
+                    self.ghosts.push((token.clone(), until));
                 }
             }
             Purpose::Unpublish => {
@@ -606,21 +740,36 @@ impl Phone {
             }
             Purpose::Register { expires } => {
                 self.bound = None;
-                self.maybe_bound = now + expires.max(LONGEST);
+                self.maybe_bound = if_done((*expires).max(LONGEST)).latest;
+                self.registered = now;
             }
             Purpose::Subscribe { watch, expires } => {
-                let watch = &mut self.watches[watch];
+                let watch = &mut self.watches[*watch];
+                watch.acked = now;
                 match watch.stage {
                     Stage::Starting => watch.stage = Stage::Over,
-                    Stage::Ending => watch.ends = Window { earliest: started, latest: watch.ends.latest },
+                    Stage::Ending => watch.ends.earliest = transaction.started,
                     Stage::Live => {
-                        watch.ends.earliest = watch.ends.earliest.min(started + expires);
-                        watch.ends.latest = watch.ends.latest.max(now + expires);
+                        let if_done = if_done(*expires);
+                        watch.ends.earliest = watch.ends.earliest.min(if_done.earliest);
+                        watch.ends.latest = watch.ends.latest.max(if_done.latest);
                     }
                     Stage::Over => {}
                 }
             }
             Purpose::Stale | Purpose::Query => {}
+        }
+    }
+
+    /// What is published is replaced or taken back.
+    fn put_aside(&mut self, now: Duration, power_failed: bool) {
+        if let Some(Live { etag, token, ends, .. }) = self.live.take() {
+            if power_failed {
+                self.ghosts.push((token, ends.latest));
+                self.lost_tags.push(etag);
+                return;
+            }
+            self.past.push(Past { etag, token, ends, replaced: now });
         }
     }
 
@@ -711,6 +860,8 @@ impl Phone {
             interval: T1,
             crashes,
             over_connection: self.streams,
+            clock_step: ClockStep::default(),
+            power_failed: false,
         });
         bytes
     }

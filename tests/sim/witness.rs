@@ -5,9 +5,11 @@
 //!   * at most one NOTIFY of a dialog to an address is unanswered, and none is sent again once it is answered, or over a
 //!     connection at all;
 //!   * after a NOTIFY that says `terminated` there is no other;
+//!   * an entity tag is accepted once;
 //!   * a request is answered, and all answers to it are the same bytes as long as one process lives (64*T1 at least).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub struct Witness {
     requests: BTreeMap<Request, Asked>,
     /// When a SUBSCRIBE was answered 200 last, by Call-ID.
     granted: BTreeMap<String, Duration>,
+    /// The requests that entity tags were accepted of, and when.
+    accepted: BTreeMap<String, (Request, Duration)>,
     /// Counts processes of the server.
     life: u32,
 }
@@ -37,10 +41,14 @@ struct Notified {
     cseq: u32,
     bytes: Bytes,
     first_sent: Duration,
+    /// When it was sent or answered last.
+    touched: Duration,
     life: u32,
     answered: bool,
     terminated: bool,
     troubled: bool,
+    /// A power cut may have taken what the server knew of it.
+    forgotten: bool,
 }
 
 /// A request and its answers.
@@ -48,6 +56,8 @@ struct Asked {
     first_taken: Duration,
     life: u32,
     answer: Option<Bytes>,
+    /// Its SIP-If-Match.
+    entity_tag: Option<String>,
 }
 
 impl Witness {
@@ -59,7 +69,16 @@ impl Witness {
     pub fn see(&mut self, now: Duration, happening: &Happening) -> Result<(), String> {
         match happening {
             Happening::Crashed => self.life += 1,
-            Happening::Restarted | Happening::PhoneGot { .. } => {}
+            // What was accepted since may not have been, as far as the files know.
+            Happening::PowerFailed { synced_at } => {
+                self.accepted.retain(|_, (_, at)| *at < *synced_at);
+                let young = self.dialogs.values_mut().filter(|dialog| dialog.first_sent >= *synced_at);
+                young.for_each(|dialog| dialog.forgotten = true);
+            }
+            Happening::Restarted
+            | Happening::Refused { .. }
+            | Happening::ClockSet { .. }
+            | Happening::PhoneGot { .. } => {}
             Happening::ServerSent { to, bytes, .. } => {
                 let text = SipText::read(bytes).ok_or("the server sent what cannot be read")?;
                 check_length(&text)?;
@@ -73,13 +92,19 @@ impl Witness {
                 let Some(text) = SipText::read(bytes) else { return Ok(()) };
                 if text.method().is_some() {
                     let life = self.life;
-                    let asked = || Asked { first_taken: now, life, answer: None };
-                    let asked = self.requests.entry(request_key(&text)).or_insert_with(asked);
-                    if asked.life != life {
-                        *asked = Asked { first_taken: now, life, answer: None };
+                    let entity_tag = text.header("SIP-If-Match").map(str::to_owned);
+                    let fresh = Asked { first_taken: now, life, answer: None, entity_tag };
+                    match self.requests.entry(request_key(&text)) {
+                        Entry::Occupied(mut asked) if asked.get().life != life => {
+                            asked.insert(fresh);
+                        }
+                        Entry::Occupied(_) => {}
+                        Entry::Vacant(place) => {
+                            place.insert(fresh);
+                        }
                     }
                 } else if text.status().is_some_and(|status| status >= 200) {
-                    self.see_answer_to_notify(&text);
+                    self.see_answer_to_notify(now, &text);
                 }
             }
         }
@@ -92,6 +117,13 @@ impl Witness {
             .iter()
             .filter(|((call, _, tag, _), _)| call == call_id && tag == watcher_tag)
             .any(|(_, d)| d.troubled || (!d.answered && now.saturating_sub(d.first_sent) > NEARLY_TIMER_F))
+    }
+
+    /// Whether the server has told a dialog something since a moment, or heard that it arrived.
+    pub fn notified_since(&self, since: Duration, call_id: &str, watcher_tag: &str) -> bool {
+        self.dialogs
+            .iter()
+            .any(|((call, _, tag, _), d)| call == call_id && tag == watcher_tag && d.touched >= since)
     }
 
     /// Complains about requests that were taken and never answered.
@@ -135,15 +167,18 @@ impl Witness {
             cseq,
             bytes: Bytes::clone(bytes),
             first_sent: now,
+            touched: now,
             life,
             answered: false,
             terminated,
             troubled: false,
+            forgotten: false,
         };
         let Some(before) = self.dialogs.get_mut(&key) else {
             self.dialogs.insert(key, fresh);
             return Ok(());
         };
+        before.touched = now;
         if cseq < before.cseq {
             return Err(format!("{key:?}: CSeq went back from {} to {cseq}", before.cseq));
         }
@@ -171,7 +206,8 @@ impl Witness {
         let asked_again = self.granted.get(&key.0).is_some_and(|at| *at > before.first_sent);
         // And one that was lost with its connection is said again over the next.
         let elsewhere = before.to != to;
-        if before.terminated && !(terminated && (before.life != life || asked_again || elsewhere)) {
+        let may_end_again = terminated && (before.life != life || asked_again || elsewhere);
+        if before.terminated && !before.forgotten && !may_end_again {
             return Err(format!("{key:?}: NOTIFY {cseq} after terminated"));
         }
         let troubled = before.troubled || (before.life == life && !before.answered);
@@ -179,7 +215,7 @@ impl Witness {
         Ok(())
     }
 
-    fn see_answer_to_notify(&mut self, text: &SipText) {
+    fn see_answer_to_notify(&mut self, now: Duration, text: &SipText) {
         if text.cseq_method() != Some("NOTIFY") {
             return;
         }
@@ -190,7 +226,7 @@ impl Witness {
                 && Some(notified.cseq) == cseq
                 && notified.life == self.life;
             if same {
-                notified.answered = true;
+                (notified.answered, notified.touched) = (true, now);
             }
         }
     }
@@ -206,6 +242,12 @@ impl Witness {
         let forgotten = now.saturating_sub(asked.first_taken) >= TIMER_J;
         if key.1 == "SUBSCRIBE" && text.status() == Some(200) && (asked.answer.is_none() || forgotten) {
             self.granted.insert(key.2.clone(), now);
+        }
+        if let (Some(200), Some(tag)) = (text.status(), &asked.entity_tag) {
+            let (first, _) = self.accepted.entry(tag.clone()).or_insert_with(|| (key.clone(), now));
+            if *first != key {
+                return Err(format!("entity tag {tag} was accepted of {first:?} and of {key:?}"));
+            }
         }
         match &asked.answer {
             Some(before) if before != bytes && !forgotten => {

@@ -22,7 +22,7 @@ use comsipl_shards::settings::{Auth, ExpiryPolicy, Profile, RegisteredState, Set
 
 use crate::validity::{Bodies, PIDF_OF_THE_COMSIPL_PROFILE, Versions};
 use crate::world::sip_text::SipText;
-use crate::world::{Bytes, Happening, SERVER, Setup, World, listeners_of_all};
+use crate::world::{Bytes, Crash, Happening, Power, SERVER, Setup, World, listeners_of_all};
 use pattern::{Variables, expand, matches};
 use phone::{Phone, Received, kind_of};
 use syntax::{Expected, PROMPTLY, Step, Verb, When, Who};
@@ -190,17 +190,25 @@ impl Stage {
                 self.settle();
                 self.world().set_wall_clock(*millis);
             }
-            Verb::Crash { before_send, down, shards, clock_ms } => {
-                let shards = shards.unwrap_or(self.setup.shards);
+            Verb::Crash { machine, before_send, down, shards, clock_ms } => {
+                let crash = Crash {
+                    down: *down,
+                    shards: *shards,
+                    power: if *machine { Power::FailsAndAllIsLost } else { Power::Stays },
+                    clock_step_ms: *clock_ms,
+                };
                 if *before_send {
-                    self.world().crash_before_next_send(*down);
+                    self.world().crash_before_next_send(crash);
                 } else {
                     self.settle();
-                    self.world().crash_into(*down, shards);
-                    self.world().set_wall_clock(*clock_ms);
+                    self.world().crash(crash);
                     let until = self.world().now() + *down;
                     self.advance(until);
                 }
+            }
+            Verb::Sync => {
+                self.settle();
+                self.world().sync();
             }
             Verb::Set { name, value } => {
                 let value = expand(value, &self.variables).map_err(fault)?;

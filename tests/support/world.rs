@@ -12,6 +12,7 @@
 //!   * what is addressed to a process that has crashed since never reaches its successor, except in datagrams;
 //!   * hand-overs from one shard to another arrive in order, and so do notes; across the two there is no order.
 
+mod disk;
 mod network;
 mod node;
 pub mod sip_text;
@@ -34,6 +35,7 @@ use comsipl_shards::settings::{OverloadSettings, Settings};
 use comsipl_shards::shard::Owner;
 use comsipl_shards::users::Outcome;
 
+use disk::Disk;
 pub use network::Network;
 use node::Node;
 pub use node::{RecordsInUse, Secret};
@@ -122,8 +124,23 @@ pub enum Happening {
     },
     /// The process ended, with everything it had in memory.
     Crashed,
+    /// That was the end of the machine as well: of the files there is what was on disk. Comes behind `Crashed`.
+    PowerFailed {
+        /// When all was on disk last.
+        synced_at: Duration,
+    },
+    /// The wall clock was set while the server was down.
+    ClockSet {
+        /// By so many milliseconds.
+        by_ms: i64,
+    },
     /// A new process opened the files.
     Restarted,
+    /// A new process would not go on with the files as they are; see [`World::may_refuse_files`].
+    Refused {
+        /// What it said.
+        why: String,
+    },
 }
 
 /// A server, its network and its clock.
@@ -132,6 +149,10 @@ pub struct World {
     settings: Arc<Settings>,
     dir: tempfile::TempDir,
     node: Option<Node>,
+    disk: Option<Disk>,
+    may_refuse_files: bool,
+    /// Damaged records, and extents, that starts dropped.
+    dropped: u64,
     /// Microseconds since the world began.
     now: u64,
     /// How far the wall clock was set, in milliseconds.
@@ -147,9 +168,42 @@ pub struct World {
     streams: Streams,
     names: BTreeMap<String, NameEntry>,
     chance: Chance,
-    /// Set: the next turn that wants to send ends the process instead, which comes back after this long.
-    doom: Option<Duration>,
+    /// Set: the next turn that wants to send ends the process instead.
+    doom: Option<Crash>,
     story: VecDeque<String>,
+    story_len_max: usize,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    /// So long after it the next process starts.
+    pub down: Duration,
+    /// The next process has so many shards; `None`: as many.
+    pub shards: Option<usize>,
+    /// Whether the machine goes down, too.
+    pub power: Power,
+    /// Milliseconds by which the wall clock is set meanwhile.
+    pub clock_step_ms: i64,
+}
+
+impl Crash {
+    /// Nothing happens but that.
+    #[must_use]
+    pub const fn of_process(down: Duration) -> Self {
+        Self { down, shards: None, power: Power::Stays, clock_step_ms: 0 }
+    }
+}
+
+/// What becomes of the machine when a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Nothing: the files are as the process left them.
+    Stays,
+    /// It goes down: of the files there is what was on disk, which is chance.
+    Fails,
+    /// It goes down, and nothing was on disk but what was synced.
+    FailsAndAllIsLost,
 }
 
 /// What the made-up DNS says of a name.
@@ -257,6 +311,9 @@ impl World {
             settings,
             dir,
             node: None,
+            disk: None,
+            may_refuse_files: false,
+            dropped: 0,
             now: 0,
             wall_set_ms: 0,
             life: 0,
@@ -270,6 +327,7 @@ impl World {
             chance: Chance::from_seed(seed),
             doom: None,
             story: VecDeque::new(),
+            story_len_max: STORY_LEN_MAX,
         };
         world.boot(shards);
         world
@@ -291,6 +349,55 @@ impl World {
     pub fn set_wall_clock(&mut self, millis: i64) {
         self.wall_set_ms += millis;
         self.tell(format!("the wall clock is set by {millis} ms"));
+    }
+
+    /// Where the files are.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// From now on a start that refuses the files is a [`Happening::Refused`] and not the end of the test.
+    pub fn may_refuse_files(&mut self) {
+        self.may_refuse_files = true;
+    }
+
+    /// Damaged records, and extents, that starts have dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Checks that what the server counts adds up.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check_counters(&self) -> Result<(), String> {
+        self.node.as_ref().map_or(Ok(()), Node::check_counters)
+    }
+
+    /// Brings the files to disk, as a server does once a sync interval. That costs real time, so here it happens when a power
+    /// cut is to come.
+    ///
+    /// # Panics
+    /// If the files cannot be read: a test has nothing to say then.
+    pub fn sync(&mut self) {
+        let (now, wall) = (self.now(), self.wall());
+        if let Some(node) = &self.node {
+            node.heartbeat(wall);
+            self.disk = Some(Disk::synced(self.dir.path(), now).expect("the files are there"));
+            node.sync().expect("the files can be synced");
+        }
+    }
+
+    /// From now on a power cut may leave any page as it is now.
+    ///
+    /// # Panics
+    /// If the files cannot be read: a test has nothing to say then.
+    pub fn write_back(&mut self) {
+        if let (Some(disk), true) = (&mut self.disk, self.node.is_some()) {
+            disk.write_back().expect("the files are there");
+        }
     }
 
     /// The settings the server runs with.
@@ -442,15 +549,13 @@ impl World {
         }
     }
 
-    /// Ends the process at once: memory, notes and hand-overs are gone, the files stay as they are. The process comes
-    /// back after `down`.
-    pub fn crash(&mut self, down: Duration) {
-        let shards = self.setup.shards;
-        self.crash_into(down, shards);
-    }
-
-    /// Like [`Self::crash`]; the new process has another number of shards.
-    pub fn crash_into(&mut self, down: Duration, shards: usize) {
+    /// Ends the process at once: memory, notes and hand-overs are gone, the files stay as they are unless the power fails.
+    ///
+    /// # Panics
+    /// If the files cannot be written: a test has nothing to say then.
+    pub fn crash(&mut self, crash: Crash) {
+        let Crash { down, shards, power, clock_step_ms } = crash;
+        let shards = shards.unwrap_or(self.setup.shards);
         self.setup.shards = shards;
         self.life += 1;
         if let Some(node) = self.node.take() {
@@ -462,13 +567,23 @@ impl World {
         self.doom = None;
         self.happenings.push_back(Happening::Crashed);
         self.tell("server crashes".to_owned());
+        if let (Power::Fails | Power::FailsAndAllIsLost, Some(disk)) = (power, self.disk.take()) {
+            let synced_at = disk.synced_at;
+            let all_is_lost = power == Power::FailsAndAllIsLost;
+            disk.cut(all_is_lost, &mut self.chance).expect("the files can be written");
+            self.happenings.push_back(Happening::PowerFailed { synced_at });
+            self.tell(format!("and the machine; all was on disk at {synced_at:?}"));
+        }
+        if clock_step_ms != 0 {
+            self.set_wall_clock(clock_step_ms);
+            self.happenings.push_back(Happening::ClockSet { by_ms: clock_step_ms });
+        }
         self.schedule(down, Event::Restart { shards });
     }
 
-    /// The next turn that has something to send ends the process before it is sent, but after it is stored; the process
-    /// comes back after `down`.
-    pub fn crash_before_next_send(&mut self, down: Duration) {
-        self.doom = Some(down);
+    /// The next turn that has something to send ends the process before it is sent, but after it is stored.
+    pub fn crash_before_next_send(&mut self, crash: Crash) {
+        self.doom = Some(crash);
     }
 
     /// Takes [`Self::crash_before_next_send`] back, if it has not come to it.
@@ -480,6 +595,11 @@ impl World {
     #[must_use]
     pub fn story(&self) -> String {
         self.story.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// From now on the story is kept from here to its end.
+    pub fn keep_whole_story(&mut self) {
+        self.story_len_max = usize::MAX;
     }
 
     /// A number below `bound` from the world's own chance.
@@ -540,8 +660,10 @@ impl World {
             Event::Restart { shards } => {
                 if self.node.is_none() {
                     self.boot(shards);
-                    self.happenings.push_back(Happening::Restarted);
-                    self.tell(format!("server starts again with {shards} shards"));
+                    if self.node.is_some() {
+                        self.happenings.push_back(Happening::Restarted);
+                        self.tell(format!("server starts again with {shards} shards"));
+                    }
                 }
             }
         }
@@ -618,9 +740,9 @@ impl World {
         let deadline = engine.deadline();
         let born_at = node.born_at;
 
-        if let (false, Some(down)) = (sent.is_empty(), self.doom) {
+        if let (false, Some(crash)) = (sent.is_empty(), self.doom) {
             self.node = Some(node);
-            self.crash(down);
+            self.crash(crash);
             return;
         }
         self.node = Some(node);
@@ -754,8 +876,23 @@ impl World {
     /// Starts a process on the files.
     fn boot(&mut self, shards: usize) {
         let wall = self.wall();
-        let node = Node::open(self.dir.path(), &self.settings, shards, &mut self.chance, self.now, wall)
-            .unwrap_or_else(|error| panic!("the server does not start: {error:#}\n{}", self.story()));
+        let (dir, at) = (self.dir.path(), self.now());
+        let mut disk = None;
+        let recovered = || {
+            disk = Some(Disk::synced(dir, at)?);
+            Ok(())
+        };
+        let node = match Node::open(dir, &self.settings, shards, &mut self.chance, self.now, wall, recovered)
+        {
+            Ok(node) => node,
+            Err(error) if self.may_refuse_files => {
+                self.happenings.push_back(Happening::Refused { why: format!("{error:#}") });
+                return;
+            }
+            Err(error) => panic!("the server does not start: {error:#}\n{}", self.story()),
+        };
+        self.dropped += node.dropped;
+        self.disk = disk;
         self.node = Some(node);
         self.benches = (0..shards).map(|_| Bench::default()).collect();
         for shard in 0..shards {
@@ -771,7 +908,7 @@ impl World {
     }
 
     fn tell(&mut self, line: String) {
-        if self.story.len() == STORY_LEN_MAX {
+        if self.story.len() == self.story_len_max {
             self.story.pop_front();
         }
         let now = self.now;
@@ -795,7 +932,10 @@ fn first_line(bytes: &[u8]) -> String {
         Some(message) => {
             let of = |name| message.header(name).unwrap_or("-").to_owned();
             let state = message.header("Subscription-State").map(|s| format!("  [{s}]")).unwrap_or_default();
-            format!("{}  ({}, CSeq {}){state}", message.start, of("Call-ID"), of("CSeq"))
+            let expires = message.header("Expires").or_else(|| message.param("Contact", "expires"));
+            let expires = expires.map(|seconds| format!("  {seconds} s")).unwrap_or_default();
+            let marks: String = message.elements("note").iter().map(|mark| format!("  {mark}")).collect();
+            format!("{}  ({}, CSeq {}){expires}{state}{marks}", message.start, of("Call-ID"), of("CSeq"))
         }
         None => format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)])),
     }

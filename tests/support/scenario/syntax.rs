@@ -102,8 +102,10 @@ pub(super) enum Verb {
     TimePasses(Duration),
     /// `nothing for SPAN`
     Nothing(Duration),
-    /// `crash [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]`
-    Crash { before_send: bool, down: Duration, shards: Option<usize>, clock_ms: i64 },
+    /// `crash [of the machine] [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]`
+    Crash { machine: bool, before_send: bool, down: Duration, shards: Option<usize>, clock_ms: i64 },
+    /// `all is on disk`
+    Sync,
     /// `the clock is set SPAN forward`, `the clock is set SPAN back`: by so many milliseconds
     Clock(i64),
     /// `set NAME = TEXT`
@@ -192,6 +194,7 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         ["TIME_PASSES", span] => Ok(Verb::TimePasses(parse_span(span)?)),
         ["nothing", "for", span] => Ok(Verb::Nothing(parse_span(span)?)),
         ["crash", rest @ ..] => parse_crash(rest),
+        ["all", "is", "on", "disk"] => Ok(Verb::Sync),
         ["the", "clock", "is", "set", span, way] => Ok(Verb::Clock(parse_clock(span, way)?)),
         ["set", name, "=", ..] => {
             let value = text.split_once('=').map_or("", |(_, v)| v).trim();
@@ -273,10 +276,15 @@ fn parse_transport(word: &str) -> Result<Transport, String> {
 }
 
 fn parse_crash(mut words: &[&str]) -> Result<Verb, String> {
-    let (mut before_send, mut down, mut shards, mut clock_ms) = (false, Duration::ZERO, None, 0);
+    let (mut machine, mut before_send, mut down, mut shards, mut clock_ms) =
+        (false, false, Duration::ZERO, None, 0);
     loop {
         words = match words {
-            [] => return Ok(Verb::Crash { before_send, down, shards, clock_ms }),
+            [] => return Ok(Verb::Crash { machine, before_send, down, shards, clock_ms }),
+            ["of", "the", "machine", rest @ ..] => {
+                machine = true;
+                rest
+            }
             ["before", "send", rest @ ..] => {
                 before_send = true;
                 rest
@@ -294,7 +302,7 @@ fn parse_crash(mut words: &[&str]) -> Result<Verb, String> {
                 rest
             }
             _ => {
-                let all = "crash [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]";
+                let all = "crash [of the machine] [before send] [for SPAN] [with N shards] [with the clock SPAN forward|back]";
                 return Err(all.to_owned());
             }
         };

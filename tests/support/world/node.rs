@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use comsipl_core::{Aor, Chance, HashKey, Mono, Now, UnixMillis};
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
 use comsipl_shards::access::Gate;
+use comsipl_shards::counters::{Counter, Counters};
 use comsipl_shards::mailbox::Command;
+use comsipl_shards::node::{Coming, Recovered};
 use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
@@ -51,10 +53,13 @@ pub(super) struct Node {
     born: UnixMillis,
     registered: Arc<Fdb>,
     presence: Arc<Fdb>,
+    /// Damaged records that its start dropped, and extents.
+    pub dropped: u64,
 }
 
 impl Node {
-    /// Starts a process on the files in `dir`, which are made if they are not there.
+    /// Starts a process on the files in `dir`, which are made if they are not there. `recovered` is called when the files are
+    /// open and on disk, before the shards look at them.
     pub fn open(
         dir: &Path,
         settings: &Arc<Settings>,
@@ -62,13 +67,19 @@ impl Node {
         chance: &mut Chance,
         born_at: u64,
         born: UnixMillis,
+        recovered: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Self> {
         // The key decides which shard owns what: one that the operating system drew could not be replayed.
         let is_new = !dir.join(FileKind::Presence.file_name()).exists();
         let hash_key = is_new.then(|| [chance.next_u64(), chance.next_u64()]);
         let registered = open(dir, FileKind::Registered, settings.registered_records_max, hash_key)?;
         let presence = open(dir, FileKind::Presence, settings.presence_records_max, hash_key)?;
-        let last_alive_ms = presence.recovery.last_heartbeat_ms;
+        registered.file.sync()?;
+        presence.file.sync()?;
+        recovered()?;
+        let found = Recovered::new(Coming::Alone, registered.recovery, presence.recovery);
+        let (last_alive_ms, owes_all) = (found.presence.last_heartbeat_ms, found.may_lack_something());
+        let dropped = [&registered, &presence].map(|it| it.recovery.torn_dropped + it.recovery.extents_lost);
         let mut dealt: Vec<ShardFiles> = (0..shards)
             .map(|_| ShardFiles {
                 registered: Arc::clone(&registered.file),
@@ -106,14 +117,75 @@ impl Node {
                     listeners: listeners.clone(),
                     seed,
                     gate: Arc::clone(&gate),
+                    start: found.start,
                     levels: Arc::clone(&levels),
                     last_alive_ms,
+                    owes_all,
                     connections: Arc::default(),
                 };
                 Shard::open(start, now)
             })
             .collect();
-        Ok(Self { shards, born_at, born, registered: registered.file, presence: presence.file })
+        Ok(Self {
+            shards,
+            born_at,
+            born,
+            registered: registered.file,
+            presence: presence.file,
+            dropped: dropped.iter().sum(),
+        })
+    }
+
+    /// Stores the heartbeat, as the thread that syncs does before each sync.
+    pub fn heartbeat(&self, now: UnixMillis) {
+        self.registered.heartbeat(now.0);
+        self.presence.heartbeat(now.0);
+    }
+
+    /// Brings the files to disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.registered.sync().and(self.presence.sync())
+    }
+
+    /// Checks that what the shards count adds up, among itself and with the files.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check_counters(&self) -> Result<(), String> {
+        let sum = |counter: fn(&Counters) -> &Counter| -> u64 {
+            self.shards.iter().map(|shard| counter(shard.counters()).get()).sum()
+        };
+        let handled = sum(|it| &it.registers)
+            + sum(|it| &it.publishes)
+            + sum(|it| &it.subscribes)
+            + sum(|it| &it.other_requests);
+        let answered = sum(|it| &it.answered_ok) + sum(|it| &it.refused);
+        if handled != answered {
+            return Err(format!("{handled} requests were handled and {answered} answered"));
+        }
+        let ended = sum(|it| &it.notifies_delivered)
+            + sum(|it| &it.notifies_refused)
+            + sum(|it| &it.notifies_timed_out);
+        let begun = sum(|it| &it.notifies);
+        if ended > begun {
+            return Err(format!("{begun} NOTIFYs were begun and {ended} have ended"));
+        }
+        let (bindings, stored) = (sum(|it| &it.bindings), self.registered.usage().records());
+        if bindings != stored {
+            return Err(format!("{bindings} bindings are counted and {stored} stored"));
+        }
+        let known = sum(|it| &it.subscriptions) + sum(|it| &it.publications);
+        let (stored, users) = (self.presence.usage().records(), sum(|it| &it.presentities));
+        // The rest are documents, one of each user at most.
+        if stored.checked_sub(known).is_none_or(|documents| documents > users) {
+            return Err(format!(
+                "{known} subscriptions and publications are counted, {stored} records stored, of {users} users"
+            ));
+        }
+        if sum(|it| &it.unreadable_records) != 0 {
+            return Err("a stored record could not be read back".to_owned());
+        }
+        Ok(())
     }
 
     /// How many records of each file are in use.
