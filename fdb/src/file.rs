@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::kind::FileKind;
 use crate::layout::{
     EXTENT_RECORDS, HEADER_WORDS, PARTITIONS, RECORD_WORDS, SUPERBLOCK_SALT, checked_count, checked_mark,
-    header, header_offset, mark_of, record_offset, superblock,
+    header, header_offset, mark_of, record_offset, superblock, unchecked_mark,
 };
 use crate::map::{Map, ReadWord};
 use crate::seqlock::{Load, Word};
@@ -118,6 +118,22 @@ impl Fdb {
             let cells = self.map.cells::<{ superblock::WORDS }>(0);
             Word::set(&cells[superblock::HEARTBEAT], checked_mark(unix_ms, SUPERBLOCK_SALT));
             Word::set(&cells[superblock::MACHINE_BOOT], self.machine_boot);
+        }
+    }
+
+    /// Puts the [`heartbeat`](Self::heartbeat) back to `unix_ms` if it is later, which a clock that was set back makes it: the
+    /// file then never says that it was written later than the clock does by which it is written. From any thread, and cheap where
+    /// there is nothing to do. Does nothing in a process that only reads.
+    #[inline]
+    pub fn put_heartbeat_back(&self, unix_ms: u64) {
+        // 0 would say that there was none.
+        let to = unix_ms.max(1);
+        let stored = &self.map.words::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT];
+        if unchecked_mark(stored.get()) > to && self.writer {
+            // Another thread may store one of the same time meanwhile; either will do. What the opening found missing is not less
+            // missing for this, so the machine's boot stays as it is.
+            let cell = &self.map.cells::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT];
+            Word::set(cell, checked_mark(to, SUPERBLOCK_SALT));
         }
     }
 

@@ -167,7 +167,7 @@ pub(crate) fn checked_mark(mark: u64, salt: u32) -> u64 {
 /// The mark in a word of [`checked_mark`], or `None` where the check fails. A program that did not check yet left the upper
 /// bits zero.
 pub(crate) fn mark_of(word: u64, salt: u32) -> Option<u64> {
-    let (mark, check) = (word & MARK_MAX, (word >> 48) as u16);
+    let (mark, check) = (unchecked_mark(word), (word >> 48) as u16);
     (check == 0 || check == mark_check(mark, salt)).then_some(mark)
 }
 
@@ -175,6 +175,11 @@ pub(crate) fn mark_of(word: u64, salt: u32) -> Option<u64> {
 fn mark_check(mark: u64, salt: u32) -> u16 {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&mark.to_le_bytes()), &salt.to_le_bytes());
     crc as u16 | 0x8001
+}
+
+/// The mark in a word of [`checked_mark`], whatever its check says.
+pub(crate) const fn unchecked_mark(word: u64) -> u64 {
+    word & MARK_MAX
 }
 
 /// The greatest mark.

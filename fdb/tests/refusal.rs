@@ -78,6 +78,27 @@ fn a_new_file_is_made_and_its_key_stays() {
 }
 
 #[test]
+fn a_heartbeat_is_put_back_and_never_forward() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("presence_w.fdb");
+    let found_after = |leave: &dyn Fn(&Fdb)| {
+        let opened = Fdb::open(&path, FileKind::Presence, &OPTIONS).expect("opens");
+        leave(&opened.file);
+        drop(opened);
+        let file = Fdb::open_reader(&path).expect("opens");
+        file.put_heartbeat_back(1);
+        file.last_heartbeat_ms()
+    };
+    assert_eq!(found_after(&|file| file.put_heartbeat_back(1000)), 0, "there was none");
+    assert_eq!(found_after(&|file| file.heartbeat(2000)), 2000, "whoever only reads changes nothing");
+    assert_eq!(found_after(&|file| file.put_heartbeat_back(2001)), 2000);
+    assert_eq!(found_after(&|file| file.put_heartbeat_back(500)), 500);
+    assert_eq!(found_after(&|file| file.put_heartbeat_back(600)), 500);
+    assert_eq!(found_after(&|file| file.put_heartbeat_back(0)), 1, "there was one");
+    assert_eq!(found_after(&|file| file.heartbeat(700)), 700);
+}
+
+#[test]
 fn the_secret_key_is_for_the_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let sample = sample(true);

@@ -31,6 +31,7 @@ impl Shard {
     /// Rebuilds the memory of this shard from its partitions. Watchers were told what changed long enough before `told_until`
     /// (Unix milliseconds).
     pub(crate) fn recover(&mut self, now: Now, told_until: u64, connections: &[ConnectionId]) {
+        self.heed_wall_clock(now);
         let mut record = RecordBuf::default();
         let mut recent: Vec<AorKey> = Vec::new();
         let own: Vec<u8> = self.files.own_numbers().collect();

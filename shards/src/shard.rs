@@ -282,8 +282,17 @@ impl Shard {
         Generations::remembered_by(files.map(Arc::clone).into())
     }
 
+    /// Sees to it that the files do not claim to be of a later time than it is, before anything is stored by a clock that was set
+    /// back: a start takes their heartbeat for the least that the time can be and for when watchers were told last, so it would
+    /// end what is granted now at once, and tell nobody what changes now.
+    #[inline]
+    pub(crate) fn heed_wall_clock(&self, now: Now) {
+        self.files.presence.put_heartbeat_back(now.wall.0);
+    }
+
     /// Takes a note of another shard.
     pub fn on_note(&mut self, now: Now, note: Note) {
+        self.heed_wall_clock(now);
         match note {
             Note::Watch { key, shard, package } => {
                 let user = self.presentities.find_or_insert(key, package);
@@ -331,6 +340,7 @@ impl Shard {
     /// Fires due timers and goes on with the fan-out, within the bounds of one turn.
     pub fn on_turn_end(&mut self, now: Now) {
         self.now = now.mono;
+        self.heed_wall_clock(now);
         self.take_names(now);
         let expiries = self.expire(now);
         let attempts = self.fire_attempt_timers(now);

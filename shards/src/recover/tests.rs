@@ -2,7 +2,7 @@ use comsipl_core::event::EventPackage;
 
 use super::*;
 use crate::records::{StoredDocument, StoredPublicationRecord};
-use crate::testing::engine::{Engine, by_udp, publish, subscribe};
+use crate::testing::engine::{Engine, by_udp, ok, publish, subscribe};
 
 /// The slots of a shard's records of one kind, with their partitions.
 fn slots(shard: &Shard, kind: Kind) -> Vec<(u8, u32)> {
@@ -70,4 +70,57 @@ fn a_damaged_publication_leaves_the_others_their_document() {
     let notify = sent.iter().find(|it| it.starts_with("NOTIFY ")).expect("the state is told");
     let tuples = ["t1", "t2", "t3"].map(|id| notify.contains(&format!("id=\"{id}\"")));
     assert_eq!(tuples, [false, true, true], "{notify}");
+}
+
+/// Stores the heartbeat, as the thread that syncs does.
+fn heartbeat(engine: &Engine) {
+    engine.shard.files.presence.heartbeat(engine.now.wall.0);
+}
+
+/// The clock is set back by an hour.
+fn set_back(engine: &mut Engine) {
+    engine.now.wall.0 -= 3_600_000;
+}
+
+#[test]
+fn what_is_granted_by_a_clock_that_was_set_back_outlives_a_crash_before_the_next_heartbeat() {
+    for while_running in [false, true] {
+        let mut engine = Engine::new();
+        heartbeat(&engine);
+        set_back(&mut engine);
+        if !while_running {
+            engine = engine.restart(|_| ());
+        }
+        // For an hour: by this clock that ends when the heartbeat was.
+        engine.deliver(by_udp(), &publish(1, "open"));
+        engine.deliver(by_udp(), &subscribe("UDP"));
+        let mut engine = engine.restart(|_| ());
+        let there = |engine: &Engine| {
+            (engine.shard.presentities.publications.in_use(), engine.shard.subscriptions.len())
+        };
+        engine.pass(std::time::Duration::from_secs(3590));
+        assert_eq!(there(&engine), (1, 1), "while running: {while_running}");
+        engine.pass(std::time::Duration::from_secs(20));
+        assert_eq!(there(&engine).0, 0, "and no longer than was granted");
+    }
+}
+
+#[test]
+fn what_changes_by_a_clock_that_was_set_back_is_owed_after_a_crash_before_the_next_heartbeat() {
+    let mut engine = Engine::new();
+    let notify = engine.deliver(by_udp(), &subscribe("UDP"));
+    let notify = notify.iter().find(|it| it.starts_with("NOTIFY ")).expect("the first state");
+    engine.deliver(by_udp(), &ok(notify));
+    engine.pass(std::time::Duration::from_secs(600));
+    heartbeat(&engine);
+    let mut engine = engine.restart(|_| ());
+    assert!(engine.turn().is_empty(), "nothing is owed");
+    set_back(&mut engine);
+    let mut engine = engine.restart(|_| ());
+    engine.turn();
+    let lost = engine.deliver(by_udp(), &publish(1, "open"));
+    assert!(lost.iter().any(|it| it.starts_with("NOTIFY ")));
+    let mut engine = engine.restart(|_| ());
+    let told = engine.turn();
+    assert!(told.iter().any(|it| it.starts_with("NOTIFY ") && it.contains("open")), "{told:?}");
 }

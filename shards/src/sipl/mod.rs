@@ -78,6 +78,7 @@ impl Shard {
             // It belongs to an INVITE that we refused statelessly (RFC 3261 §8.2.7).
             return;
         }
+        self.heed_wall_clock(now);
         if self.guard.gate.budgets.counts_requests() && !self.is_within_budget(now, flow, message) {
             return;
         }

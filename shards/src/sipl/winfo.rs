@@ -133,6 +133,7 @@ impl Shard {
     /// Takes a shard's report of its watchers of a presentity.
     pub fn on_report(&mut self, now: Now, report: Report) {
         let Report { key, shard, bytes } = report;
+        self.heed_wall_clock(now);
         // Nobody may want to know any more.
         let Some(reported) = self.watched_watchers.of.get_mut(&key) else { return };
         reported.awaited &= !(1 << shard);

@@ -99,7 +99,7 @@ fn open(settings: &Settings, now: Now) -> Shard {
         gate: Arc::new(Gate::new(settings, HashKey(files.hash_key()), [9; 32])),
         levels: Arc::new(Levels::new(1, now.wall)),
         start: 1,
-        last_alive_ms: 0,
+        last_alive_ms: files.recovered().presence.last_heartbeat_ms,
         owes_all: false,
     };
     Shard::open(start, now)
