@@ -126,14 +126,20 @@ impl Fdb {
     /// there is nothing to do. Does nothing in a process that only reads.
     #[inline]
     pub fn put_heartbeat_back(&self, unix_ms: u64) {
-        // 0 would say that there was none.
-        let to = unix_ms.max(1);
         let stored = &self.map.words::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT];
-        if unchecked_mark(stored.get()) > to && self.writer {
-            // Another thread may store one of the same time meanwhile; either will do. What the opening found missing is not less
-            // missing for this, so the machine's boot stays as it is.
+        if unchecked_mark(stored.get()) > unix_ms {
+            self.replace_heartbeat(unix_ms);
+        }
+    }
+
+    /// Another thread may store one of the same time meanwhile; either will do. What the opening found missing is not less missing
+    /// for this, so the machine's boot stays as it is.
+    #[cold]
+    fn replace_heartbeat(&self, unix_ms: u64) {
+        if self.writer {
             let cell = &self.map.cells::<{ superblock::WORDS }>(0)[superblock::HEARTBEAT];
-            Word::set(cell, checked_mark(to, SUPERBLOCK_SALT));
+            // 0 would say that there was none.
+            Word::set(cell, checked_mark(unix_ms.max(1), SUPERBLOCK_SALT));
         }
     }
 
