@@ -68,7 +68,8 @@ impl Marks {
 /// The first position of a mark in `chunk`, or at least its length if there is none.
 #[inline(always)]
 pub(crate) fn first(chunk: &[u8; CHUNK], marks: impl Fn(Block) -> Marks) -> usize {
-    marks(Block(u8x16::new(*chunk))).first_from(0)
+    // One bit a byte; the last one stands for "none".
+    (marks(Block(u8x16::new(*chunk))).0.to_bitmask() | 1 << 31).trailing_zeros() as usize
 }
 
 /// The first position of a mark in `bytes` from `at` on, or the end if there is none.
@@ -109,46 +110,79 @@ pub(crate) struct Positions<'b, F> {
     next: usize,
 }
 
-impl<'b, F: Fn(Block) -> Marks> Positions<'b, F> {
+impl<'b, F: Fn(Block) -> Marks + Copy> Positions<'b, F> {
     /// The positions in `bytes` from `start` on.
     #[inline(always)]
     pub(crate) const fn new(bytes: &'b [u8], start: usize, marks: F) -> Self {
         Self { bytes, marks, bits: 0, base: start, next: start }
     }
 
+    /// Passes over the mark next to the one that was given last.
+    #[inline(always)]
+    pub(crate) const fn pass_neighbour(&mut self) {
+        if self.bits == 0 {
+            // It is the first of those that come next.
+            self.next += 1;
+        } else {
+            self.bits &= self.bits - 1;
+        }
+    }
+
+    /// Passes over all marks in front of `at`.
+    #[inline(always)]
+    pub(crate) const fn go_on_at(&mut self, at: usize) {
+        self.bits = 0;
+        self.next = at;
+    }
+
     /// Looks at the next bytes, as long as there are any.
     #[inline(always)]
     fn look(&mut self) -> Option<()> {
         let rest = self.bytes.get(self.next..)?;
+        if rest.is_empty() {
+            return None;
+        }
         self.base = self.next;
         self.next += WIDE;
-        let bits_of = |block: u8x16| u64::from((self.marks)(Block(block)).0.to_bitmask());
-        let mut bits = 0;
-        if let Some(wide) = rest.first_chunk::<WIDE>() {
-            let (chunks, _) = wide.as_chunks::<CHUNK>();
-            for (n, chunk) in chunks.iter().enumerate() {
-                bits |= bits_of(u8x16::new(*chunk)) << (n * CHUNK);
-            }
+        self.bits = if let Some(wide) = rest.first_chunk() {
+            bits_of(wide, self.marks)
+        } else if let Some(wide) = self.bytes.last_chunk() {
+            // The last bytes are looked at together, and the marks in front of `base` dropped.
+            bits_of(wide, self.marks) >> (WIDE - rest.len())
         } else {
-            if rest.is_empty() {
-                return None;
-            }
-            let (chunks, last) = rest.as_chunks::<CHUNK>();
-            for (n, chunk) in chunks.iter().enumerate() {
-                bits |= bits_of(u8x16::new(*chunk)) << (n * CHUNK);
-            }
-            if !last.is_empty() {
-                // What stands behind the end is dropped, whatever marks it has.
-                let bits_of_last = bits_of(u8x16::new(short(last).to_le_bytes())) & ((1 << last.len()) - 1);
-                bits |= bits_of_last << (chunks.len() * CHUNK);
-            }
-        }
-        self.bits = bits;
+            bits_of_few(rest, self.marks)
+        };
         Some(())
     }
 }
 
-impl<F: Fn(Block) -> Marks> Iterator for Positions<'_, F> {
+/// One bit for each mark of so many bytes.
+#[inline(always)]
+fn bits_of(bytes: &[u8; WIDE], marks: impl Fn(Block) -> Marks) -> u64 {
+    let (chunks, _) = bytes.as_chunks::<CHUNK>();
+    chunks
+        .iter()
+        .rev()
+        .fold(0, |bits, chunk| bits << CHUNK | u64::from(marks(Block(u8x16::new(*chunk))).0.to_bitmask()))
+}
+
+/// [`bits_of`] for fewer bytes. Apart from the rest, as a message has more, and its lines want the registers for themselves.
+#[inline(never)]
+fn bits_of_few(bytes: &[u8], marks: impl Fn(Block) -> Marks) -> u64 {
+    let mut bits = 0;
+    let (chunks, last) = bytes.as_chunks::<CHUNK>();
+    for (n, chunk) in chunks.iter().enumerate() {
+        bits |= u64::from(marks(Block(u8x16::new(*chunk))).0.to_bitmask()) << (n * CHUNK);
+    }
+    if !last.is_empty() {
+        // What stands behind the end is dropped, whatever marks it has.
+        let of_last = marks(Block(u8x16::new(short(last).to_le_bytes()))).0.to_bitmask();
+        bits |= u64::from(of_last & ((1 << last.len()) - 1)) << (chunks.len() * CHUNK);
+    }
+    bits
+}
+
+impl<F: Fn(Block) -> Marks + Copy> Iterator for Positions<'_, F> {
     type Item = usize;
 
     #[inline(always)]

@@ -35,15 +35,22 @@ impl Line {
     /// The line from `at` to the CRLF at `end`, behind all folds if it is `folded`; the next one begins at `next`.
     #[inline(always)]
     fn of(bytes: &[u8], at: usize, end: usize, next: usize, folded: bool) -> Result<Self, Malformed> {
+        match usual(bytes, at, end) {
+            Some((name, name_end)) => {
+                Ok(Self { name, name_end, value_start: name_end + 2, value_end: end, next, folded })
+            }
+            None => Self::unusual(bytes, at, end, next, folded),
+        }
+    }
+
+    /// [`Self::of`] for lines of any kind.
+    #[cold]
+    fn unusual(bytes: &[u8], at: usize, end: usize, next: usize, folded: bool) -> Result<Self, Malformed> {
         let mut end = end;
-        let (name, name_end, value_at) = header_name(bytes, at, end)?;
-        // One space, and then the value: that is how nearly everybody writes it.
-        let value_start = match bytes.get(value_at..value_at + 2) {
-            Some(&[b' ', first]) if first >= b'!' => value_at + 1,
-            _ => skip_space(bytes, value_at).min(end),
-        };
-        // Only white space is left below `!` here: other control characters keep their place at the end of a value.
-        while end > value_start && bytes[end - 1] < b'!' && is(bytes[end - 1], WS) {
+        let (name, name_end, value_at) = header_name(&bytes[..end], at)?;
+        let value_start = skip_space(bytes, value_at).min(end);
+        // Only white space is left out: other control characters keep their place at the end of a value.
+        while end > value_start && is(bytes[end - 1], WS) {
             end -= 1;
         }
         Ok(Self { name, name_end, value_start, value_end: end, next, folded })
@@ -61,11 +68,11 @@ pub(crate) struct HeadLines<'b, F> {
 
 /// The lines from `at` on.
 #[inline(always)]
-pub(crate) fn head_lines(bytes: &[u8], at: usize) -> HeadLines<'_, impl Fn(Block) -> Marks> {
+pub(crate) fn head_lines(bytes: &[u8], at: usize) -> HeadLines<'_, impl Fn(Block) -> Marks + Copy> {
     HeadLines { bytes, ends: Positions::new(bytes, at, |block| below(block, b'\r' + 1)), at }
 }
 
-impl<F: Fn(Block) -> Marks> HeadLines<'_, F> {
+impl<F: Fn(Block) -> Marks + Copy> HeadLines<'_, F> {
     /// The end of the start line, which is not folded.
     #[inline(always)]
     pub(crate) fn start_line_end(&mut self) -> Result<usize, Malformed> {
@@ -82,12 +89,13 @@ impl<F: Fn(Block) -> Marks> HeadLines<'_, F> {
         if end == at {
             return Ok(None);
         }
-        let first_end = end;
-        while let Some(b' ' | b'\t') = self.bytes.get(end + 2) {
-            end = self.crlf()?;
+        let folded = matches!(self.bytes.get(end + 2), Some(b' ' | b'\t'));
+        if folded {
+            end = last_end(self.bytes, end)?;
+            self.ends.go_on_at(end + 2);
         }
         self.at = end + 2;
-        Line::of(self.bytes, at, end, self.at, end != first_end).map(Some)
+        Line::of(self.bytes, at, end, self.at, folded).map(Some)
     }
 
     /// Where the line after the one given last begins.
@@ -103,7 +111,7 @@ impl<F: Fn(Block) -> Marks> HeadLines<'_, F> {
             let at = self.ends.next().ok_or(Malformed::Unterminated)?;
             match self.bytes.get(at..) {
                 Some([b'\r', b'\n', ..]) => {
-                    self.ends.next();
+                    self.ends.pass_neighbour();
                     return Ok(at);
                 }
                 Some([b'\r' | b'\n' | 0, ..]) => return Err(Malformed::LineBreak),
@@ -130,7 +138,7 @@ pub(crate) struct SomeLines<'b, F> {
 pub(crate) fn some_lines<'b>(
     bytes: &'b [u8],
     letters: &[u8],
-) -> SomeLines<'b, impl Fn(Block) -> Marks + use<'b>> {
+) -> SomeLines<'b, impl Fn(Block) -> Marks + Copy + use<'b>> {
     // The empty line that ends the head begins with CR.
     let letters = letters.iter().fold(letter(b'\r'), |all, &one| all | letter(one));
     let mut ends = Positions::new(bytes, 0, |block| equal(block, b'\n'));
@@ -138,7 +146,7 @@ pub(crate) fn some_lines<'b>(
     SomeLines { bytes, ends, letters, at }
 }
 
-impl<F: Fn(Block) -> Marks> SomeLines<'_, F> {
+impl<F: Fn(Block) -> Marks + Copy> SomeLines<'_, F> {
     /// The next such line; `None` at the empty one that ends the head.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Line>, Malformed> {
@@ -203,6 +211,12 @@ fn after_folds(bytes: &[u8], mut end: usize) -> Result<(usize, usize), Malformed
     Ok((end, end + 2))
 }
 
+/// The position of the CRLF that ends a value whose first line, one of several, ends at `end`.
+#[cold]
+fn last_end(bytes: &[u8], end: usize) -> Result<usize, Malformed> {
+    after_folds(bytes, end).map(|(end, _)| end)
+}
+
 /// Whether the line at `at` is the empty one that ends the head; an error if nothing is there.
 #[inline]
 pub(crate) fn is_empty_line(bytes: &[u8], at: usize) -> Result<bool, Malformed> {
@@ -213,23 +227,22 @@ pub(crate) fn is_empty_line(bytes: &[u8], at: usize) -> Result<bool, Malformed> 
     }
 }
 
-/// Reads the header name at `at` and its colon: the header, the end of its name, and the position behind the colon.
-/// The line ends at `end`.
+/// The header of a line that is written as nearly everybody writes one, and the end of its name: a name that is known and not
+/// long, a colon, one space, and a value with no white space behind it.
 #[inline(always)]
-fn header_name(bytes: &[u8], at: usize, end: usize) -> Result<(HeaderName, usize, usize), Malformed> {
-    if let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        let len = first(chunk, |word| equal(word, b':'));
-        let known = HeaderName::of_chunk(chunk, len);
-        // A colon behind the end is another line's.
-        if known != HeaderName::Other && at + len < end {
-            return Ok((known, at + len, at + len + 1));
-        }
-    }
-    header_name_slow(&bytes[..end], at)
+fn usual(bytes: &[u8], at: usize, end: usize) -> Option<(HeaderName, usize)> {
+    let chunk = bytes.get(at..)?.first_chunk()?;
+    let len = first(chunk, |word| equal(word, b':'));
+    let name = HeaderName::of_chunk(chunk, len)?;
+    // A colon behind the end is another line's.
+    let line = bytes.get(at..end)?;
+    let (value_first, value_last) = (line.get(len + 2)?, line.last()?);
+    let is_usual = line[len + 1] == b' ' && *value_first >= b'!' && *value_last >= b'!';
+    is_usual.then_some((name, at + len))
 }
 
-/// [`header_name`] for names that are long, unknown, near the end, or followed by white space.
-fn header_name_slow(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize), Malformed> {
+/// Reads the header name at `at` and its colon: the header, the end of its name, and the position behind the colon.
+fn header_name(bytes: &[u8], at: usize) -> Result<(HeaderName, usize, usize), Malformed> {
     let end = skip(bytes, at, TOKEN);
     let mut colon = end;
     // RFC 3261 §25.1 `HCOLON`: spaces and tabs, but no fold, may stand in front of the colon.
@@ -277,6 +290,24 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_all_lengths_are_read_alike_one_by_one_and_in_one_pass() {
+        for len in 0..140 {
+            let long = "x".repeat(len);
+            let head =
+                format!("To: {long}\r\nFrom: a\r\n {long}\r\n\tb\r\nX-{long}:\r\nVia: {long} \r\n\r\nbody");
+            let bytes = head.as_bytes();
+            let mut lines = head_lines(bytes, 0);
+            let mut at = 0;
+            while let Some(line) = lines.next().unwrap() {
+                let alone = Line::read(bytes, at).unwrap();
+                assert_eq!(format!("{line:?}"), format!("{alone:?}"));
+                at = line.next;
+            }
+            assert_eq!((lines.at(), &bytes[at..]), (at, &b"\r\n\r\nbody"[2..]), "{len}");
+        }
+    }
+
+    #[test]
     fn a_name_that_only_begins_like_another_is_not_it() {
         // Sixteen bytes are looked up together. A name of sixteen, with a further letter in front of its colon, was taken for
         // the header whose name it begins with.
@@ -293,8 +324,9 @@ mod tests {
             assert_eq!(line.name, name, "{}", text.escape_ascii());
         }
         let long: [u8; 16] = *b"Content-Encoding";
-        assert_eq!(HeaderName::of_chunk(&long, 16), HeaderName::ContentEncoding);
-        assert_eq!(HeaderName::of_chunk(&long, 17), HeaderName::Other);
+        assert_eq!(HeaderName::of_chunk(&long, 16), Some(HeaderName::ContentEncoding));
+        assert_eq!(HeaderName::of_chunk(&long, 17), None);
+        assert_eq!(HeaderName::of_chunk(&long, 0), None);
         assert_eq!(HeaderName::of(b"Content-Encodingx"), HeaderName::Other);
     }
 

@@ -119,21 +119,20 @@ impl HeaderName {
                 if name.contains(&b'\r') {
                     return Self::Other;
                 }
-                Self::of_chunk(&text, len)
+                Self::of_chunk(&text, len).unwrap_or(Self::Other)
             }
             _ => Self::of_long(name),
         }
     }
 
-    /// The header whose name is the first `len` bytes of `chunk`. No CR may be among them.
+    /// The known header whose name is the first `len` bytes of `chunk`. No CR may be among them.
     ///
     /// Setting the bit 0x20 makes letters lower case; the only other byte that becomes a letter or `-` is CR.
     #[inline]
-    pub(crate) fn of_chunk(chunk: &[u8; 16], len: usize) -> Self {
-        let Some(mask) = MASKS.get(len) else { return Self::Other };
-        let key = (u128::from_le_bytes(*chunk) | SPACES) & mask;
-        let (known, name) = TABLE[slot(key)];
-        if known == key { name } else { Self::Other }
+    pub(crate) fn of_chunk(chunk: &[u8; 16], len: usize) -> Option<Self> {
+        let key = (u128::from_le_bytes(*chunk) | SPACES) & MASKS.get(len)?;
+        let (known, name) = &TABLE[slot(key)];
+        (*known == key).then_some(*name)
     }
 
     /// The header whose name has more than 16 bytes.
@@ -251,17 +250,20 @@ static MASKS: [u128; 17] = {
 
 /// The names of at most 16 bytes, full and compact, each in the slot of its key.
 static TABLE: [(u128, HeaderName); TABLE_LEN] = {
-    let mut table = [(0, HeaderName::Other); TABLE_LEN];
+    let mut table = [(NO_KEY, HeaderName::Other); TABLE_LEN];
     let mut i = 0;
     while i < SHORT.len() {
         let (name, header) = SHORT[i];
         let key = key(name);
-        assert!(table[slot(key)].0 == 0, "two names share a slot: choose another multiplier");
+        assert!(table[slot(key)].0 == NO_KEY, "two names share a slot: choose another multiplier");
         table[slot(key)] = (key, header);
         i += 1;
     }
     table
 };
+
+/// What is no key: in all bytes of one the bit 0x20 is set, and an empty name has none.
+const NO_KEY: u128 = 1;
 
 /// Slots of [`TABLE`].
 const TABLE_LEN: usize = 256;

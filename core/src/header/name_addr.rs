@@ -26,7 +26,8 @@ impl<'a> NameAddr<'a> {
     ///
     /// # Errors
     /// [`BadValue`] when the value is not one name-addr or addr-spec with parameters, or has two tags or an empty one.
-    #[inline(always)]
+    // Called: the parser has more values than registers when this is inlined.
+    #[inline(never)]
     pub fn parse(value: &'a [u8]) -> Result<Self, BadValue> {
         let (parsed, end) = Self::parse_at(value, 0)?;
         if end == value.len() { Ok(parsed) } else { Err(BadValue) }

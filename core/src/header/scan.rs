@@ -394,6 +394,20 @@ pub(crate) fn port(bytes: &[u8]) -> Result<u16, BadValue> {
     }
 }
 
+/// The port number whose digits begin at `at`, 1 to 65535, and their end.
+#[inline]
+pub(crate) fn port_at(bytes: &[u8], at: usize) -> Result<(u16, usize), BadValue> {
+    let (mut value, mut end) = (0, at);
+    while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        value = (value * 10 + u32::from(digit)).min(1 << 16);
+        end += 1;
+    }
+    match u16::try_from(value) {
+        Ok(port) if port != 0 => Ok((port, end)),
+        _ => Err(BadValue),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,6 +426,16 @@ mod tests {
         assert_eq!(element_end(list, 0), 22);
         assert_eq!(element_end(b"\"open, quote", 0), 12);
         assert_eq!(element_end(b"<open, bracket", 0), 14);
+    }
+
+    #[test]
+    fn a_port_is_read_alike_where_its_end_is_not_known() {
+        for text in ["5060", "1", "65535", "65536", "0", "", "00000000005060", "4294967297", "42949672961"] {
+            let expected = port(text.as_bytes()).map(|port| (port, text.len() + 1));
+            for rest in ["", ";x", " 1", "a"] {
+                assert_eq!(port_at(format!(":{text}{rest}").as_bytes(), 1), expected, "{text}{rest}");
+            }
+        }
     }
 
     #[test]

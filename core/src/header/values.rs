@@ -39,15 +39,21 @@ impl Index {
     }
 
     /// The value on the first line of a header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first<'a>(&self, bytes: &'a [u8], name: HeaderName) -> Option<&'a [u8]> {
         let (start, end) = self.first[name as usize];
         if end == 0 { None } else { Some(&bytes[usize::from(start)..usize::from(end)]) }
     }
 
+    /// Whether the header is on more than one line.
+    #[inline]
+    pub(crate) const fn is_repeated(&self, name: HeaderName) -> bool {
+        self.repeated & (1 << name as u64) != 0
+    }
+
     /// The values on all lines of a header.
     pub(crate) fn lines<'a>(&self, bytes: &'a [u8], name: HeaderName) -> Lines<'a> {
-        let more = self.repeated & (1 << name as u64) != 0;
+        let more = self.is_repeated(name);
         Lines {
             bytes,
             name,

@@ -2,7 +2,7 @@
 
 use super::BadValue;
 use super::params::{Params, scan};
-use super::scan::{DIGIT, HOST, TOKEN, port, skip, skip_space, trim_end, value_end};
+use super::scan::{HOST, TOKEN, port, port_at, skip, skip_space, trim_end, value_end};
 use super::span::Span;
 
 /// One value of a Via header.
@@ -60,14 +60,17 @@ impl<'a> Via<'a> {
     }
 
     /// Parses the Via that begins at `at`; also gives the position of the comma behind it, or of the end.
-    #[inline(always)]
+    // Called, as `NameAddr::parse` is.
+    #[inline(never)]
     pub(crate) fn parse_at(bytes: &'a [u8], at: usize) -> Result<(Self, usize), BadValue> {
         let start = skip_space(bytes, at);
-        let (transport, space) = match bytes.get(start..start + 12) {
-            Some(b"SIP/2.0/UDP ") => (start + 8, start + 11),
-            _ => sent_protocol(bytes, start)?,
+        let (transport, space, host_start) = match bytes.get(start..start + UDP.len()) {
+            Some(text) if text == UDP => (start + 8, start + 11, skip_space(bytes, start + 12)),
+            _ => {
+                let (transport, space) = sent_protocol(bytes, start)?;
+                (transport, space, skip_space(bytes, space))
+            }
         };
-        let host_start = skip_space(bytes, space);
         let transport = Span::new(start, transport, space)?;
         if host_start == space {
             return Err(BadValue);
@@ -87,11 +90,7 @@ impl<'a> Via<'a> {
         }
         let colon = skip_space(bytes, host_end);
         let (sent_by_port, end) = match bytes.get(colon) {
-            Some(b':') => {
-                let digits = skip_space(bytes, colon + 1);
-                let end = skip(bytes, digits, DIGIT);
-                (port(&bytes[digits..end])?, end)
-            }
+            Some(b':') => port_at(bytes, skip_space(bytes, colon + 1))?,
             _ => (0, host_end),
         };
         if let Some((from, to, rport)) = branch_and_rport(bytes, end) {
@@ -214,6 +213,9 @@ impl<'a> Via<'a> {
     }
 }
 
+/// The sent-protocol of nearly every topmost Via here, and the white space behind it.
+const UDP: &[u8] = b"SIP/2.0/UDP ";
+
 /// Reads `SIP / 2.0 / UDP` with white space and any tokens; gives start and end of the transport.
 fn sent_protocol(bytes: &[u8], at: usize) -> Result<(usize, usize), BadValue> {
     let mut at = at;
@@ -238,7 +240,7 @@ fn branch_and_rport(bytes: &[u8], at: usize) -> Option<(usize, usize, Rport)> {
     let rport = match &branch[len..] {
         _ if len == 0 => return None,
         b"" => Rport::Absent,
-        b";rport" => Rport::Asked,
+        rest if rest == b";rport" => Rport::Asked,
         _ => return None,
     };
     let from = at + b";branch=".len();

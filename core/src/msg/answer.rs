@@ -99,12 +99,12 @@ struct Lines<'a, F> {
 impl<'a> Lines<'a, fn(Block) -> Marks> {
     /// The lines of `bytes`.
     #[inline(always)]
-    fn of(bytes: &'a [u8]) -> Lines<'a, impl Fn(Block) -> Marks> {
+    fn of(bytes: &'a [u8]) -> Lines<'a, impl Fn(Block) -> Marks + Copy> {
         Lines { bytes, ends: Positions::new(bytes, 0, |block| equal(block, b'\n')), at: 0 }
     }
 }
 
-impl<'a, F: Fn(Block) -> Marks> Iterator for Lines<'a, F> {
+impl<'a, F: Fn(Block) -> Marks + Copy> Iterator for Lines<'a, F> {
     type Item = &'a [u8];
 
     #[inline(always)]

@@ -2,7 +2,8 @@
 
 use super::error::{Malformed, ParseError};
 use super::{Message, Method, Start};
-use crate::header::line::head_lines;
+use crate::header::chunk::{Block, Marks};
+use crate::header::line::{HeadLines, head_lines};
 use crate::header::scan::{TOKEN, is_word, number_saturating, skip, word_end};
 use crate::header::{CSeq, Event, HeaderName, Index, MediaType, NameAddr, Via};
 use crate::limits::{HEADERS_MAX, MESSAGE_LEN_MAX};
@@ -15,7 +16,6 @@ use crate::limits::{HEADERS_MAX, MESSAGE_LEN_MAX};
 /// [`ParseError`] when the bytes are no SIP message; it knows what is needed to answer a bad request.
 pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     let bad = |kind| ParseError::new(kind, bytes);
-    let misses = |name| bad(Malformed::Missing(name));
     let bad_value = |name| bad(Malformed::Bad(name));
     if bytes.len() > MESSAGE_LEN_MAX {
         return Err(bad(Malformed::TooLong));
@@ -33,29 +33,20 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
     let headers_at = lines.at();
 
     let mut index = Index::new();
-    let (mut count, mut folded) = (0, false);
-    while let Some(line) = lines.next().map_err(bad)? {
-        count += 1;
-        folded |= line.folded;
-        if count > HEADERS_MAX {
-            return Err(bad(Malformed::TooManyHeaders));
-        }
-        if !index.add(&line) && line.name.is_single() {
-            return Err(bad(Malformed::Duplicate(line.name)));
-        }
-    }
-    let body = &bytes[lines.at() + 2..];
+    let (head_end, folded) = index_lines(lines, &mut index).map_err(bad)?;
+    let body = &bytes[head_end..];
 
-    let value = |name| index.first(bytes, name);
-    let must = |name| value(name).ok_or_else(|| misses(name));
-    let (via, _) = Via::parse_at(must(HeaderName::Via)?, 0).map_err(|_| bad_value(HeaderName::Via))?;
-    let from = NameAddr::parse(must(HeaderName::From)?).map_err(|_| bad_value(HeaderName::From))?;
-    let to = NameAddr::parse(must(HeaderName::To)?).map_err(|_| bad_value(HeaderName::To))?;
-    let call_id = must(HeaderName::CallId)?;
+    let (via, _) = Via::parse_at(required(bytes, &index, HeaderName::Via)?, 0)
+        .map_err(|_| bad_value(HeaderName::Via))?;
+    let from = NameAddr::parse(required(bytes, &index, HeaderName::From)?)
+        .map_err(|_| bad_value(HeaderName::From))?;
+    let to =
+        NameAddr::parse(required(bytes, &index, HeaderName::To)?).map_err(|_| bad_value(HeaderName::To))?;
+    let call_id = required(bytes, &index, HeaderName::CallId)?;
     if !is_word(call_id) {
         return Err(bad_value(HeaderName::CallId));
     }
-    let cseq = must(HeaderName::CSeq)?;
+    let cseq = required(bytes, &index, HeaderName::CSeq)?;
     let cseq = match start {
         Start::Request { method, method_text, .. } => match CSeq::parse_of(cseq, method, method_text) {
             Some(cseq) => cseq,
@@ -69,14 +60,14 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
         },
         Start::Response { .. } => CSeq::parse(cseq).map_err(|_| bad_value(HeaderName::CSeq))?,
     };
-    let max_forwards = match value(HeaderName::MaxForwards) {
+    let max_forwards = match index.first(bytes, HeaderName::MaxForwards) {
         None => None,
         Some(text) => Some(number_saturating(text).map_err(|_| bad_value(HeaderName::MaxForwards))?),
     };
-    if value(HeaderName::Event).is_some_and(|text| Event::parse(text).is_err()) {
+    if index.first(bytes, HeaderName::Event).is_some_and(|text| Event::parse(text).is_err()) {
         return Err(bad_value(HeaderName::Event));
     }
-    if value(HeaderName::ContentType).is_some_and(|text| MediaType::parse(text).is_err()) {
+    if index.first(bytes, HeaderName::ContentType).is_some_and(|text| MediaType::parse(text).is_err()) {
         return Err(bad_value(HeaderName::ContentType));
     }
     let content_length = content_length(bytes, &index).map_err(bad)?;
@@ -100,6 +91,28 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, ParseError<'_>> {
         folded,
         index,
     })
+}
+
+/// Reads the header lines into the index. Tells where the head ends and whether there is a fold in any line.
+///
+/// Apart from the rest, because the loop then has the registers for itself.
+#[inline(never)]
+fn index_lines(
+    mut lines: HeadLines<'_, impl Fn(Block) -> Marks + Copy>,
+    index: &mut Index,
+) -> Result<(usize, bool), Malformed> {
+    let (mut count, mut folded) = (0, false);
+    while let Some(line) = lines.next()? {
+        count += 1;
+        folded |= line.folded;
+        if count > HEADERS_MAX {
+            return Err(Malformed::TooManyHeaders);
+        }
+        if !index.add(&line) && line.name.is_single() {
+            return Err(Malformed::Duplicate(line.name));
+        }
+    }
+    Ok((lines.at() + 2, folded))
 }
 
 /// Parses a line without its CRLF as a request line or a status line.
@@ -162,15 +175,24 @@ fn check_version(text: &[u8]) -> Result<(), Malformed> {
 /// The only version (RFC 3261 §7.1: compared without case).
 const VERSION: &[u8] = b"SIP/2.0";
 
+/// The first value of a header that every message has.
+#[inline(always)]
+fn required<'a>(bytes: &'a [u8], index: &Index, name: HeaderName) -> Result<&'a [u8], ParseError<'a>> {
+    index.first(bytes, name).ok_or_else(|| ParseError::new(Malformed::Missing(name), bytes))
+}
+
 /// The value all Content-Length lines agree on.
 #[inline]
 fn content_length(bytes: &[u8], index: &Index) -> Result<Option<u32>, Malformed> {
-    let mut agreed = None;
-    for text in index.lines(bytes, HeaderName::ContentLength) {
-        let len = number_saturating(text).map_err(|_| Malformed::Bad(HeaderName::ContentLength))?;
-        if *agreed.get_or_insert(len) != len {
-            return Err(Malformed::Duplicate(HeaderName::ContentLength));
+    let Some(first) = index.first(bytes, HeaderName::ContentLength) else { return Ok(None) };
+    let read = |text| number_saturating(text).map_err(|_| Malformed::Bad(HeaderName::ContentLength));
+    let agreed = read(first)?;
+    if index.is_repeated(HeaderName::ContentLength) {
+        for text in index.lines(bytes, HeaderName::ContentLength) {
+            if read(text)? != agreed {
+                return Err(Malformed::Duplicate(HeaderName::ContentLength));
+            }
         }
     }
-    Ok(agreed)
+    Ok(Some(agreed))
 }
