@@ -62,7 +62,7 @@ impl Disk {
                 let now = newest.page(offset);
                 let page = on_disk(images, offset, &fashion, chance);
                 if page != *now {
-                    file.write_all_at(&page, offset)?;
+                    file.write_all_at(&page[..in_file(len, offset)], offset)?;
                 }
             }
             // When it is opened next, that is another boot of the machine.
@@ -134,7 +134,7 @@ impl Image {
         let mut pages = BTreeMap::new();
         let mut add = |offset: u64| -> io::Result<bool> {
             let mut page = Box::new([0; PAGE]);
-            file.read_exact_at(&mut page[..], offset)?;
+            file.read_exact_at(&mut page[..in_file(len, offset)], offset)?;
             let used = page.iter().any(|&byte| byte != 0);
             pages.insert(offset, page);
             Ok(used)
@@ -156,6 +156,11 @@ impl Image {
     fn page(&self, offset: u64) -> &Page {
         self.pages.get(&offset).map_or(&[0; PAGE], |page| page)
     }
+}
+
+/// How much of the page at `offset` a file of `len` bytes has: all, unless somebody cut it short.
+fn in_file(len: u64, offset: u64) -> usize {
+    len.saturating_sub(offset).min(PAGE as u64) as usize
 }
 
 const PAGE: usize = 4096;
