@@ -43,6 +43,8 @@ mod error;
 pub use error::{NodeFailure, StartError};
 mod files;
 pub use files::{Coming, NodeFiles, Recovered, open_registered};
+mod heartbeats;
+pub use heartbeats::Heartbeats;
 mod running;
 pub(crate) use running::Event;
 pub use running::{Ended, Reloader, Running, Stopper};

@@ -8,6 +8,8 @@
 //!     those that were accepted shortly before, are owed a NOTIFY. *Shortly* is as long as a NOTIFY may have been on its
 //!     way, 64*T1, and longer where the files say that the fan-out was behind.
 
+use std::time::Duration;
+
 use comsipl_core::event::EventPackage;
 use comsipl_core::limits::SUBSCRIPTIONS_PER_DIALOG_MAX;
 use comsipl_core::quirks::Quirks;
@@ -24,8 +26,9 @@ use crate::sipp::dialog_hash;
 use crate::subscriptions::{self, Subscription};
 use crate::watched::{BodyKind, NONE};
 
-/// Added to 64*T1: the heartbeat comes once a sync interval, and clocks are not exact.
-const MARGIN_MS: u64 = 10_000;
+/// What changed so long before a heartbeat has been told or is marked: 64*T1, and more because the heartbeat comes once a sync
+/// interval, and clocks are not exact.
+pub(crate) const TOLD_WITHIN: Duration = TIMER_F.saturating_add(Duration::from_secs(10));
 
 impl Shard {
     /// Rebuilds the memory of this shard from its partitions. Watchers were told what changed long enough before `told_until`
@@ -40,7 +43,7 @@ impl Shard {
             .map(|&p| self.files.presence.undelivered_since(p))
             .filter(|&since| since != 0)
             .fold(told_until, u64::min);
-        let since = behind_since.saturating_sub(TIMER_F.as_millis() as u64 + MARGIN_MS);
+        let since = behind_since.saturating_sub(TOLD_WITHIN.as_millis() as u64);
         for &number in &own {
             let heads: Vec<(u32, Kind)> = self.files.presence_partition(number).heads().collect();
             for (slot, kind) in heads {

@@ -41,6 +41,11 @@ impl Wall {
     }
 }
 
+/// Whether the wall clock was set forward between two moments.
+pub(crate) fn was_set_forward(before: Now, now: Now) -> bool {
+    ahead_ms(now) > ahead_ms(before).saturating_add(TOLERANCE_MS.cast_signed())
+}
+
 fn ahead_ms(now: Now) -> i64 {
     now.wall.0.cast_signed().wrapping_sub((now.mono.0 / 1000).cast_signed())
 }

@@ -3,12 +3,11 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use comsipl_core::UnixMillis;
 use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened, Recovery};
 
-use super::StartError;
+use super::{Heartbeats, StartError};
 use crate::clock::Clock;
 use crate::net::stream::generations;
 use crate::settings::Settings;
@@ -21,6 +20,8 @@ pub struct NodeFiles {
     /// What each shard will write; taken by [`Self::take_shard`].
     shards: Vec<ShardFiles>,
     recovered: Recovered,
+    clock: Clock,
+    heartbeats: Mutex<Heartbeats>,
 }
 
 /// What was found in the files of a node.
@@ -54,6 +55,12 @@ impl Recovered {
             Coming::HandedOver => 2 * presence.boots - 1,
         };
         Self { registered, presence, start }
+    }
+
+    /// Whether nobody can be owed anything, because no server has had the files before.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.presence.last_heartbeat_ms == 0 && !self.may_lack_something()
     }
 
     /// Whether something that was stored may be missing: then nobody knows what watchers were told last.
@@ -104,6 +111,8 @@ impl NodeFiles {
     }
 
     fn deal_out(registered: Opened, presence: Opened, shards: usize, coming: Coming) -> Self {
+        let recovered = Recovered::new(coming, registered.recovery, presence.recovery);
+        let clock = Clock::start();
         let mut files = Self {
             shards: (0..shards)
                 .map(|_| ShardFiles {
@@ -115,7 +124,9 @@ impl NodeFiles {
                 .collect(),
             registered: registered.file,
             presence: presence.file,
-            recovered: Recovered::new(coming, registered.recovery, presence.recovery),
+            recovered,
+            clock,
+            heartbeats: Mutex::new(Heartbeats::new(clock.now(), recovered.is_first())),
         };
         for partition in registered.partitions {
             files.shards[usize::from(partition.number()) % shards].registered_partitions.push(partition);
@@ -141,10 +152,13 @@ impl NodeFiles {
         &self.recovered
     }
 
-    /// Stores in both files that the server is alive now.
-    pub fn heartbeat(&self, now: UnixMillis) {
-        self.registered.heartbeat(now.0);
-        self.presence.heartbeat(now.0);
+    /// Stores in both files that the server is alive now, unless what was owed before must stay owed ([`Heartbeats`]).
+    pub fn heartbeat(&self) {
+        let now = self.clock.now();
+        if self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner).is_due(now) {
+            self.registered.heartbeat(now.wall.0);
+            self.presence.heartbeat(now.wall.0);
+        }
     }
 
     /// Brings both files to disk; one that fails does not keep the other from it.

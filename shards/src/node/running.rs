@@ -271,7 +271,7 @@ impl Running {
         // With a shard still at work, or after one has panicked in the middle of a change, the files are safe but not
         // to be called cleanly closed.
         if self.threshold.is_open() {
-            files.heartbeat(Clock::wall());
+            files.heartbeat();
         }
         let closed = match self.failure {
             // The other process sees every page as we do, and syncs them as we did; waiting for the disk would be its gap.

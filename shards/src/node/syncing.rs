@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::NodeFiles;
 use super::running::Event;
 use super::shard_thread::{Threshold, panic_message};
-use crate::clock::Clock;
 
 /// The thread that makes changes durable.
 pub(super) struct Syncing {
@@ -40,7 +39,7 @@ impl Syncing {
                     if !threshold.is_open() {
                         continue;
                     }
-                    files.heartbeat(Clock::wall());
+                    files.heartbeat();
                     let result = files.sync();
                     match &result {
                         Err(error) if !failing => {
