@@ -55,9 +55,11 @@ scenarios! {
     auth_wrong_password_or_no_user
     clock_set_back
     clock_set_back_after_the_end
+    clock_set_back_before_a_crash
     clock_set_back_between_processes
     clock_set_back_by_little
     clock_set_forward
+    clock_set_forward_before_a_crash
     clock_set_forward_between_processes
     compose_basic_with_capitals
     compose_keeps_what_it_does_not_know
@@ -85,6 +87,7 @@ scenarios! {
     crash_reg_expired_meanwhile
     crash_subscriptions_go_on
     crash_twice
+    crash_twice_while_nobody_answers
     crash_unanswered_notify
     crash_winfo_watcher_ran_out_meanwhile
     dialog_interval

@@ -185,6 +185,9 @@ impl Simulation {
                     if self.chance.below(4) == 0 {
                         self.connect_phones();
                     }
+                    if self.chance.below(CLOCK_SET_ONE_IN) == 0 {
+                        self.world.set_wall_clock(clock_step(&mut self.chance));
+                    }
                     if trouble.is_some_and(|it| it.power && it.sync_at.is_none()) && self.chance.below(2) == 0
                     {
                         self.world.write_back();
@@ -221,11 +224,7 @@ impl Simulation {
         let chance = &mut self.chance;
         let down = DELAY_MAX + Duration::from_millis(u64::from(chance.below(3000)));
         let shards = 1 + chance.below(4) as usize;
-        let clock_step_ms = match chance.below(8) {
-            0 => i64::from(chance.below(60_000)) - 30_000,
-            1 => i64::from(chance.below(400_000)) - 200_000,
-            _ => 0,
-        };
+        let clock_step_ms = if chance.below(4) == 0 { clock_step(chance) } else { 0 };
         let power = if power { Power::Fails } else { Power::Stays };
         let crash = Crash { down, shards: Some(shards), power, clock_step_ms };
         if chance.below(3) == 0 {
@@ -507,6 +506,7 @@ impl Simulation {
             Happening::Restarted => self.quiet_since = now,
             Happening::PhoneGot { .. }
             | Happening::Refused { .. }
+            | Happening::DiedWith { .. }
             | Happening::ServerSent { .. }
             | Happening::ServerTook { .. } => {}
         }
@@ -611,10 +611,20 @@ impl Simulation {
     }
 }
 
+/// By how many milliseconds somebody sets the clock.
+fn clock_step(chance: &mut Chance) -> i64 {
+    match chance.below(2) {
+        0 => i64::from(chance.below(60_000)) - 30_000,
+        _ => i64::from(chance.below(400_000)) - 200_000,
+    }
+}
+
 /// Seeds of a plain `cargo test`.
 const SEEDS: u64 = 256;
 /// Wild and calm times of a run.
 const ROUNDS: usize = 3;
+/// At one in so many steps of a wild time, of which there are about fifty, the clock is set.
+const CLOCK_SET_ONE_IN: u32 = 200;
 /// Longest time on the way.
 const DELAY_MAX: Duration = Duration::from_millis(700);
 /// Phones refresh a subscription so long before it ends, or not at all.

@@ -68,7 +68,19 @@ impl Witness {
     /// The law that was broken.
     pub fn see(&mut self, now: Duration, happening: &Happening) -> Result<(), String> {
         match happening {
-            Happening::Crashed => self.life += 1,
+            Happening::Crashed => {
+                self.life += 1;
+                // What was on its way is owed by the next process; what may have been given up is not.
+                for dialog in self.dialogs.values_mut().filter(|dialog| !dialog.answered) {
+                    dialog.troubled |= now.saturating_sub(dialog.first_sent) > NEARLY_TIMER_F;
+                }
+            }
+            Happening::DiedWith { bytes } => {
+                let text = SipText::read(bytes).ok_or("the server wrote what cannot be read")?;
+                if let Some(before) = self.dialogs.get_mut(&dialog_key(&text)) {
+                    before.touched = now;
+                }
+            }
             // What was accepted since may not have been, as far as the files know.
             Happening::PowerFailed { synced_at } => {
                 self.accepted.retain(|_, (_, at)| *at < *synced_at);
@@ -113,13 +125,15 @@ impl Witness {
 
     /// Whether the server may have given the dialog up because a NOTIFY was not answered in time.
     pub fn is_troubled(&self, now: Duration, call_id: &str, watcher_tag: &str) -> bool {
-        self.dialogs
-            .iter()
-            .filter(|((call, _, tag, _), _)| call == call_id && tag == watcher_tag)
-            .any(|(_, d)| d.troubled || (!d.answered && now.saturating_sub(d.first_sent) > NEARLY_TIMER_F))
+        self.dialogs.iter().filter(|((call, _, tag, _), _)| call == call_id && tag == watcher_tag).any(
+            |(_, d)| {
+                let is_old = now.saturating_sub(d.first_sent) > NEARLY_TIMER_F;
+                d.troubled || (!d.answered && d.life == self.life && is_old)
+            },
+        )
     }
 
-    /// Whether the server has told a dialog something since a moment, or heard that it arrived.
+    /// Whether the server has told a dialog something since a moment, or was about to, or heard that it arrived.
     pub fn notified_since(&self, since: Duration, call_id: &str, watcher_tag: &str) -> bool {
         self.dialogs
             .iter()
@@ -152,11 +166,9 @@ impl Witness {
         if text.method() != Some("NOTIFY") {
             return Err(format!("the server sent a request of its own: {}", text.start));
         }
-        let of = |name: &str| text.header(name).unwrap_or("").to_owned();
-        let tag = |name: &str| text.param(name, "tag").unwrap_or("").to_owned();
-        let key = (of("Call-ID"), tag("From"), tag("To"), of("Event"));
+        let key = dialog_key(text);
         let cseq = text.cseq().ok_or("a NOTIFY without CSeq")?;
-        let state = of("Subscription-State");
+        let state = text.header("Subscription-State").unwrap_or("");
         let terminated = state.starts_with("terminated");
         if !terminated && text.param("Subscription-State", "expires").is_none() {
             return Err(format!("{key:?}: active without expires: {state}"));
@@ -260,6 +272,13 @@ impl Witness {
             }
         }
     }
+}
+
+/// The dialog of a NOTIFY.
+fn dialog_key(text: &SipText) -> Dialog {
+    let of = |name: &str| text.header(name).unwrap_or("").to_owned();
+    let tag = |name: &str| text.param(name, "tag").unwrap_or("").to_owned();
+    (of("Call-ID"), tag("From"), tag("To"), of("Event"))
 }
 
 fn request_key(text: &SipText) -> Request {

@@ -122,6 +122,11 @@ pub enum Happening {
         /// The message.
         bytes: Bytes,
     },
+    /// The process is about to end with this message in hand: what it stored for it is in the files. Comes before `Crashed`.
+    DiedWith {
+        /// The message.
+        bytes: Bytes,
+    },
     /// The process ended, with everything it had in memory.
     Crashed,
     /// That was the end of the machine as well: of the files there is what was on disk. Comes behind `Crashed`.
@@ -129,7 +134,7 @@ pub enum Happening {
         /// When all was on disk last.
         synced_at: Duration,
     },
-    /// The wall clock was set while the server was down.
+    /// The wall clock was set.
     ClockSet {
         /// By so many milliseconds.
         by_ms: i64,
@@ -347,8 +352,10 @@ impl World {
 
     /// Sets the wall clock forward, or back if `millis` is negative. The monotonic clock goes on.
     pub fn set_wall_clock(&mut self, millis: i64) {
+        self.beat();
         self.wall_set_ms += millis;
         self.tell(format!("the wall clock is set by {millis} ms"));
+        self.happenings.push_back(Happening::ClockSet { by_ms: millis });
     }
 
     /// Where the files are.
@@ -382,12 +389,27 @@ impl World {
     /// # Panics
     /// If the files cannot be read: a test has nothing to say then.
     pub fn sync(&mut self) {
-        let (now, wall) = (self.now(), self.wall());
-        if let Some(node) = &self.node {
-            node.heartbeat(wall);
-            self.disk = Some(Disk::synced(self.dir.path(), now).expect("the files are there"));
+        self.beat();
+        let at = self.now();
+        let now = self.node.as_ref().map(|node| self.now_of(node));
+        if let (Some(node), Some(now)) = (&mut self.node, now) {
+            node.heartbeat(now);
+            self.disk = Some(Disk::synced(self.dir.path(), at).expect("the files are there"));
             node.sync().expect("the files can be synced");
         }
+    }
+
+    /// Stores the heartbeats that have come until now.
+    fn beat(&mut self) {
+        let now = self.node.as_ref().map(|node| self.now_of(node));
+        if let (Some(node), Some(now)) = (&mut self.node, now) {
+            node.catch_up(&self.settings, now);
+        }
+    }
+
+    /// Both clocks, as a process reads them.
+    fn now_of(&self, node: &Node) -> Now {
+        Now { mono: Mono(self.now - node.born_at), wall: self.wall() }
     }
 
     /// From now on a power cut may leave any page as it is now.
@@ -558,9 +580,8 @@ impl World {
         let shards = shards.unwrap_or(self.setup.shards);
         self.setup.shards = shards;
         self.life += 1;
-        if let Some(node) = self.node.take() {
-            node.die(&self.settings, self.wall());
-        }
+        self.beat();
+        self.node = None;
         self.benches.clear();
         self.lanes.clear();
         self.streams.break_all();
@@ -576,7 +597,6 @@ impl World {
         }
         if clock_step_ms != 0 {
             self.set_wall_clock(clock_step_ms);
-            self.happenings.push_back(Happening::ClockSet { by_ms: clock_step_ms });
         }
         self.schedule(down, Event::Restart { shards });
     }
@@ -679,11 +699,12 @@ impl World {
     /// One turn of a shard's event loop.
     fn turn(&mut self, shard: usize) {
         let mut node = self.node.take().expect("turns belong to the living process");
-        let now = Now { mono: Mono(self.now - node.born_at), wall: self.wall() };
+        let now = self.now_of(&node);
         self.benches[shard].wakes_at = None;
         let take = self.benches[shard].inbox.len().min(INPUTS_PER_TURN_MAX);
         let inputs: Vec<Input> = self.benches[shard].inbox.drain(..take).collect();
         let was_idle = inputs.is_empty();
+        let of_others = node.records_of_others(shard);
         let engine = &mut node.shards[shard];
         for input in inputs {
             let (flow, bytes) = match input {
@@ -739,9 +760,11 @@ impl World {
         let lookups = std::mem::take(&mut engine.lookups);
         let deadline = engine.deadline();
         let born_at = node.born_at;
+        assert_eq!(of_others, node.records_of_others(shard), "shard {shard} keeps to what it owns");
 
         if let (false, Some(crash)) = (sent.is_empty(), self.doom) {
             self.node = Some(node);
+            self.happenings.extend(sent.into_iter().map(|(_, bytes)| Happening::DiedWith { bytes }));
             self.crash(crash);
             return;
         }
@@ -892,6 +915,9 @@ impl World {
             Err(error) => panic!("the server does not start: {error:#}\n{}", self.story()),
         };
         self.dropped += node.dropped;
+        if node.dropped != 0 {
+            self.tell(format!("{} damaged records and extents are dropped", node.dropped));
+        }
         self.disk = disk;
         self.node = Some(node);
         self.benches = (0..shards).map(|_| Bench::default()).collect();

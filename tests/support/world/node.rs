@@ -12,7 +12,7 @@ use comsipl_fdb::{Fdb, FileKind, OpenError, OpenFault, OpenOptions, Opened};
 use comsipl_shards::access::Gate;
 use comsipl_shards::counters::{Counter, Counters};
 use comsipl_shards::mailbox::Command;
-use comsipl_shards::node::{Coming, Recovered};
+use comsipl_shards::node::{Coming, Heartbeats, Recovered};
 use comsipl_shards::overload::Levels;
 use comsipl_shards::settings::Settings;
 use comsipl_shards::shard::{Shard, ShardStart};
@@ -50,7 +50,9 @@ pub(super) struct Node {
     pub shards: Vec<Shard>,
     /// Its first moment, in microseconds of the world; its monotonic clock starts there.
     pub born_at: u64,
-    born: UnixMillis,
+    heartbeats: Heartbeats,
+    /// When the thread that syncs looked at them last.
+    beaten: Mono,
     registered: Arc<Fdb>,
     presence: Arc<Fdb>,
     /// Damaged records that its start dropped, and extents.
@@ -129,7 +131,8 @@ impl Node {
         Ok(Self {
             shards,
             born_at,
-            born,
+            heartbeats: Heartbeats::new(now, found.is_first()),
+            beaten: now.mono,
             registered: registered.file,
             presence: presence.file,
             dropped: dropped.iter().sum(),
@@ -137,9 +140,22 @@ impl Node {
     }
 
     /// Stores the heartbeat, as the thread that syncs does before each sync.
-    pub fn heartbeat(&self, now: UnixMillis) {
-        self.registered.heartbeat(now.0);
-        self.presence.heartbeat(now.0);
+    pub fn heartbeat(&mut self, now: Now) {
+        self.beaten = now.mono;
+        if self.heartbeats.is_due(now) {
+            self.registered.heartbeat(now.wall.0);
+            self.presence.heartbeat(now.wall.0);
+        }
+    }
+
+    /// Stores the heartbeats that have come up to `now`, the wall clock not having been set since the last of them.
+    pub fn catch_up(&mut self, settings: &Settings, now: Now) {
+        let interval = settings.sync_interval.max(Duration::from_millis(1));
+        while self.beaten + interval <= now.mono {
+            let mono = self.beaten + interval;
+            let ago = u64::try_from(now.mono.since(mono).as_millis()).expect("a test does not run for ages");
+            self.heartbeat(Now { mono, wall: UnixMillis(now.wall.0.saturating_sub(ago)) });
+        }
     }
 
     /// Brings the files to disk.
@@ -188,6 +204,16 @@ impl Node {
         Ok(())
     }
 
+    /// How many records the partitions have that are not `shard`'s, which alone may end its own.
+    pub fn records_of_others(&self, shard: usize) -> RecordsInUse {
+        let of_others = |file: &Fdb| {
+            let partitions = file.usage().partitions.into_iter().enumerate();
+            let others = partitions.filter(|(number, _)| number % self.shards.len() != shard);
+            others.map(|(_, partition)| u64::from(partition.slots_used)).sum()
+        };
+        RecordsInUse { presence: of_others(&self.presence), registered: of_others(&self.registered) }
+    }
+
     /// How many records of each file are in use.
     pub fn records_in_use(&self) -> RecordsInUse {
         RecordsInUse {
@@ -214,18 +240,6 @@ impl Node {
         let changes = vec![(0, UserChange::Put(Put::Any, secrets))];
         self.shards[owner].on_command(Command::Users(UserCommand { changes, answer }));
         outcomes.recv().expect("the shard answers at once").1
-    }
-
-    /// Leaves the files as the death of the process leaves them: the last heartbeat is up to a sync interval old.
-    pub fn die(self, settings: &Settings, now: UnixMillis) {
-        let interval =
-            u64::try_from(settings.sync_interval.as_millis()).expect("an interval is short").max(1);
-        let age = now.0.saturating_sub(self.born.0);
-        if age >= interval {
-            let last = self.born.0 + age / interval * interval;
-            self.registered.heartbeat(last);
-            self.presence.heartbeat(last);
-        }
     }
 }
 
