@@ -648,14 +648,14 @@ impl Phone {
                 {
                     return Err(format!("{} was refused before its time: 412", live.etag));
                 }
-                Some(_) => self.live = None,
+                Some(_) => self.ran_out(now, transaction.power_failed),
                 None => return odd(),
             },
             (Purpose::Unpublish, 200) => self.put_aside(now, transaction.power_failed),
             // The process that carried it out may have died with the answer.
-            (Purpose::Unpublish, 412) => match self.live.take() {
+            (Purpose::Unpublish, 412) => match &self.live {
                 Some(live) if live.ends.surely_runs(now) && !crashed && !live.is_shaky => return odd(),
-                _ => {}
+                _ => self.ran_out(now, transaction.power_failed),
             },
             (Purpose::Stale, 412) => {}
             (Purpose::Register { expires }, 200) => {
@@ -770,6 +770,16 @@ impl Phone {
                 return;
             }
             self.past.push(Past { etag, token, ends, replaced: now });
+        }
+    }
+
+    /// What is published is not there any more. A power cut may take back that it ran out, and a clock that is set back then
+    /// leaves it some time. What has not run out was taken by an earlier power cut, and does not come back.
+    fn ran_out(&mut self, now: Duration, power_failed: bool) {
+        if self.live.as_ref().is_some_and(|live| live.ends.surely_runs(now)) {
+            self.live = None;
+        } else {
+            self.put_aside(now, power_failed);
         }
     }
 
