@@ -326,28 +326,32 @@ pub fn update_subscription_fixed(partition: &mut Partition, slot: u32, s: &Store
 
 /// Writes down up to where CSeq numbers may be used ([`reservation`](crate::subscriptions::reservation)).
 pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
-    let Some((_, fixed)) = partition.fixed(slot) else { return };
-    if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
-        stored.cseq_reserved = reserved;
-        partition.update_fixed(slot, &stored.fixed_words());
-    }
+    amend_subscription(partition, slot, |stored| stored.cseq_reserved = reserved);
 }
 
 /// Writes down that a subscription has ended and has its last NOTIFY before it: as if its watcher had asked for that when it was
 /// accepted.
 pub fn end_subscription(partition: &mut Partition, slot: u32) {
-    let Some((_, fixed)) = partition.fixed(slot) else { return };
-    if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
-        stored.expires_at = stored.accepted_at;
-        partition.update_fixed(slot, &stored.fixed_words());
-    }
+    amend_subscription(partition, slot, |stored| stored.expires_at = stored.accepted_at);
 }
 
 /// Writes down whether a watcher does not have the newest state although it was tried.
 pub fn mark_undelivered(partition: &mut Partition, slot: u32, undelivered: bool) {
+    amend_subscription(partition, slot, |stored| {
+        stored.flags = (stored.flags & !FLAG_UNDELIVERED) | (u16::from(undelivered) * FLAG_UNDELIVERED);
+    });
+}
+
+/// Changes numbers of a stored subscription and leaves its texts alone.
+#[inline]
+fn amend_subscription(
+    partition: &mut Partition,
+    slot: u32,
+    change: impl FnOnce(&mut schema::Subscription<'_>),
+) {
     let Some((_, fixed)) = partition.fixed(slot) else { return };
     if let Ok(mut stored) = schema::Subscription::decode_fixed(&fixed) {
-        stored.flags = (stored.flags & !FLAG_UNDELIVERED) | (u16::from(undelivered) * FLAG_UNDELIVERED);
+        change(&mut stored);
         partition.update_fixed(slot, &stored.fixed_words());
     }
 }
