@@ -18,6 +18,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -175,7 +176,7 @@ impl EventLoop {
             listeners: parts.listeners,
             registry: parts.poll.registry().try_clone()?,
             admission: parts.admission,
-            settings: Arc::new(parts.shard.settings().clone()),
+            settings: Rc::clone(&parts.shard.settings),
             layers: parts.layers,
             carried: parts.carried,
             counters: Arc::clone(&parts.counters),

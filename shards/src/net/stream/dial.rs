@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use comsipl_core::auth::Source;
 use comsipl_core::locate::host_of_request;
@@ -39,7 +39,7 @@ pub(super) enum NotDialled {
 impl Streams {
     /// The connection for a message that names none: the one that there is to the peer, or a new one.
     pub(super) fn reach(&mut self, now: Mono, flow: &Flow, head: &[u8]) -> Result<u32, NotDialled> {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let host = if flow.transport.is_secure() { host_of(&settings, flow, head) } else { None };
         let peer = Peer { transport: flow.transport, address: flow.peer, host };
         match self.by_peer.get(&peer) {

@@ -31,6 +31,7 @@ pub mod websocket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use comsipl_core::chunked::Slab;
@@ -71,7 +72,7 @@ pub struct StreamsStart {
     /// Counts the connections of all shards.
     pub admission: Arc<Admission>,
     /// What connections may cost, and from whom they are accepted.
-    pub settings: Arc<Settings>,
+    pub settings: Rc<Settings>,
     /// What lies between sockets and messages.
     pub layers: LayerSettings,
     /// Connections to go on with.
@@ -91,7 +92,7 @@ pub struct Streams {
     listeners: Vec<Listen>,
     registry: Registry,
     admission: Arc<Admission>,
-    settings: Arc<Settings>,
+    settings: Rc<Settings>,
     limits: StreamLimits,
     layers: LayerSettings,
     counters: Arc<CachePadded<NetCounters>>,

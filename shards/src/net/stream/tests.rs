@@ -4,6 +4,7 @@ mod handshakes;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
@@ -102,7 +103,7 @@ fn what_the_operator_has_named_is_dialled_as_long_as_anything_is() {
     ] {
         let mut shard = OneShard::new(&[], StreamLimits::default());
         let access = Access { trusted, ..Access::default() };
-        shard.streams.settings = Arc::new(Settings { access, outbound_proxy, ..Settings::default() });
+        shard.streams.settings = Rc::new(Settings { access, outbound_proxy, ..Settings::default() });
         for port in 1..=20 {
             let peer = to(SocketAddr::from(([127, 0, 0, 2], port)));
             shard.streams.send(shard.clock.mono(), &peer, &[notify(port.into()).as_bytes()]);
@@ -441,7 +442,7 @@ impl OneShard {
             listeners,
             registry: poll.registry().try_clone().unwrap(),
             admission: Arc::new(Admission::new(100, 100)),
-            settings: Arc::new(Settings { streams: limits, ..Settings::default() }),
+            settings: Rc::new(Settings { streams: limits, ..Settings::default() }),
             layers: LayerSettings::default(),
             counters: Arc::clone(&counters),
             now: clock.mono(),
