@@ -129,7 +129,7 @@ impl Overload {
             mix: Mix::default(),
             cuts,
             widest: Cut::NONE,
-            fates: Fates::new(),
+            fates: Fates::default(),
             salt: [0; 4],
             refusals: 0,
             episode: None,
@@ -149,7 +149,7 @@ impl Shard {
     /// as what was refused may be sent again.
     #[inline]
     pub fn is_judging(&mut self, now: Mono) -> bool {
-        self.overload.levels.is_any_refusing() || self.overload.fates.remembers(now)
+        self.is_refusing() || self.overload.fates.remembers(now)
     }
 
     /// Whose a message is, if it is taken; if not, it has been answered, or it is dropped.

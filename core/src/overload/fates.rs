@@ -10,8 +10,6 @@
 //! Bounds: [`ROWS`] rows a generation, 8 MiB in all. Beyond them the older half is forgotten: its transactions are then judged
 //! anew, by the same lot as before. Two transactions of one row share a fate by accident once in two thousand million pairs.
 
-use std::time::Duration;
-
 use crate::time::Mono;
 use crate::transaction::TIMER_F;
 
@@ -24,7 +22,8 @@ pub enum Fate {
     Refused,
 }
 
-/// The fates of the transactions that were judged lately.
+/// The fates of the transactions that were judged lately, for as long as one may be repeated (Timer F). At first nothing is
+/// remembered, and no memory taken.
 #[derive(Debug, Default)]
 pub struct Fates {
     /// The younger generation and the older; empty while nothing is remembered.
@@ -43,12 +42,6 @@ pub struct Fates {
 struct Row([u32; ROW_LEN]);
 
 impl Fates {
-    /// Nothing is remembered, and no memory taken.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { young: Vec::new(), old: Vec::new(), len: 0, began: Mono(0), last: Mono(0) }
-    }
-
     /// The fate of the transaction with this hash, if it is known.
     pub fn find(&mut self, hash: u64) -> Option<Fate> {
         let (row, mark) = place(hash);
@@ -74,8 +67,8 @@ impl Fates {
 
     /// Whether anything is remembered; what is older than transactions become is forgotten, and its memory given back.
     pub fn remembers(&mut self, now: Mono) -> bool {
-        if !self.young.is_empty() && now.since(self.last) >= REMEMBERED {
-            *self = Self::new();
+        if !self.young.is_empty() && now.since(self.last) >= TIMER_F {
+            *self = Self::default();
         }
         !self.young.is_empty()
     }
@@ -114,9 +107,6 @@ const ROW_LEN: usize = 16;
 /// Entries of a generation before the next begins, so that hardly any row is full.
 const LEN_MAX: usize = ROWS * ROW_LEN / 4 * 3;
 
-/// For how long a transaction may be repeated after it was judged.
-const REMEMBERED: Duration = TIMER_F;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_fate_is_kept_as_long_as_its_transaction_lasts() {
-        let mut fates = Fates::new();
+        let mut fates = Fates::default();
         assert!(!fates.remembers(Mono(0)) && fates.find(7 << 33).is_none());
         fates.note(Mono(0), 7 << 33, Fate::Taken);
         fates.note(Mono(0), 8 << 33, Fate::Refused);
@@ -141,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_is_repeated_outlives_its_generation() {
-        let mut fates = Fates::new();
+        let mut fates = Fates::default();
         let at = |secs: u64| Mono(secs * 1_000_000);
         fates.note(at(0), 7 << 33, Fate::Refused);
         for secs in [20, 40, 60, 80, 100] {
@@ -155,7 +145,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_keeps_the_newest() {
-        let mut fates = Fates::new();
+        let mut fates = Fates::default();
         let mut chance = Chance::from_seed([7; 32]);
         let mut hash = || u64::from(chance.below(u32::MAX)) << 32 | u64::from(chance.below(u32::MAX));
         let hashes: Vec<u64> = (0..3 * LEN_MAX).map(|_| hash()).collect();
