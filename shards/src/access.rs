@@ -161,6 +161,18 @@ pub enum BadRange {
 }
 
 impl IpRange {
+    /// Its first address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many leading bits of it count.
+    #[must_use]
+    pub const fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// Whether an address is in it. IPv4 addresses that are written as IPv6 ones are IPv4 addresses.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

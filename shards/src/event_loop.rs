@@ -31,7 +31,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::Report;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
-use crate::load::{LoadGauge, Waiting};
+use crate::load::{LoadGauge, Refusals, Waiting};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{self, BATCH_LEN, Received, RecvBatch};
@@ -39,6 +39,7 @@ use crate::net::stream::admission::Admission;
 use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
+use crate::net::throttle::Throttle;
 use crate::net::{SendFigures, Sender};
 use crate::note::Note;
 use crate::resolve::thread::Lookups;
@@ -150,6 +151,9 @@ pub struct EventLoop {
     unpolled: usize,
     patience: Patience,
     gauge: LoadGauge,
+    throttle: Throttle,
+    /// Datagrams that were kept out so far, which the kernel does not count apart from those that it dropped.
+    kept_out: u64,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -203,6 +207,8 @@ impl EventLoop {
             unpolled: 0,
             patience: Patience::new(parts.shard.settings().busy_wait),
             gauge: LoadGauge::new(now.mono),
+            throttle: Throttle::new(parts.shard.settings().access.trusted.clone()),
+            kept_out: 0,
             clock: parts.clock,
             counters: parts.counters,
             stop: parts.stop,
@@ -357,10 +363,18 @@ impl EventLoop {
             waiting.socket_bytes += u64::from(bytes);
             waiting.dropped += u64::from(dropped);
         }
+        if self.throttle.is_on() {
+            self.kept_out = waiting.dropped.saturating_sub(self.counters.kernel_dropped.get());
+            self.counters.kept_out.set(self.kept_out);
+        }
+        waiting.dropped = waiting.dropped.saturating_sub(self.kept_out);
         self.counters.kernel_dropped.set(waiting.dropped);
         let measured = self.gauge.measure(now.mono, waiting, target);
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
+        let Self { shard, throttle, sockets, .. } = self;
+        let kept_out = shard.kept_out();
+        throttle.set(sockets, kept_out, || shard.chance.below(u32::MAX));
     }
 
     /// Takes what other shards put in. Returns whether more is left.
@@ -404,7 +418,8 @@ impl EventLoop {
         let mut bytes_in = 0;
         let mut ours = [0_u8; BATCH_LEN];
         let mut ahead = [None; BATCH_LEN];
-        let (mut ours_len, mut handed_over, mut refused) = (0, 0, 0);
+        let (mut ours_len, mut handed_over) = (0, 0);
+        let mut refused = Refusals::default();
         for index in 0..count {
             let Some(received) = self.recv.get(index) else { continue };
             bytes_in += received.bytes.len() as u64;
@@ -414,13 +429,13 @@ impl EventLoop {
             }
             let owner = if judging_since.is_none() {
                 self.shard.owner_of(received.bytes)
-            } else if let Some(owner) =
-                self.shard.owner_if_taken(now.mono, flow_of(listener, &received), received.bytes)
-            {
-                owner
             } else {
-                refused += 1;
-                continue;
+                let flow = flow_of(listener, &received);
+                let Some(owner) = self.shard.owner_if_taken(now.mono, flow, received.bytes) else {
+                    refused.count(self.throttle.works() && self.shard.can_keep_out(&flow));
+                    continue;
+                };
+                owner
             };
             match owner {
                 Owner::Shard(owner) if owner != self.index => {
@@ -544,8 +559,11 @@ impl EventLoop {
     /// Brings what the engine wrote to the sockets.
     fn send(&mut self, now: Now) {
         let mut figures = SendFigures::default();
-        let refusals = self.shard.take_refusals();
-        let refusing_since = (refusals > 0).then(|| (self.clock.mono(), self.shard.outbox.len()));
+        let mut refusals = self.shard.take_refusals();
+        if !self.throttle.works() {
+            refusals.avoidable = 0;
+        }
+        let refusing_since = (refusals.all > 0).then(|| (self.clock.mono(), self.shard.outbox.len()));
         let Shard { outbox, bodies, .. } = &mut self.shard;
         self.sender.send(&self.sockets, outbox, bodies, &mut figures);
         for message in outbox.messages().iter().filter(|it| it.flow.transport.is_stream()) {

@@ -40,6 +40,23 @@ impl Waiting {
     }
 }
 
+/// How many messages were refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// All.
+    pub all: usize,
+    /// Those that the kernel can keep out.
+    pub avoidable: usize,
+}
+
+impl Refusals {
+    /// One more.
+    pub const fn count(&mut self, is_avoidable: bool) {
+        self.all += 1;
+        self.avoidable += is_avoidable as usize;
+    }
+}
+
 /// The sockets, the bus, the fan-out.
 const QUEUES: usize = 3;
 
@@ -57,8 +74,9 @@ pub struct LoadGauge {
     own_at_step: u64,
     /// Memory of the datagrams taken since the last step, about as the kernel reckons it.
     memory_taken: u64,
-    /// Microseconds spent in refusing since the last step.
+    /// Microseconds spent in refusing since the last step, and what of it could have been kept out.
     refusing_micros: u64,
+    avoidable_micros: u64,
     waiting: Waiting,
     backlog: Option<Backlog>,
 }
@@ -84,6 +102,7 @@ impl LoadGauge {
             own_at_step: 0,
             memory_taken: 0,
             refusing_micros: 0,
+            avoidable_micros: 0,
             waiting: Waiting::default(),
             backlog: None,
         }
@@ -113,11 +132,11 @@ impl LoadGauge {
         }
     }
 
-    /// A span in which `refused` of `count` messages were refused.
-    pub fn note_refusing(&mut self, span: Duration, refused: usize, count: usize) {
-        if count > 0 {
-            self.refusing_micros += span.as_micros() as u64 * refused as u64 / count as u64;
-        }
+    /// A span in which some of `count` messages were refused.
+    pub fn note_refusing(&mut self, span: Duration, refusals: Refusals, count: usize) {
+        let part = |of: usize| span.as_micros() as u64 * of as u64 / count.max(1) as u64;
+        self.refusing_micros += part(refusals.all);
+        self.avoidable_micros += part(refusals.avoidable);
     }
 
     /// How long ago everything that waited was taken.
@@ -143,14 +162,18 @@ impl LoadGauge {
     /// What was measured since the last step, if so much waits now and may wait for `target`.
     pub fn measure(&mut self, now: Mono, waiting: Waiting, target: Duration) -> Measured {
         let span = now.since(self.stepped).as_micros() as u64;
-        let refusing = (self.refusing_micros * u64::from(WHOLE) / span.max(1)).min(u64::from(WHOLE));
+        let share = |micros: &mut u64| {
+            let share = std::mem::take(micros) * u64::from(WHOLE) / span.max(1);
+            share.min(u64::from(WHOLE)) as Share
+        };
+        let refusing = share(&mut self.refusing_micros);
+        let avoidable = share(&mut self.avoidable_micros);
         // After a while in which everything was taken there is nothing to compare with.
         let has_before = self.emptied < self.stepped || span <= 4 * Control::STEP.as_micros() as u64;
         let own = self.own_micros - std::mem::replace(&mut self.own_at_step, self.own_micros);
         let taken = std::mem::take(&mut self.memory_taken);
         let before = std::mem::replace(&mut self.waiting, waiting);
         self.stepped = now;
-        self.refusing_micros = 0;
         let is_beyond = |bound: Duration| {
             let micros = bound.as_micros() as u64;
             let sockets =
@@ -185,7 +208,8 @@ impl LoadGauge {
             signals,
             is_grave: sockets || fan_out || signals.drops || signals.bus,
             grows,
-            refusing: refusing as Share,
+            refusing,
+            avoidable,
         }
     }
 }

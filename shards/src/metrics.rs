@@ -89,6 +89,8 @@ counters! {
     send_dropped,
     /// Datagrams the kernel dropped because too much waited in a socket; looked at while much waits.
     kernel_dropped,
+    /// Datagrams that the kernel kept out of the sockets in an overload, on our behalf. What found no room meanwhile counts here.
+    kept_out,
     /// Moments, 10 ms apart, at which what waited in the sockets would have taken longer than `[overload] target_ms`.
     late_sockets,
     /// The same at which the kernel had dropped datagrams since the last.
@@ -292,6 +294,7 @@ impl NetFigures {
             ("refused by the kernel", self.send_refused),
             ("dropped before sending", self.send_dropped),
             ("dropped before receiving", self.kernel_dropped),
+            ("kept out", self.kept_out),
             ("moments with a backlog in the sockets", self.late_sockets),
             ("with drops of the kernel", self.late_drops),
             ("with a backlog between shards", self.late_bus),

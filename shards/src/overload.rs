@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use comsipl_core::overload::{
-    Class, Control, Cut, Fate, Fates, Feedback, Measured, Mix, Offer, Refused, Share, Signals, WHOLE,
+    Class, Control, Cut, Fate, Fates, Feedback, KeptOut, Measured, Mix, Offer, Refused, Share, Signals, WHOLE,
 };
 use comsipl_core::transaction::TIMER_J;
 use comsipl_core::{Flow, Mono, Now, UnixMillis};
@@ -20,6 +20,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::ahead::Ahead;
 use crate::counters::Counters;
+use crate::load::Refusals;
 use crate::reply::{answer_flow, branch_key};
 use crate::shard::{Owner, Shard};
 
@@ -106,7 +107,7 @@ pub(crate) struct Overload {
     /// Part of the key of the lots.
     salt: [u8; 4],
     /// Refusals in the outbox.
-    refusals: usize,
+    refusals: Refusals,
     /// When this shard began to refuse, and when it did last.
     episode: Option<Episode>,
 }
@@ -131,7 +132,7 @@ impl Overload {
             widest: Cut::NONE,
             fates: Fates::default(),
             salt: [0; 4],
-            refusals: 0,
+            refusals: Refusals::default(),
             episode: None,
         }
     }
@@ -244,7 +245,7 @@ impl Shard {
         let mut is_written = false;
         self.outbox.send(to, |out| is_written = offer.push_refusal(out, &via, &refused));
         if is_written {
-            self.overload.refusals += 1;
+            self.overload.refusals.count(self.can_keep_out(&flow));
         } else {
             self.outbox.take_back(&mut self.bodies);
             self.counters.refused_unanswered.up();
@@ -277,8 +278,20 @@ impl Shard {
         self.settings.overload.is_controlled.then(|| self.overload.levels.feedback())
     }
 
+    /// Whether what comes so can be kept out of the sockets: datagrams, but for those of trusted proxies.
+    #[must_use]
+    pub fn can_keep_out(&self, flow: &Flow) -> bool {
+        !flow.transport.is_stream() && !self.settings.access.trusts(flow.peer.ip())
+    }
+
+    /// What is to be kept out of this shard's sockets.
+    #[must_use]
+    pub fn kept_out(&self) -> KeptOut {
+        self.overload.control.kept_out()
+    }
+
     /// How many refusals were written since this was asked last.
-    pub fn take_refusals(&mut self) -> usize {
+    pub fn take_refusals(&mut self) -> Refusals {
         std::mem::take(&mut self.overload.refusals)
     }
 

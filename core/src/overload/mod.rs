@@ -13,6 +13,8 @@ mod fates;
 pub use fates::{Fate, Fates};
 mod feedback;
 pub use feedback::{Feedback, VALIDITY_MS};
+mod kept_out;
+pub use kept_out::{KeptOut, Kind};
 mod offer;
 pub use offer::Offer;
 mod refusal;

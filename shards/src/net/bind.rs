@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{mmsg, steer};
+use super::{mmsg, steer, throttle};
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub fn adopt(
     }
     for socket in &sockets {
         socket.set_reuse_port(true)?;
+        throttle::let_everything_in(socket)?;
         set_options(socket, local_address(socket)?, buffer_len)?;
     }
     complete(sockets, shards, buffer_len, true)

@@ -14,14 +14,15 @@ use std::net::SocketAddr;
 use comsipl_core::PARTITIONS;
 use libc::sock_filter;
 
-/// `SIP/`, with which every answer begins.
-const SIP: u32 = u32::from_be_bytes(*b"SIP/");
+use super::bpf::{
+    NETWORK_HEADER, SIP, add_index, give, jump, jump_if_at_least, jump_if_equal, load, load_byte_at_index,
+    load_half, load_index, load_index_from, load_length, load_word, operate, store, store_index, to_index,
+};
+
 /// The end of the magic cookie and the mark of our branches.
 const MARK: u32 = u32::from_be_bytes(*b"4bK~");
 /// Where the mark may stand: behind the shortest status line and Via, and before the longest that we look at.
 const MARK_OFFSETS: std::ops::Range<u32> = 36..200;
-/// Loads from here on count from the network header (`SKF_NET_OFF` of linux/filter.h).
-const NETWORK_HEADER: u32 = -0x0010_0000_i32 as u32;
 
 // Scratch words of the program.
 const OFFSET: u32 = 0;
@@ -94,7 +95,7 @@ fn by_sender(address: SocketAddr, shards: u32) -> Vec<sock_filter> {
     vec![
         load_half(NETWORK_HEADER.wrapping_add(port)),
         operate(libc::BPF_MUL, 0x9e37_79b1),
-        instruction(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0),
+        to_index(),
         load_word(NETWORK_HEADER.wrapping_add(ip)),
         operate(libc::BPF_MUL, 0x85eb_ca6b),
         add_index(),
@@ -103,70 +104,6 @@ fn by_sender(address: SocketAddr, shards: u32) -> Vec<sock_filter> {
         operate(libc::BPF_MOD, shards),
         give(),
     ]
-}
-
-fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code: u16::try_from(code).expect("a classic instruction has 16 bits"), jt, jf, k }
-}
-
-fn load_word(offset: u32) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
-}
-
-fn load_length() -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0, 0, 0)
-}
-
-fn load_half(offset: u32) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, offset)
-}
-
-fn load_byte_at_index(offset: u32) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, offset)
-}
-
-fn load(word: u32) -> sock_filter {
-    instruction(libc::BPF_LD | libc::BPF_MEM, 0, 0, word)
-}
-
-fn load_index(value: u32) -> sock_filter {
-    instruction(libc::BPF_LDX | libc::BPF_IMM, 0, 0, value)
-}
-
-fn load_index_from(word: u32) -> sock_filter {
-    instruction(libc::BPF_LDX | libc::BPF_MEM, 0, 0, word)
-}
-
-fn store(word: u32) -> sock_filter {
-    instruction(libc::BPF_ST, 0, 0, word)
-}
-
-fn store_index(word: u32) -> sock_filter {
-    instruction(libc::BPF_STX, 0, 0, word)
-}
-
-fn operate(operation: u32, value: u32) -> sock_filter {
-    instruction(libc::BPF_ALU | operation | libc::BPF_K, 0, 0, value)
-}
-
-fn add_index() -> sock_filter {
-    instruction(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0, 0, 0)
-}
-
-fn jump_if_equal(value: u32, jt: u8, jf: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, value)
-}
-
-fn jump_if_at_least(value: u32, jt: u8, jf: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, jt, jf, value)
-}
-
-fn jump(over: u32) -> sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JA, 0, 0, over)
-}
-
-fn give() -> sock_filter {
-    instruction(libc::BPF_RET | libc::BPF_A, 0, 0, 0)
 }
 
 #[cfg(test)]
