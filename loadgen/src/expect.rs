@@ -154,15 +154,23 @@ impl fmt::Display for Expect {
                 "{phase}: the server's memory does not grow (by {at_most_percent_per_hour}% in an hour, or {at_most_mb} MB)"
             ),
             Self::Goodput { phase, of, at_least_percent } => {
-                write!(f, "{phase}: at least {at_least_percent}% of what is done in `{of}` is done")
+                write!(
+                    f,
+                    "{phase}: at least {at_least_percent}% of what is done in `{of}` is done when it is sent first"
+                )
             }
             Self::Admitted { phase, p99_at_most_ms } => {
-                write!(f, "{phase}: p99 of what is admitted at most {p99_at_most_ms} ms in every class")
+                write!(
+                    f,
+                    "{phase}: p99 of what is admitted at most {p99_at_most_ms} ms in every class, of ends and refreshes from the first sending"
+                )
             }
             Self::Refused { phase, at_most_percent } => {
                 write!(f, "{phase}: at most {at_most_percent}% is refused")
             }
-            Self::Order { phase } => write!(f, "{phase}: what is worth less is refused first"),
+            Self::Order { phase } => {
+                write!(f, "{phase}: what is worth less is done less when it is sent first")
+            }
             Self::Descriptors { phase } => write!(f, "{phase}: the server's descriptors stay as many"),
         }
     }
@@ -240,17 +248,20 @@ impl Expect {
                 }
             }
             Self::Goodput { of, at_least_percent, .. } => {
-                let done = admitted_per_sec(phase?);
-                let could = admitted_per_sec(facts.phases.iter().find(|phase| phase.name == *of)?);
+                let done = done_per_sec(phase?);
+                let could = done_per_sec(facts.phases.iter().find(|phase| phase.name == *of)?);
                 let percent = done / could.max(1.0) * 100.0;
                 let found = format!("{done:.0} requests per second, {percent:.0}% of {could:.0}");
                 Verdict { claim, found, passed: percent >= *at_least_percent }
             }
             Self::Admitted { p99_at_most_ms, .. } => {
-                let worst =
-                    phase?.classes.iter().filter(|row| row.admitted > 0).max_by_key(|row| row.p99_us)?;
-                let found = format!("{} of {}", Micros(worst.p99_us), worst.class.name());
-                Verdict { claim, found, passed: worst.p99_us as f64 <= p99_at_most_ms * 1e3 }
+                let worst = phase?
+                    .classes
+                    .iter()
+                    .filter(|row| row.admitted > 0)
+                    .max_by_key(|row| row.wait_p99_us())?;
+                let found = format!("{} of {}", Micros(worst.wait_p99_us()), worst.class.name());
+                Verdict { claim, found, passed: worst.wait_p99_us() as f64 <= p99_at_most_ms * 1e3 }
             }
             Self::Refused { at_most_percent, .. } => {
                 let classes = &phase?.classes;
@@ -262,10 +273,10 @@ impl Expect {
             Self::Order { .. } => {
                 let many: Vec<_> = phase?.classes.iter().filter(|row| row.offered >= 100).collect();
                 let wrong =
-                    many.windows(2).find(|pair| pair[0].admitted_share() + 0.02 < pair[1].admitted_share());
+                    many.windows(2).find(|pair| pair[0].at_once_share() + 0.02 < pair[1].at_once_share());
                 let shares = many.iter();
                 let shares = shares
-                    .map(|row| format!("{} {:.0}%", row.class.name(), row.admitted_share() * 100.0))
+                    .map(|row| format!("{} {:.0}%", row.class.name(), row.at_once_share() * 100.0))
                     .collect::<Vec<_>>();
                 Verdict { claim, found: shares.join(", "), passed: wrong.is_none() && many.len() > 1 }
             }
@@ -305,9 +316,9 @@ impl fmt::Display for Percentile {
     }
 }
 
-/// Requests answered 2xx in a second of a phase that were sent in it.
-fn admitted_per_sec(phase: &PhaseReport) -> f64 {
-    phase.classes.iter().map(|row| row.admitted).sum::<u64>() as f64 / phase.timed_secs.max(1e-9)
+/// Requests of a second of a phase that were answered 2xx before they were sent again.
+fn done_per_sec(phase: &PhaseReport) -> f64 {
+    phase.classes.iter().map(|row| row.at_once).sum::<u64>() as f64 / phase.timed_secs.max(1e-9)
 }
 
 /// What a latency is called in a claim, which stands alone.

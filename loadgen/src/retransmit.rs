@@ -25,6 +25,19 @@ const _: () = {
     assert!(sum == 64 * T1 && T1 << 3 == T2);
 };
 
+/// How long after the first sending of a request that was answered after `waited` it was sent the last time before that.
+pub fn last_sending(waited: Nanos) -> Nanos {
+    let mut sent = 0;
+    for wait in WAITS {
+        let next = sent + (T1 << wait);
+        if next > waited {
+            break;
+        }
+        sent = next;
+    }
+    sent
+}
+
 /// All running timers of one thread. `K` names a transaction.
 pub struct Retransmit<K> {
     /// By wait; the last for Timer F alone.
@@ -123,6 +136,12 @@ mod tests {
         }
         assert_eq!(events, [5, 15, 35, 75, 115, 155, 195, 235, 275, 315]);
         assert_eq!(timers.next_at(), Nanos::MAX);
+    }
+
+    #[test]
+    fn the_last_sending_is_known_by_the_time() {
+        let tenths = |tenths: Nanos| last_sending(tenths * SECOND / 10) * 10 / SECOND;
+        assert_eq!([0, 4, 5, 14, 15, 36, 75, 300, 318].map(tenths), [0, 0, 5, 5, 15, 35, 75, 275, 315]);
     }
 
     #[test]

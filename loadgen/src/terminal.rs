@@ -90,14 +90,16 @@ impl fmt::Display for Report {
         for phase in self.phases.iter().filter(|phase| phase.measured && self.overloads) {
             writeln!(
                 f,
-                "\n  {:<20}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}",
+                "\n  {:<20}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
                 format!("in `{}`", phase.name),
                 "offered",
                 "admitted",
+                "at once",
                 "refused",
                 "given up",
                 "p50",
-                "p99"
+                "p99",
+                "from first"
             )?;
             for row in &phase.classes {
                 write!(
@@ -107,8 +109,13 @@ impl fmt::Display for Report {
                     Grouped(row.offered),
                     Grouped(row.admitted)
                 )?;
-                write!(f, "{:>11}{:>11}", Grouped(row.refused), Grouped(row.given_up))?;
-                writeln!(f, "{:>11}{:>11}", Micros(row.p50_us), Micros(row.p99_us))?;
+                for count in [row.at_once, row.refused, row.given_up] {
+                    write!(f, "{:>11}", Grouped(count))?;
+                }
+                for us in [row.p50_us, row.p99_us, row.first_p99_us] {
+                    write!(f, "{:>11}", Micros(us))?;
+                }
+                writeln!(f)?;
             }
         }
         if let Some(server) = self.server {

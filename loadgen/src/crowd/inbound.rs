@@ -98,10 +98,11 @@ impl Crowd<'_> {
             }
             Kind::Registrant => self.registrants[local].on_answer(&answer),
         };
+        let repeats = !self.shared.style.transport.is_reliable();
         if let Some(timings) = self.timings(running.sent) {
             let fate = &mut timings.fates[running.class as usize];
             match reaction {
-                Reaction::Accepted => fate.admit(running.sent, at),
+                Reaction::Accepted => fate.admit(running.sent, at, repeats),
                 Reaction::Later(_) | Reaction::Refused(500 | 503) => fate.refused += 1,
                 _ => {}
             }
