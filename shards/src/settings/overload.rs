@@ -28,12 +28,7 @@ impl OverloadSettings {
 
 impl Default for OverloadSettings {
     fn default() -> Self {
-        Self {
-            expires_spread_percent: 10,
-            expires_spread_after_start_percent: 25,
-            is_controlled: false,
-            ..Self::EXACT
-        }
+        Self { expires_spread_percent: 10, expires_spread_after_start_percent: 25, ..Self::EXACT }
     }
 }
 
