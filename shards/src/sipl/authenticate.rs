@@ -6,6 +6,7 @@
 //! An answer to somebody who has not proven anything is not remembered: whoever floods us with requests costs no memory, and a
 //! request sent again gets a challenge again.
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub(crate) struct Guard {
     pub(super) has_bounds: bool,
     /// Requests are challenged.
     pub(crate) challenges: bool,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Rc<SharedGate>,
     pub(crate) log: SecurityLog,
     /// Who may publish for whom, sorted; `None`: for anyone.
     grants: Vec<(AorKey, Option<AorKey>)>,
@@ -47,6 +48,17 @@ pub(crate) struct Guard {
     username: Vec<u8>,
     /// Who sent the request at hand, if anybody has proved it.
     pub(super) sender: Option<AorKey>,
+}
+
+/// The gate of all shards, as one of them holds it. Requests hold on to this, so that they do not all count at one place.
+pub(crate) struct SharedGate(Arc<Gate>);
+
+impl Deref for SharedGate {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.0
+    }
 }
 
 /// Who sent a request.
@@ -86,7 +98,7 @@ impl Guard {
         Self {
             has_bounds: settings.access.has_bounds(),
             challenges: settings.auth == Auth::Digest,
-            gate,
+            gate: Rc::new(SharedGate(gate)),
             log: SecurityLog::new(now),
             grants,
             record: RecordBuf::default(),
@@ -200,7 +212,7 @@ impl Shard {
     /// The sender whom the credentials prove.
     fn identify(&mut self, request: &Request<'_>, method: Method) -> Result<Sender, Turned> {
         let source = Source::of(request.flow.peer.ip());
-        let gate = Arc::clone(&self.guard.gate);
+        let gate = Rc::clone(&self.guard.gate);
         if gate.budgets.is_blocked(request.now.mono, source) {
             return Err(Turned::Away);
         }
@@ -374,7 +386,7 @@ impl Shard {
 
     /// 401 with a fresh nonce, and with the algorithms by which the user could prove himself.
     fn challenge(&mut self, request: &Request<'_>, method: Method, stale: bool) {
-        let gate = Arc::clone(&self.guard.gate);
+        let gate = Rc::clone(&self.guard.gate);
         let Some(nonces) = &gate.nonces else { return };
         let settings = Rc::clone(&self.settings);
         let host = std::mem::take(&mut self.guard.host);
