@@ -10,7 +10,7 @@ const CHUNK: usize = 1024;
 /// A growable array in chunks of 1024 entries; an index stays valid and cheap for ever.
 #[derive(Debug)]
 pub struct Chunked<T> {
-    chunks: Vec<Box<[T]>>,
+    chunks: Vec<Box<[T; CHUNK]>>,
     len: usize,
 }
 
@@ -24,7 +24,8 @@ impl<T: Default> Chunked<T> {
     /// Appends a default entry and returns its index.
     pub fn push_default(&mut self) -> usize {
         if self.len == self.chunks.len() * CHUNK {
-            self.chunks.push((0..CHUNK).map(|_| T::default()).collect());
+            let chunk: Box<[T]> = (0..CHUNK).map(|_| T::default()).collect();
+            self.chunks.push(chunk.try_into().unwrap_or_else(|_| unreachable!("so many were collected")));
         }
         self.len += 1;
         self.len - 1

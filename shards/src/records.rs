@@ -577,7 +577,7 @@ pub fn binding<'r>(record: impl Into<Record<'r>>) -> Option<StoredBindingRecord<
     })
 }
 
-#[inline]
+#[inline(always)]
 fn store_binding<'a>(b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
     schema::Binding {
         aor_key: b.key.0,
@@ -617,15 +617,15 @@ pub fn update_binding(partition: &mut Partition, slot: u32, b: &StoredBindingRec
 }
 
 /// Stores the numbers of a binding whose texts have not changed.
+#[inline]
 pub fn update_binding_fixed(partition: &mut Partition, slot: u32, b: &StoredBindingRecord<'_>) {
     partition.update_fixed(slot, &renewed_binding(partition, slot, b).fixed_words());
 }
 
 /// A binding as it is to be stored in the place of the one that was first registered when that one was.
-#[inline]
+#[inline(always)]
 fn renewed_binding<'a>(partition: &Partition, slot: u32, b: &StoredBindingRecord<'a>) -> schema::Binding<'a> {
-    let mut renewed = store_binding(b);
-    let before = partition.fixed(slot).and_then(|(_, fixed)| schema::Binding::decode_fixed(&fixed).ok());
-    renewed.first_registered_at = before.map_or(0, |before| before.first_registered_at);
-    renewed
+    let before = partition.fixed(slot);
+    let first_registered_at = before.map_or(0, |(_, fixed)| schema::Binding::first_registered_at_of(&fixed));
+    schema::Binding { first_registered_at, ..store_binding(b) }
 }

@@ -99,6 +99,17 @@ pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(Block) -> Marks) -> u
     (at + found).min(bytes.len())
 }
 
+/// How many marks there are in `bytes`.
+#[inline(always)]
+pub(crate) fn count(bytes: &[u8], marks: impl Fn(Block) -> Marks) -> usize {
+    let (chunks, rest) = bytes.as_chunks::<CHUNK>();
+    let bits_of = |chunk| marks(Block(u8x16::new(chunk))).0.to_bitmask();
+    let whole: u32 = chunks.iter().map(|chunk| bits_of(*chunk).count_ones()).sum();
+    // What stands behind the end is dropped, whatever marks it has.
+    let last = bits_of(short(rest).to_le_bytes()) & ((1 << rest.len()) - 1);
+    (whole + last.count_ones()) as usize
+}
+
 /// The positions of all marks in a text, in their order; four times sixteen bytes are looked at together.
 pub(crate) struct Positions<'b, F> {
     bytes: &'b [u8],
@@ -266,6 +277,18 @@ mod tests {
                     let expected: Vec<usize> = expected.iter().copied().filter(|&at| at >= start).collect();
                     assert_eq!(found, expected, "{len} {step} {first} {start}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn marks_are_counted_in_slices_of_any_length() {
+        for len in 0..70 {
+            for step in [1, 2, 7, 16, 100] {
+                let bytes: Vec<u8> = (0..len).map(|at| if at % step == 0 { b';' } else { 0 }).collect();
+                let expected = bytes.iter().filter(|&&byte| byte == b';').count();
+                assert_eq!(count(&bytes, |block| equal(block, b';')), expected, "{len} {step}");
+                assert_eq!(count(&bytes, |block| equal(block, 0)), len - expected, "{len} {step}");
             }
         }
     }

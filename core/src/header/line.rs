@@ -64,12 +64,14 @@ pub(crate) struct HeadLines<'b, F> {
     ends: Positions<'b, F>,
     /// Where the next line begins.
     at: usize,
+    /// Whether there was a fold in any header line.
+    folded: bool,
 }
 
 /// The lines from `at` on.
 #[inline(always)]
 pub(crate) fn head_lines(bytes: &[u8], at: usize) -> HeadLines<'_, impl Fn(Block) -> Marks + Copy> {
-    HeadLines { bytes, ends: Positions::new(bytes, at, |block| below(block, b'\r' + 1)), at }
+    HeadLines { bytes, ends: Positions::new(bytes, at, |block| below(block, b'\r' + 1)), at, folded: false }
 }
 
 impl<F: Fn(Block) -> Marks + Copy> HeadLines<'_, F> {
@@ -93,9 +95,16 @@ impl<F: Fn(Block) -> Marks + Copy> HeadLines<'_, F> {
         if folded {
             end = last_end(self.bytes, end)?;
             self.ends.go_on_at(end + 2);
+            self.folded = true;
         }
         self.at = end + 2;
         Line::of(self.bytes, at, end, self.at, folded).map(Some)
+    }
+
+    /// Whether there was a fold in any header line.
+    #[inline(always)]
+    pub(crate) const fn folded(&self) -> bool {
+        self.folded
     }
 
     /// Where the line after the one given last begins.

@@ -175,9 +175,15 @@ pub(crate) fn is_small_name(host: &[u8]) -> bool {
 #[inline]
 pub(crate) fn is_param_value(bytes: &[u8]) -> bool {
     // From `-` to `:` and small letters is nearly all that a URN has; only what is not among them is looked up.
-    let tame = |block| !(within(block, b'-'..=b':') | within(block, b'a'..=b'z'));
-    !bytes.is_empty()
-        && Positions::new(bytes, 0, tame).all(|at| bytes.get(at).is_some_and(|&byte| is(byte, PARAM)))
+    let mut at = 0;
+    loop {
+        at = find(bytes, at, |block| !(within(block, b'-'..=b':') | within(block, b'a'..=b'z')));
+        match bytes.get(at) {
+            Some(&byte) if is(byte, PARAM) => at += 1,
+            Some(_) => return false,
+            None => return !bytes.is_empty(),
+        }
+    }
 }
 
 /// The first position of a byte that ends a URI for [`uri_end`], of an escape, or of `?`; or the end.
@@ -326,7 +332,7 @@ pub(crate) fn has_token(list: &[u8], token: &[u8]) -> bool {
         let Some((found, after)) = list.get(at..).and_then(|rest| rest.split_at_checked(token.len())) else {
             return false;
         };
-        if found.eq_ignore_ascii_case(token)
+        if (found == token || found.eq_ignore_ascii_case(token))
             && matches!(after.get(skip_space(after, 0)), None | Some(b','))
             && matches!(trim_end(&list[..at]).last(), None | Some(b','))
         {

@@ -20,6 +20,8 @@ pub struct Via<'a> {
     branch: Span,
     /// Empty without `received`.
     received: Span,
+    /// Behind sent-by there is nothing but a branch and perhaps an empty `rport`, in this order and without white space.
+    is_usual: bool,
 }
 
 /// The `rport` parameter of a Via (RFC 3581 §3).
@@ -103,6 +105,7 @@ impl<'a> Via<'a> {
                 rport,
                 branch: Span::new(start, from, to)?,
                 received: Span::default(),
+                is_usual: true,
             };
             return Ok((via, bytes.len()));
         }
@@ -140,6 +143,7 @@ impl<'a> Via<'a> {
             rport,
             branch,
             received,
+            is_usual: false,
         };
         Ok((via, after))
     }
@@ -192,6 +196,13 @@ impl<'a> Via<'a> {
         self.received.of_some(self.raw)
     }
 
+    /// The Via as written but for `rport`, if it is as nearly every phone writes it: otherwise it must be taken apart for this.
+    #[inline]
+    pub(crate) fn usual_without_rport(&self) -> Option<&'a [u8]> {
+        let rport: &[u8] = if self.rport == Rport::Absent { b"" } else { RPORT };
+        self.is_usual.then(|| &self.raw[..self.raw.len() - rport.len()])
+    }
+
     /// Whether the sender takes part in overload control by loss: `oc` stands there, and "loss" is among the algorithms that it
     /// knows, which is the default (RFC 7339 §4.1, §4.2).
     #[must_use]
@@ -215,6 +226,8 @@ impl<'a> Via<'a> {
 
 /// The sent-protocol of nearly every topmost Via here, and the white space behind it.
 const UDP: &[u8] = b"SIP/2.0/UDP ";
+/// The wish for an answer to the source's port (RFC 3581 §3).
+const RPORT: &[u8] = b";rport";
 
 /// Reads `SIP / 2.0 / UDP` with white space and any tokens; gives start and end of the transport.
 fn sent_protocol(bytes: &[u8], at: usize) -> Result<(usize, usize), BadValue> {
@@ -240,7 +253,7 @@ fn branch_and_rport(bytes: &[u8], at: usize) -> Option<(usize, usize, Rport)> {
     let rport = match &branch[len..] {
         _ if len == 0 => return None,
         b"" => Rport::Absent,
-        rest if rest == b";rport" => Rport::Asked,
+        rest if rest == RPORT => Rport::Asked,
         _ => return None,
     };
     let from = at + b";branch=".len();
@@ -291,6 +304,23 @@ mod tests {
         assert_eq!(each(line), [Some(&b"1"[..]), Some(b"2"), Some(b"3")]);
         assert_eq!(each(b"SIP/2.0/UDP a;branch=1, b, SIP/2.0/UDP c"), [Some(&b"1"[..]), None]);
         assert_eq!(each(b""), [None]);
+    }
+
+    #[test]
+    fn a_usual_one_without_rport_is_told_as_it_was_written() {
+        let plain = |text| Via::parse(text).unwrap().usual_without_rport();
+        assert_eq!(plain(b"SIP/2.0/UDP h:5060;branch=b"), Some(&b"SIP/2.0/UDP h:5060;branch=b"[..]));
+        assert_eq!(plain(b"SIP/2.0/TLS h;branch=b;rport"), Some(&b"SIP/2.0/TLS h;branch=b"[..]));
+        for text in [
+            &b"SIP/2.0/UDP h"[..],
+            b"SIP/2.0/UDP h;rport;branch=b",
+            b"SIP/2.0/UDP h;branch=b;rport=",
+            b"SIP/2.0/UDP h;branch=b;received=192.0.2.1",
+            b"SIP/2.0/UDP h;branch=b;rport;oc",
+            b"SIP/2.0/UDP h;branch=b ;rport",
+        ] {
+            assert_eq!(plain(text), None, "{}", text.escape_ascii());
+        }
     }
 
     #[test]

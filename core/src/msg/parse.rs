@@ -101,10 +101,9 @@ fn index_lines(
     mut lines: HeadLines<'_, impl Fn(Block) -> Marks + Copy>,
     index: &mut Index,
 ) -> Result<(usize, bool), Malformed> {
-    let (mut count, mut folded) = (0, false);
+    let mut count = 0;
     while let Some(line) = lines.next()? {
         count += 1;
-        folded |= line.folded;
         if count > HEADERS_MAX {
             return Err(Malformed::TooManyHeaders);
         }
@@ -112,7 +111,7 @@ fn index_lines(
             return Err(Malformed::Duplicate(line.name));
         }
     }
-    Ok((lines.at() + 2, folded))
+    Ok((lines.at() + 2, lines.folded()))
 }
 
 /// Parses a line without its CRLF as a request line or a status line.

@@ -143,7 +143,7 @@ fn push_top_via(
 ) {
     let asked = via.rport() != Rport::Absent;
     let mut told = None;
-    if !folds && let Some(plain) = branch_and_rport(via) {
+    if !folds && let Some(plain) = via.usual_without_rport() {
         // What nearly every phone sends is not taken apart once more.
         out.extend_from_slice(plain);
     } else {
@@ -162,13 +162,6 @@ fn push_top_via(
     if let Some(feedback) = told {
         feedback.push(out);
     }
-}
-
-/// The Via without `rport`, if its parameters are a branch and that, in this order and without white space.
-fn branch_and_rport<'a>(via: &Via<'a>) -> Option<&'a [u8]> {
-    let before_rport = via.raw().strip_suffix(b";rport")?;
-    let branch = before_rport.get(via.head().len()..)?.strip_prefix(b";branch=")?;
-    (via.branch() == Some(branch)).then_some(before_rport)
 }
 
 /// Writes a Via without `received` and `rport`; without the parameters of overload control where they are written anew.

@@ -58,6 +58,15 @@ pub struct Binding<'a> {
     pub display_name: &'a [u8],
 }
 
+impl Binding<'_> {
+    /// [`Self::first_registered_at`] of the binding with these fixed words.
+    #[must_use]
+    #[inline]
+    pub fn first_registered_at_of(fixed: &[u64; FIXED_WORDS]) -> u32 {
+        unpair(fixed[2]).1
+    }
+}
+
 impl<'a> Schema<'a> for Binding<'a> {
     const KIND: Kind = Kind::Binding;
 
@@ -67,7 +76,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         Ok(Encoded::new(Self::KIND, self.fixed_words()).texts(texts)?.document(self.display_name))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed_words(&self) -> [u64; FIXED_WORDS] {
         let mut fixed = [0; FIXED_WORDS];
         fixed[..2].copy_from_slice(&pack_key(self.aor_key));
@@ -80,7 +89,7 @@ impl<'a> Schema<'a> for Binding<'a> {
         fixed
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
         let record = record.into();
         expect(&record, Self::KIND)?;
@@ -99,14 +108,14 @@ impl<'a> Schema<'a> for Binding<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
         let (expires_at, q) = unpack_time(fixed[3]);
-        let (reg_id, first_registered_at) = unpair(fixed[2]);
+        let (reg_id, _) = unpair(fixed[2]);
         Ok(Self {
             aor_key: unpack_key(fixed),
             reg_id,
-            first_registered_at,
+            first_registered_at: Self::first_registered_at_of(fixed),
             request: fixed[11],
             expires_at,
             registered_at: unpack_time(fixed[4]).0,

@@ -108,7 +108,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
         ]
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(record: impl Into<Record<'a>>) -> Result<Self, DecodeError> {
         let record = record.into();
         expect(&record, Self::KIND)?;
@@ -130,6 +130,7 @@ impl<'a> Schema<'a> for Subscription<'a> {
         })
     }
 
+    #[inline(always)]
     fn decode_fixed(fixed: &[u64; FIXED_WORDS]) -> Result<Self, DecodeError> {
         let (expires_at, flags) = unpack_time(fixed[3]);
         let (accepted_at, capitals) = unpack_time(fixed[4]);

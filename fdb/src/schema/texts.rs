@@ -61,6 +61,16 @@ impl<'a> Encoded<'a> {
 
 /// The `N` texts of a payload, and what follows them.
 pub(super) fn split<const N: usize>(payload: &[u8]) -> Result<([&[u8]; N], &[u8]), DecodeError> {
+    let mut texts: [&[u8]; N] = [&[]; N];
+    if let Some((lengths, mut rest)) = payload.split_first_chunk::<N>()
+        && !lengths.contains(&LONG)
+    {
+        // All are short, as in nearly every record.
+        for (text, length) in texts.iter_mut().zip(lengths) {
+            (*text, rest) = rest.split_at_checked(usize::from(*length)).ok_or(DecodeError::Texts)?;
+        }
+        return Ok((texts, rest));
+    }
     let mut rest = payload;
     let mut lengths = [0; N];
     for length in &mut lengths {
@@ -70,7 +80,6 @@ pub(super) fn split<const N: usize>(payload: &[u8]) -> Result<([&[u8]; N], &[u8]
             [short, rest @ ..] => (usize::from(*short), rest),
         };
     }
-    let mut texts: [&[u8]; N] = [&[]; N];
     for (text, length) in texts.iter_mut().zip(lengths) {
         (*text, rest) = rest.split_at_checked(length).ok_or(DecodeError::Texts)?;
     }
