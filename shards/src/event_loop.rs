@@ -226,6 +226,7 @@ impl EventLoop {
         while !self.stop.is_asked() {
             self.turn()?;
         }
+        self.throttle.end(&self.sockets);
         self.finish()
     }
 

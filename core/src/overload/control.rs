@@ -88,7 +88,7 @@ pub struct Control {
     kept_out: Share,
     /// The part of the time that went into what could have been kept out, the last steps the most.
     avoidable: Share,
-    /// Steps in which everything that came in was taken.
+    /// Steps for which everything that came in was taken while something was kept out.
     calm: u32,
 }
 
@@ -151,7 +151,7 @@ impl Control {
         self.avoidable = self.avoidable - self.avoidable / SMOOTHED + avoidable / SMOOTHED;
         let more = self.avoidable.saturating_sub(bound) / 2;
         let takes_all = self.taken == WHOLE;
-        self.calm = if takes_all { self.calm + 1 } else { 0 };
+        self.calm = if takes_all && self.kept_out > 0 { self.calm + 1 } else { 0 };
         let has_room = takes_all || self.avoidable < REFUSING_ANSWERED / 4;
         let less = if has_room { KEPT_OUT_FALLS * (1 + self.calm / 4) } else { 0 };
         self.kept_out = (self.kept_out + more).min(KeptOut::LEVEL_MAX).saturating_sub(less);

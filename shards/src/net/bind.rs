@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{mmsg, steer, throttle};
 
@@ -54,7 +54,7 @@ pub fn adopt(
     }
     for socket in &sockets {
         socket.set_reuse_port(true)?;
-        throttle::let_everything_in(socket)?;
+        throttle::let_everything_in(&SockRef::from(socket))?;
         set_options(socket, local_address(socket)?, buffer_len)?;
     }
     complete(sockets, shards, buffer_len, true)

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 
 use comsipl_core::overload::{KeptOut, Kind, Share, WHOLE};
 use libc::sock_filter;
-use socket2::{Domain, SockFilter, SockRef, Socket};
+use socket2::{Domain, SockFilter, SockRef};
 
 use super::bpf::{
     Label, NETWORK_HEADER, Program, SIP, add_index, give_value, jump_if_at_least, jump_if_at_least_index,
@@ -43,6 +43,11 @@ impl Throttle {
         Self { trusted, key: [0; 2], attached: KeptOut::NONE, is_refused: false }
     }
 
+    /// Lets everything in, for whoever goes on with the sockets.
+    pub fn end(&mut self, sockets: &[impl AsFd]) {
+        self.set(sockets, KeptOut::NONE, || 0);
+    }
+
     /// Whether the kernel keeps out what it is told to, as far as is known.
     #[must_use]
     pub const fn works(&self) -> bool {
@@ -67,20 +72,21 @@ impl Throttle {
             self.key = [draw(), draw()];
         }
         self.attached = kept_out;
-        for socket in sockets {
-            if let Err(error) = self.attach_to(&SockRef::from(socket)) {
-                tracing::warn!(%error, "the kernel keeps no requests out, so those that are too many are refused one by one");
-                self.is_refused = true;
-            }
-        }
-        if self.is_refused {
+        let result = sockets.iter().try_for_each(|socket| self.attach_to(&SockRef::from(socket)));
+        if let Err(error) = result {
+            tracing::warn!(%error, "the kernel keeps no requests out, so those that are too many are refused one by one");
+            self.is_refused = true;
             self.attached = KeptOut::NONE;
+            for socket in sockets {
+                // Those that have none have none.
+                let _ = let_everything_in(&SockRef::from(socket));
+            }
         }
     }
 
     fn attach_to(&self, socket: &SockRef<'_>) -> io::Result<()> {
         if self.attached.is_none() {
-            return socket.detach_filter();
+            return let_everything_in(socket);
         }
         let is_ipv6 = socket.domain()? == Domain::IPV6;
         let program = program(is_ipv6, &self.trusted, &self.attached, self.key);
@@ -93,7 +99,7 @@ impl Throttle {
 ///
 /// # Errors
 /// What `setsockopt(2)` says.
-pub fn let_everything_in(socket: &Socket) -> io::Result<()> {
+pub fn let_everything_in(socket: &SockRef<'_>) -> io::Result<()> {
     match socket.detach_filter() {
         // There was none.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -321,9 +327,9 @@ mod tests {
     fn who_goes_on_with_a_socket_lets_everything_in() {
         let mut listener = Listener::new("127.0.0.1", &[]);
         listener.keep_out(KeptOut::LEVEL_MAX);
-        let socket = Socket::from(listener.socket.try_clone().unwrap());
-        let_everything_in(&socket).unwrap();
-        let_everything_in(&socket).unwrap();
+        for _ in 0..2 {
+            let_everything_in(&SockRef::from(&listener.socket)).unwrap();
+        }
         assert_eq!(listener.come_in(|index| request(PUBLISH, index)), 512);
     }
 }
