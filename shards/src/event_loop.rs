@@ -152,8 +152,6 @@ pub struct EventLoop {
     patience: Patience,
     gauge: LoadGauge,
     throttle: Throttle,
-    /// Datagrams that were kept out so far, which the kernel does not count apart from those that it dropped.
-    kept_out: u64,
     clock: Clock,
     counters: Arc<CachePadded<NetCounters>>,
     stop: Arc<Stop>,
@@ -208,7 +206,6 @@ impl EventLoop {
             patience: Patience::new(parts.shard.settings().busy_wait),
             gauge: LoadGauge::new(now.mono),
             throttle: Throttle::new(parts.shard.settings().access.trusted.clone()),
-            kept_out: 0,
             clock: parts.clock,
             counters: parts.counters,
             stop: parts.stop,
@@ -364,13 +361,16 @@ impl EventLoop {
             waiting.socket_bytes += u64::from(bytes);
             waiting.dropped += u64::from(dropped);
         }
+        // The kernel does not count what was kept out apart from what it dropped.
         if self.throttle.is_on() {
-            self.kept_out = waiting.dropped.saturating_sub(self.counters.kernel_dropped.get());
-            self.counters.kept_out.set(self.kept_out);
+            self.counters.kept_out.set(waiting.dropped.saturating_sub(self.counters.kernel_dropped.get()));
         }
-        waiting.dropped = waiting.dropped.saturating_sub(self.kept_out);
+        waiting.dropped = waiting.dropped.saturating_sub(self.counters.kept_out.get());
         self.counters.kernel_dropped.set(waiting.dropped);
-        let measured = self.gauge.measure(now.mono, waiting, target);
+        let mut measured = self.gauge.measure(now.mono, waiting, target);
+        if !self.throttle.works() {
+            measured.avoidable = 0;
+        }
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
         let Self { shard, throttle, sockets, .. } = self;
@@ -433,7 +433,7 @@ impl EventLoop {
             } else {
                 let flow = flow_of(listener, &received);
                 let Some(owner) = self.shard.owner_if_taken(now.mono, flow, received.bytes) else {
-                    refused.count(self.throttle.works() && self.shard.can_keep_out(&flow));
+                    refused.count(self.shard.can_keep_out(&flow));
                     continue;
                 };
                 owner
@@ -560,10 +560,7 @@ impl EventLoop {
     /// Brings what the engine wrote to the sockets.
     fn send(&mut self, now: Now) {
         let mut figures = SendFigures::default();
-        let mut refusals = self.shard.take_refusals();
-        if !self.throttle.works() {
-            refusals.avoidable = 0;
-        }
+        let refusals = self.shard.take_refusals();
         let refusing_since = (refusals.all > 0).then(|| (self.clock.mono(), self.shard.outbox.len()));
         let Shard { outbox, bodies, .. } = &mut self.shard;
         self.sender.send(&self.sockets, outbox, bodies, &mut figures);
