@@ -69,7 +69,7 @@ impl Marks {
 #[inline(always)]
 pub(crate) fn first(chunk: &[u8; CHUNK], marks: impl Fn(Block) -> Marks) -> usize {
     // One bit a byte; the last one stands for "none".
-    (marks(Block(u8x16::new(*chunk))).0.to_bitmask() | 1 << 31).trailing_zeros() as usize
+    (bits_of_chunk(chunk, marks) | 1 << 31).trailing_zeros() as usize
 }
 
 /// The first position of a mark in `bytes` from `at` on, or the end if there is none.
@@ -103,11 +103,8 @@ pub(crate) fn find(bytes: &[u8], at: usize, marks: impl Fn(Block) -> Marks) -> u
 #[inline(always)]
 pub(crate) fn count(bytes: &[u8], marks: impl Fn(Block) -> Marks) -> usize {
     let (chunks, rest) = bytes.as_chunks::<CHUNK>();
-    let bits_of = |chunk| marks(Block(u8x16::new(chunk))).0.to_bitmask();
-    let whole: u32 = chunks.iter().map(|chunk| bits_of(*chunk).count_ones()).sum();
-    // What stands behind the end is dropped, whatever marks it has.
-    let last = bits_of(short(rest).to_le_bytes()) & ((1 << rest.len()) - 1);
-    (whole + last.count_ones()) as usize
+    let whole: u32 = chunks.iter().map(|chunk| bits_of_chunk(chunk, &marks).count_ones()).sum();
+    (whole + bits_of_last(rest, &marks).count_ones()) as usize
 }
 
 /// The positions of all marks in a text, in their order; four times sixteen bytes are looked at together.
@@ -171,10 +168,7 @@ impl<'b, F: Fn(Block) -> Marks + Copy> Positions<'b, F> {
 #[inline(always)]
 fn bits_of(bytes: &[u8; WIDE], marks: impl Fn(Block) -> Marks) -> u64 {
     let (chunks, _) = bytes.as_chunks::<CHUNK>();
-    chunks
-        .iter()
-        .rev()
-        .fold(0, |bits, chunk| bits << CHUNK | u64::from(marks(Block(u8x16::new(*chunk))).0.to_bitmask()))
+    chunks.iter().rev().fold(0, |bits, chunk| bits << CHUNK | u64::from(bits_of_chunk(chunk, &marks)))
 }
 
 /// [`bits_of`] for fewer bytes. Apart from the rest, as a message has more, and its lines want the registers for themselves.
@@ -183,14 +177,21 @@ fn bits_of_few(bytes: &[u8], marks: impl Fn(Block) -> Marks) -> u64 {
     let mut bits = 0;
     let (chunks, last) = bytes.as_chunks::<CHUNK>();
     for (n, chunk) in chunks.iter().enumerate() {
-        bits |= u64::from(marks(Block(u8x16::new(*chunk))).0.to_bitmask()) << (n * CHUNK);
+        bits |= u64::from(bits_of_chunk(chunk, &marks)) << (n * CHUNK);
     }
-    if !last.is_empty() {
-        // What stands behind the end is dropped, whatever marks it has.
-        let of_last = marks(Block(u8x16::new(short(last).to_le_bytes()))).0.to_bitmask();
-        bits |= u64::from(of_last & ((1 << last.len()) - 1)) << (chunks.len() * CHUNK);
-    }
-    bits
+    bits | u64::from(bits_of_last(last, &marks)) << (chunks.len() * CHUNK)
+}
+
+/// One bit for each mark of a chunk.
+#[inline(always)]
+fn bits_of_chunk(chunk: &[u8; CHUNK], marks: impl Fn(Block) -> Marks) -> u32 {
+    marks(Block(u8x16::new(*chunk))).0.to_bitmask()
+}
+
+/// The same for less than a chunk; what stands behind the end is dropped, whatever marks it has.
+#[inline(always)]
+fn bits_of_last(last: &[u8], marks: impl Fn(Block) -> Marks) -> u32 {
+    bits_of_chunk(&short(last).to_le_bytes(), marks) & ((1 << last.len()) - 1)
 }
 
 impl<F: Fn(Block) -> Marks + Copy> Iterator for Positions<'_, F> {
