@@ -12,8 +12,8 @@ use crate::error::ReadError;
 use crate::index::Index;
 use crate::kind::FileKind;
 use crate::layout::{
-    EXTENT_RECORDS, HEADER_WORDS, PARTITIONS, RECORD_WORDS, SUPERBLOCK_SALT, checked_count, checked_mark,
-    header, header_offset, mark_of, record_offset, superblock, unchecked_mark,
+    EXTENT_RECORDS, HEADER_BYTES, HEADER_WORDS, PARTITIONS, RECORD_WORDS, SUPERBLOCK_SALT, checked_count,
+    checked_mark, header, header_offset, mark_of, record_offset, superblock, unchecked_mark,
 };
 use crate::map::{Map, ReadWord};
 use crate::seqlock::{Load, Word};
@@ -188,6 +188,15 @@ impl Fdb {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the superblock is on disk as it was before the call, and no more: how often the file was opened, the last
+    /// heartbeat, the names of connections. It costs the same however much of the file waits for the disk.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_superblock(&self) -> io::Result<()> {
+        self.map.sync(0, HEADER_BYTES)
     }
 
     /// Syncs the file and marks it as cleanly shut down. To be called when no partition is written any more; what is

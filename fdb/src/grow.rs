@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -11,11 +10,9 @@ use crate::error::Full;
 use crate::file::Fdb;
 use crate::layout::{EXTENT_BYTES, EXTENT_RECORDS, RECORD_BYTES, extent_offset};
 use crate::map::Pen;
-use crate::record::COMMIT;
-use crate::seqlock::{Load, Word};
 
-/// Reserves extent `extent` of the pen's partition on disk and in memory, all its slots free. The caller counts it
-/// afterwards.
+/// Reserves extent `extent` of the pen's partition on disk and in memory, all its slots free: the opening left nothing in
+/// extents that are not counted ([`forgotten`](crate::forgotten)). The caller counts it afterwards.
 pub(crate) fn extent(file: &Fdb, pen: &mut Pen, extent: u32) -> Result<(), Full> {
     let offset = extent_offset(pen.partition(), extent);
     match reserve(&file.file, offset, EXTENT_BYTES) {
@@ -32,18 +29,6 @@ pub(crate) fn extent(file: &Fdb, pen: &mut Pen, extent: u32) -> Result<(), Full>
     }
     pen.populate(extent)
         .map_err(|error| Full::Disk(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())))?;
-    // After a power cut the disk may hold records of an extent whose count was never synced. They must not rise again.
-    for slot in extent * EXTENT_RECORDS..(extent + 1) * EXTENT_RECORDS {
-        let record = pen.cells(slot);
-        if Load::get(&record[COMMIT]) != 0 {
-            Word::set(&record[COMMIT], 0);
-            AtomicU64::release();
-        }
-        let sequence = Load::get(&record[0]);
-        if !sequence.is_multiple_of(2) {
-            Word::set(&record[0], sequence.wrapping_add(1));
-        }
-    }
     Ok(())
 }
 

@@ -34,6 +34,7 @@ mod buf;
 mod crash_tests;
 mod error;
 mod file;
+mod forgotten;
 mod gather;
 mod grow;
 mod index;

@@ -95,6 +95,11 @@ impl Map {
         self.populate(Advice::PopulateWrite, offset, length)
     }
 
+    /// Waits until a range is on disk (msync(2), `MS_SYNC`).
+    pub(crate) fn sync(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.raw.flush_range(bytes(offset)?, bytes(length)?)
+    }
+
     fn populate(&self, advice: Advice, offset: u64, length: u64) -> io::Result<()> {
         match self.raw.advise_range(advice, bytes(offset)?, bytes(length)?) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => Ok(()),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::error::{OpenError, OpenFault};
 use crate::file::Fdb;
+use crate::forgotten;
 use crate::grow::reserve;
 use crate::index::Index;
 use crate::kind::FileKind;
@@ -67,7 +68,8 @@ pub struct Recovery {
     pub redone: u64,
     /// Chain records that no head names and that were freed.
     pub orphans_freed: u64,
-    /// Extents that were counted but lie beyond the end of the file, because a power cut came before their first sync.
+    /// Extents that a power cut took before their first sync: counted, but beyond the end of the file; or holding something,
+    /// but not counted.
     pub extents_lost: u64,
     /// How often the file was opened for writing, this time included.
     pub boots: u64,
@@ -138,6 +140,11 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
     let extents = state.extents_present(length)?;
     let wanted = options.records_max.div_ceil(EXTENT_RECORDS);
     let extents_max = extents.iter().copied().fold(wanted, u32::max);
+    let forgotten = if state.superblock.clean {
+        0
+    } else {
+        forgotten::empty(&file, &extents, length).map_err(io_fault("clearing what is not counted"))?
+    };
     // A copy of the file may have holes where this one had reserved space.
     for (offset, length) in runs(&extents) {
         match reserve(&file, offset, length) {
@@ -166,7 +173,8 @@ fn open(path: &Path, kind: FileKind, options: &OpenOptions) -> Result<Opened, Op
     let mut recovery = Recovery {
         created,
         clean: state.superblock.clean,
-        extents_lost: state.extents.iter().zip(&extents).map(|(then, now)| u64::from(then - now)).sum(),
+        extents_lost: forgotten
+            + state.extents.iter().zip(&extents).map(|(then, now)| u64::from(then - now)).sum::<u64>(),
         boots,
         machine_died: !state.superblock.clean
             && (fdb.machine_boot == 0 || fdb.machine_boot != state.superblock.machine_boot),
@@ -251,7 +259,7 @@ struct Geometry {
 impl Geometry {
     fn read(file: &File, expected: Option<FileKind>) -> Result<Self, OpenFault> {
         let mut bytes = [0; BYTES];
-        let found = read_up_to(file, &mut bytes).map_err(io_fault("reading"))?;
+        let found = read_up_to(file, &mut bytes, 0).map_err(io_fault("reading"))?;
         if found < BYTES && (found == 0 || bytes.starts_with(&MAGIC.to_le_bytes())) {
             return Err(OpenFault::Truncated { found: found as u64, expected: DATA_START });
         }
@@ -319,7 +327,7 @@ fn is_blank(file: &File) -> io::Result<bool> {
         return Ok(false);
     }
     let mut bytes = vec![0; DATA_START as usize];
-    read_up_to(file, &mut bytes)?;
+    read_up_to(file, &mut bytes, 0)?;
     for partition in 0..PARTITIONS as u8 {
         let none = checked_count(0, u32::from(partition)).to_le_bytes();
         for at in [header::EXTENTS, header::SYNCED] {
@@ -412,10 +420,11 @@ fn runs(extents: &[u32; PARTITIONS]) -> Vec<(u64, u64)> {
     runs
 }
 
-fn read_up_to(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
+/// Reads at `offset` until `bytes` are full or the file is at its end.
+pub(crate) fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut found = 0;
     while found < bytes.len() {
-        match file.read_at(&mut bytes[found..], found as u64) {
+        match file.read_at(&mut bytes[found..], offset + found as u64) {
             Ok(0) => break,
             Ok(count) => found += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
