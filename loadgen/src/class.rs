@@ -1,11 +1,12 @@
 //! What requests are worth to a server that cannot do all, and what became of them by that.
 
 use crate::agent::Op;
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::retransmit::last_sending;
 use crate::stats::record;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a request is worth, the most first: it keeps up or ends what there is, or makes work that was not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,13 +83,32 @@ pub struct Fate {
     pub served: Histogram<u64>,
     /// Those of them that were answered before they were sent again.
     pub at_once: u64,
+    /// How many were offered in each moment, and how many of those were admitted at once.
+    moments: BTreeMap<u64, [u32; 2]>,
 }
 
 impl Fate {
     /// Nothing was sent.
     pub fn new() -> Self {
         let micros = || Histogram::new_with_bounds(1, 600_000_000, 3).expect("constant bounds are valid");
-        Self { offered: 0, refused: 0, given_up: 0, admitted: micros(), served: micros(), at_once: 0 }
+        Self {
+            offered: 0,
+            refused: 0,
+            given_up: 0,
+            admitted: micros(),
+            served: micros(),
+            at_once: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// A request is sent at `sent` for the first time.
+    pub fn offer(&mut self, sent: Nanos) {
+        self.offered += 1;
+        let moment = sent / MOMENT;
+        if self.moments.len() < MOMENTS_MAX || self.moments.contains_key(&moment) {
+            self.moments.entry(moment).or_default()[0] += 1;
+        }
     }
 
     /// A 2xx came at `at` to what was sent at `sent` and, if the transport asks for it, again by Timer E.
@@ -97,6 +117,23 @@ impl Fate {
         let again = if repeats { last_sending(at.saturating_sub(sent)) } else { 0 };
         record(&mut self.served, sent + again, at);
         self.at_once += u64::from(again == 0);
+        if let Some([_, at_once]) = self.moments.get_mut(&(sent / MOMENT)) {
+            *at_once += u32::from(again == 0);
+        }
+    }
+
+    /// By how much the part that was admitted at once is greater than that of another class, if moments in which both were offered
+    /// are compared, each by how much can be learned from it (the risk difference of Mantel and Haenszel).
+    fn ahead_of(&self, other: &Self) -> Option<f64> {
+        let [mut sum, mut weights] = [0.0; 2];
+        for (moment, own) in &self.moments {
+            let Some(others) = other.moments.get(moment) else { continue };
+            let [[offered, done], [offered_other, done_other]] = [own, others].map(|it| it.map(f64::from));
+            let weight = offered * offered_other / (offered + offered_other);
+            sum += weight * (done / offered - done_other / offered_other);
+            weights += weight;
+        }
+        (weights > 0.0).then(|| sum / weights)
     }
 
     /// Adds another thread's.
@@ -107,6 +144,10 @@ impl Fate {
         self.admitted += &other.admitted;
         self.served += &other.served;
         self.at_once += other.at_once;
+        for (&moment, [offered, at_once]) in &other.moments {
+            let all = self.moments.entry(moment).or_default();
+            *all = [all[0] + offered, all[1] + at_once];
+        }
     }
 }
 
@@ -131,13 +172,25 @@ pub struct ClassReport {
     pub p99_us: u64,
     /// From the first sending to the 2xx: 99 of 100 are not more.
     pub first_p99_us: u64,
+    /// By how much more of this class than of the next one that is worth less was admitted at once, of those that were sent in
+    /// the same moments; none if there is no next, or too few of one of both.
+    ///
+    /// Whoever is told to come again later is not among the offered meanwhile. So a class whose phones have all been told has
+    /// nearly all of its requests in the worst moments, and its part of a whole phase says nothing about its worth.
+    pub ahead_of_next: Option<f64>,
 }
 
 impl ClassReport {
     /// The rows of the classes of which anything was sent.
     pub fn table(fates: &[Fate]) -> Vec<Self> {
         let rows = Class::ALL.iter().zip(fates).filter(|(_, fate)| fate.offered > 0);
+        let is_many = |fate: &Fate| fate.offered >= MANY;
         rows.map(|(&class, fate)| Self {
+            ahead_of_next: fates[class as usize + 1..]
+                .iter()
+                .find(|next| is_many(next))
+                .filter(|_| is_many(fate))
+                .and_then(|next| fate.ahead_of(next)),
             class,
             offered: fate.offered,
             admitted: fate.admitted.len(),
@@ -151,17 +204,21 @@ impl ClassReport {
         .collect()
     }
 
-    /// The part that was admitted when it was sent first.
-    pub fn at_once_share(&self) -> f64 {
-        self.at_once as f64 / self.offered.max(1) as f64
-    }
-
     /// How long 99 of 100 wait at most: from the first sending where something ends or keeps up what is there; otherwise from the
     /// last, because what is refused in silence is sent again until there is room.
     pub fn wait_p99_us(&self) -> u64 {
         if matches!(self.class, Class::End | Class::Refresh) { self.first_p99_us } else { self.p99_us }
     }
 }
+
+/// Requests that are sent within so long meet a server in the same condition.
+const MOMENT: Nanos = SECOND / 50;
+
+/// Most moments of a phase in which classes are compared: more than two minutes.
+const MOMENTS_MAX: usize = 8192;
+
+/// So many requests of a class are enough to compare it.
+const MANY: u64 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -180,13 +237,13 @@ mod tests {
     #[test]
     fn classes_of_which_nothing_came_have_no_row() {
         let mut fates = Class::ALL.map(|_| Fate::new());
-        fates[Class::Poll as usize].offered = 4;
+        (0..4).for_each(|_| fates[Class::Poll as usize].offer(1_000));
         fates[Class::Poll as usize].refused = 3;
         fates[Class::Poll as usize].admit(1_000, 3_000_000, true);
         let table = ClassReport::table(&fates);
         assert_eq!(table.len(), 1);
         assert_eq!((table[0].class, table[0].admitted, table[0].p99_us), (Class::Poll, 1, 2_999));
-        assert!((table[0].at_once_share() - 0.25).abs() < 1e-9);
+        assert_eq!((table[0].offered, table[0].at_once), (4, 1));
     }
 
     #[test]
@@ -207,5 +264,30 @@ mod tests {
             }
             assert!(table[0].wait_p99_us() >= 506_500 && table[1].wait_p99_us() == table[1].p99_us);
         }
+    }
+
+    #[test]
+    fn classes_are_compared_by_what_was_sent_together() {
+        let mut fates = Class::ALL.map(|_| Fate::new());
+        let send = |fates: &mut [Fate], class: Class, at: u64, offered: u64, done: u64| {
+            (0..offered).for_each(|_| fates[class as usize].offer(at));
+            (0..done).for_each(|_| fates[class as usize].admit(at, at + 1_000, true));
+        };
+        // In the worst moment a tenth and nothing; later everything, but hardly anybody of the better class is left to come.
+        send(&mut fates, Class::Reregister, 0, 1000, 100);
+        send(&mut fates, Class::Publish, 0, 200, 0);
+        send(&mut fates, Class::Reregister, SECOND, 20, 20);
+        send(&mut fates, Class::Publish, SECOND, 1000, 1000);
+        send(&mut fates, Class::Poll, 2 * SECOND, 1000, 1000);
+        let row =
+            |fates: &[Fate], class| *ClassReport::table(fates).iter().find(|row| row.class == class).unwrap();
+        let [registers, publishes] = [row(&fates, Class::Reregister), row(&fates, Class::Publish)];
+        assert_eq!([registers, publishes].map(|row| row.at_once * 100 / row.offered), [11, 83]);
+        let ahead = registers.ahead_of_next.unwrap();
+        assert!((0.08..0.1).contains(&ahead), "{ahead}");
+        assert_eq!(publishes.ahead_of_next, None, "they were never sent in the same moment");
+        send(&mut fates, Class::Poll, 0, 200, 10);
+        let ahead = row(&fates, Class::Publish).ahead_of_next.unwrap();
+        assert!((ahead + 0.05).abs() < 1e-9, "{ahead}: the worse one fared better");
     }
 }

@@ -91,7 +91,7 @@ pub enum Expect {
         /// Percent.
         at_most_percent: f64,
     },
-    /// In a phase no class is admitted less than one that is worth less, by more than two percent.
+    /// In a phase no class is admitted less than one that is worth less and sent in the same moments, by more than two percent.
     Order {
         /// The phase.
         phase: String,
@@ -169,7 +169,7 @@ impl fmt::Display for Expect {
                 write!(f, "{phase}: at most {at_most_percent}% is refused")
             }
             Self::Order { phase } => {
-                write!(f, "{phase}: what is worth less is done less when it is sent first")
+                write!(f, "{phase}: of what is sent together, what is worth less is done at once less")
             }
             Self::Descriptors { phase } => write!(f, "{phase}: the server's descriptors stay as many"),
         }
@@ -271,14 +271,17 @@ impl Expect {
                 Verdict { claim, found: format!("{refused} of {offered}"), passed }
             }
             Self::Order { .. } => {
-                let many: Vec<_> = phase?.classes.iter().filter(|row| row.offered >= 100).collect();
-                let wrong =
-                    many.windows(2).find(|pair| pair[0].at_once_share() + 0.02 < pair[1].at_once_share());
-                let shares = many.iter();
-                let shares = shares
-                    .map(|row| format!("{} {:.0}%", row.class.name(), row.at_once_share() * 100.0))
-                    .collect::<Vec<_>>();
-                Verdict { claim, found: shares.join(", "), passed: wrong.is_none() && many.len() > 1 }
+                let compared = || {
+                    phase
+                        .into_iter()
+                        .flat_map(|phase| &phase.classes)
+                        .filter_map(|row| Some((row, row.ahead_of_next?)))
+                };
+                let found =
+                    compared().map(|(row, ahead)| format!("{} {:+.1}%", row.class.name(), ahead * 100.0));
+                let found = found.collect::<Vec<_>>().join(", ");
+                let passed = compared().count() > 0 && compared().all(|(_, ahead)| ahead >= -0.02);
+                Verdict { claim, found, passed }
             }
             Self::Descriptors { .. } => {
                 let points = facts.within(phase?, 0.0, |point| point.server_descriptors);

@@ -47,7 +47,7 @@ impl Crowd<'_> {
         running.class = Class::of(running.op, running.in_dialog || is_bound);
         let class = running.class;
         if let Some(timings) = self.timings(now) {
-            timings.fates[class as usize].offered += 1;
+            timings.fates[class as usize].offer(now);
         }
     }
 
