@@ -5,8 +5,8 @@ use comsipl_core::header::Via;
 use comsipl_core::limits::{CONTACT_LEN_MAX, UNSUPPORTED_LISTED_MAX};
 use comsipl_core::msg::{self, Message, Method, Writer};
 use comsipl_core::token::hex16;
-use comsipl_core::transaction::TransactionKey;
-use comsipl_core::{Flow, HashKey, Now, Refusal, SERVER_LINE, Uri};
+use comsipl_core::transaction::{Answered, Kept, TransactionKey};
+use comsipl_core::{Flow, HashKey, Now, Outbox, Refusal, SERVER_LINE, Uri};
 
 use crate::shard::Shard;
 
@@ -92,7 +92,7 @@ impl Shard {
         to_tag: Option<&[u8]>,
         more: impl FnOnce(&mut Writer<'_>),
     ) {
-        let flow = self.write_answer(request, status, reason, to_tag, more);
+        let parts = self.write_answer(request, status, reason, to_tag, more);
         // RFC 6026 and §17.2.1 keep INVITE apart; we answer it statelessly. RFC 3261 §17.2.2: Timer J is "zero seconds for
         // reliable transports".
         // While requests are challenged, other methods come from people who have not proven anything, and nothing that would be
@@ -101,10 +101,16 @@ impl Shard {
         let is_challenged = matches!(method, Some(Method::Register | Method::Publish | Method::Subscribe));
         if method != Some(Method::Invite)
             && (is_challenged || !self.guard.challenges)
-            && !flow.transport.is_stream()
+            && !request.flow.transport.is_stream()
             && let Some(answer) = self.outbox.newest_head()
         {
-            self.transactions.remember(request.transaction, flow, answer, request.now.mono);
+            let kept = Kept {
+                start: &answer[..parts.start_end],
+                has_vias: parts.tells_feedback,
+                to_tag: to_tag.unwrap_or_default(),
+                rest: &answer[parts.rest_begin..],
+            };
+            self.transactions.remember(request.transaction, request.flow, &kept, request.now.mono);
         }
     }
 
@@ -119,7 +125,7 @@ impl Shard {
         self.write_answer(request, status, reason, None, more);
     }
 
-    /// Writes an answer to the outbox; tells where it goes.
+    /// Writes an answer to the outbox; tells what it is made of.
     fn write_answer(
         &mut self,
         request: &Request<'_>,
@@ -127,17 +133,25 @@ impl Shard {
         reason: &str,
         to_tag: Option<&[u8]>,
         more: impl FnOnce(&mut Writer<'_>),
-    ) -> Flow {
+    ) -> AnswerParts {
         let message = request.message;
         let source = request.flow.peer;
         let flow = answer_flow(message.via(), request.flow);
         // RFC 3261 §8.2.6.2: every answer but 100 has a To tag; a retransmission must get the same one.
-        let made = hex16((request.transaction.0 >> 64) as u64);
+        let made = tag_of(request.transaction);
         let to_tag = to_tag.unwrap_or(&made);
         let feedback = self.feedback();
+        let mut parts = AnswerParts::default();
         self.outbox.send(flow, |out| {
-            let mut writer =
-                msg::respond_with_feedback(out, message, status, reason, Some(to_tag), source, feedback);
+            let begin = out.len();
+            Writer::new(out).status_line(status, reason);
+            parts.start_end = out.len() - begin;
+            parts.tells_feedback = msg::push_vias(out, message, source, feedback);
+            if parts.tells_feedback {
+                parts.start_end = out.len() - begin;
+            }
+            let mut writer = msg::push_ids(out, message, Some(to_tag));
+            parts.rest_begin = writer.buffer().len() - begin;
             writer.buffer().extend_from_slice(SERVER_LINE.as_bytes());
             more(&mut writer);
         });
@@ -146,7 +160,7 @@ impl Shard {
         } else {
             self.counters.refused.up();
         }
-        flow
+        parts
     }
 
     /// Refuses a request, with the headers that go with the reason.
@@ -193,6 +207,41 @@ impl Shard {
     }
 }
 
+/// What an answer is made of: bytes of its own up to `start_end` and from `rest_begin` on; between them what it repeats of its
+/// request.
+#[derive(Clone, Copy, Default)]
+struct AnswerParts {
+    start_end: usize,
+    /// Whether the Vias tell about an overload, and so belong to the bytes of its own.
+    tells_feedback: bool,
+    rest_begin: usize,
+}
+
+/// Gives a repeated request the answer that it was given first, to the same place.
+pub(crate) fn answer_again(
+    outbox: &mut Outbox,
+    answered: &Answered<'_>,
+    message: &Message<'_>,
+    transaction: TransactionKey,
+) {
+    let Answered { kept, flow } = *answered;
+    let made = tag_of(transaction);
+    let to_tag = if kept.to_tag.is_empty() { &made[..] } else { kept.to_tag };
+    outbox.send(answer_flow(message.via(), flow), |out| {
+        out.extend_from_slice(kept.start);
+        if !kept.has_vias {
+            msg::push_vias(out, message, flow.peer, None);
+        }
+        msg::push_ids(out, message, Some(to_tag));
+        out.extend_from_slice(kept.rest);
+    });
+}
+
+/// The To tag of an answer that makes no dialog.
+fn tag_of(transaction: TransactionKey) -> [u8; 16] {
+    hex16((transaction.0 >> 64) as u64)
+}
+
 /// Where the answer to a request goes that came on `flow` with this topmost Via.
 ///
 /// > If the "sent-protocol" is a reliable transport protocol […] the response MUST be sent using the existing connection to
@@ -227,4 +276,72 @@ pub fn usable(contact: &[u8]) -> Option<Uri<'_>> {
         return None;
     }
     Uri::parse(contact).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::engine::{Engine, by_udp, publish, subscribe};
+
+    /// Delivers the request twice, the second time from another port and when other clients are told of an overload; tells the
+    /// answer to the first.
+    fn answered_twice(request: &str) -> String {
+        let mut engine = Engine::new();
+        let request = request.replace('\n', "\r\n");
+        let deliver = |engine: &mut Engine, flow| {
+            engine.shard.on_datagram(engine.now, flow, request.as_bytes());
+            let outbox = &engine.shard.outbox;
+            let answer = outbox.messages().first().expect("an answer");
+            let (flow, head) = (answer.flow, outbox.head(answer).to_vec());
+            engine.turn();
+            (flow, String::from_utf8(head).unwrap())
+        };
+        let first = deliver(&mut engine, by_udp());
+        engine.pass(Duration::from_secs(31));
+        let levels = std::sync::Arc::clone(&engine.shard.overload.levels);
+        levels.tell(0, comsipl_core::overload::WHOLE / 2, engine.now.wall);
+        levels.tell(0, comsipl_core::overload::WHOLE, engine.now.wall);
+        let again = deliver(&mut engine, Flow { peer: "192.0.2.9:1024".parse().unwrap(), ..by_udp() });
+        assert_eq!(again, first);
+        assert_eq!(engine.shard.counters().retransmitted_requests.get(), 1);
+        first.1
+    }
+
+    #[test]
+    fn a_repeated_request_gets_the_same_bytes_to_the_same_place() {
+        let register = |via: &str, more: &str| {
+            format!(
+                "REGISTER sip:example.com SIP/2.0\n{via}\nFrom: <sip:alice@example.com>;tag=a\n\
+                 To: \"Alice\" <sip:alice@example.com>\nCall-ID: r1\nCSeq: 0007 REGISTER\n{more}\
+                 Contact: <sip:alice@192.0.2.7>\nContent-Length: 0\n\n"
+            )
+        };
+        let told = answered_twice(&register("Via: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKa;rport", ""));
+        assert!(told.contains(";branch=z9hG4bKa;received=192.0.2.7;rport=5060\r\n"), "{told}");
+        // Answered at the port of the Via, with `received` for the name.
+        let told = answered_twice(&register("v: SIP/2.0/UDP phone.example.com:5070;branch=z9hG4bKb", ""));
+        assert!(told.contains(";received=192.0.2.7\r\n"), "{told}");
+        let folded =
+            "Via: SIP/2.0/UDP 192.0.2.7\n ;branch=z9hG4bKc , SIP/2.0/UDP 10.0.0.1\nVia: SIP/2.0/TCP 10.0.0.2";
+        assert!(answered_twice(&register(folded, "Subject: a\n b\n")).starts_with("SIP/2.0 200 OK\r\n"));
+        let told = answered_twice(&register("Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKd;oc", ""));
+        assert!(told.contains(";oc=0;"), "{told}");
+        // RFC 2543 knew no cookie.
+        assert!(
+            answered_twice(&register("Via: SIP/2.0/UDP 192.0.2.7", "")).starts_with("SIP/2.0 200 OK\r\n")
+        );
+        let refused = register("Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKe", "Require: magic\n");
+        assert!(answered_twice(&refused).contains("\r\nUnsupported: magic\r\n"));
+    }
+
+    #[test]
+    fn a_repeated_request_that_makes_a_dialog_gets_the_same_tag() {
+        let told = answered_twice(&subscribe("UDP"));
+        assert!(
+            told.starts_with("SIP/2.0 200 OK\r\n") && told.contains("\r\nTo: <sip:alice@example.com>;tag=")
+        );
+        assert!(answered_twice(&publish(1, "open")).contains("\r\nSIP-ETag: "));
+    }
 }

@@ -16,7 +16,7 @@ pub use reason::reason_phrase;
 mod respond;
 pub(crate) use answer::plain_branch;
 pub(crate) use respond::push_via_line;
-pub use respond::{respond, respond_malformed, respond_with_feedback, response_destination};
+pub use respond::{push_ids, push_vias, respond, respond_malformed, response_destination};
 mod write;
 pub use write::Writer;
 pub(crate) use write::{push_number, push_unfolded};

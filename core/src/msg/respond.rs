@@ -23,25 +23,30 @@ pub fn respond<'v>(
     to_tag: Option<&[u8]>,
     source: SocketAddr,
 ) -> Writer<'v> {
-    respond_with_feedback(out, request, code, reason, to_tag, source, None)
+    Writer::new(out).status_line(code, reason);
+    push_vias(out, request, source, None);
+    push_ids(out, request, to_tag)
 }
 
-/// The same; a client that takes part in overload control is told `feedback` in its Via (RFC 7339 §5.2).
-pub fn respond_with_feedback<'v>(
-    out: &'v mut Vec<u8>,
+/// Writes all Vias of a response to `request` that came from `source`, the top one completed. A client that takes part in overload
+/// control is told `feedback` there (RFC 7339 §5.2); tells whether it was.
+pub fn push_vias(
+    out: &mut Vec<u8>,
     request: &Message<'_>,
-    code: u16,
-    reason: &str,
-    to_tag: Option<&[u8]>,
     source: SocketAddr,
     feedback: Option<Feedback>,
-) -> Writer<'v> {
-    Writer::new(out).status_line(code, reason);
-    let folds = request.folded;
+) -> bool {
     let mut top = Some(request.via());
+    let mut tells = false;
     for line in request.via_lines() {
-        push_via_line(out, line, top.take(), source, folds, feedback);
+        tells |= push_via_line(out, line, top.take(), source, request.folded, feedback);
     }
+    tells
+}
+
+/// Writes what a response repeats of `request` behind the Vias: From, To, Call-ID and CSeq. To gets `to_tag` if it has no tag.
+pub fn push_ids<'v>(out: &'v mut Vec<u8>, request: &Message<'_>, to_tag: Option<&[u8]>) -> Writer<'v> {
+    let folds = request.folded;
     out.extend_from_slice(b"From: ");
     push(out, request.from().raw(), folds);
     out.extend_from_slice(b"\r\nTo: ");
@@ -112,7 +117,7 @@ pub fn response_destination(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Writes one Via line. If its first value is the top Via, that is completed from `source`.
+/// Writes one Via line. If its first value is the top Via, that is completed from `source`. Tells whether `feedback` stands in it.
 pub(crate) fn push_via_line(
     out: &mut Vec<u8>,
     line: &[u8],
@@ -120,27 +125,29 @@ pub(crate) fn push_via_line(
     source: SocketAddr,
     folds: bool,
     feedback: Option<Feedback>,
-) {
+) -> bool {
     out.extend_from_slice(b"Via: ");
+    let mut tells = false;
     match top {
         None => push(out, line, folds),
         Some(via) => {
-            push_top_via(out, via, source, folds, feedback);
+            tells = push_top_via(out, via, source, folds, feedback);
             push(out, &line[via.raw().len()..], folds);
         }
     }
     out.extend_from_slice(b"\r\n");
+    tells
 }
 
 /// Writes the top Via with `received` and `rport` as the server's transport must set them, and the parameters of overload
-/// control if the client takes part in it.
+/// control if the client takes part in it; tells whether it does.
 fn push_top_via(
     out: &mut Vec<u8>,
     via: &Via<'_>,
     source: SocketAddr,
     folds: bool,
     feedback: Option<Feedback>,
-) {
+) -> bool {
     let asked = via.rport() != Rport::Absent;
     let mut told = None;
     if !folds && let Some(plain) = via.usual_without_rport() {
@@ -162,6 +169,7 @@ fn push_top_via(
     if let Some(feedback) = told {
         feedback.push(out);
     }
+    told.is_some()
 }
 
 /// Writes a Via without `received` and `rport`; without the parameters of overload control where they are written anew.

@@ -13,6 +13,8 @@
 //!
 //! Timer K (absorb late answers for T4) needs no state here: an answer that meets no transaction is dropped and counted.
 
+use std::time::Duration;
+
 use super::{T1, T2, TIMER_F};
 use crate::time::Mono;
 
@@ -54,6 +56,12 @@ impl NotifyTransaction {
     #[must_use]
     pub const fn has_been_heard(&self) -> bool {
         self.proceeding
+    }
+
+    /// How long ago it began.
+    #[must_use]
+    pub fn lasted(&self, now: Mono) -> Duration {
+        now.since(self.started)
     }
 
     /// The timer fired.

@@ -3,7 +3,7 @@
 mod client;
 mod server;
 pub use client::{NotifyTransaction, TimerStep};
-pub use server::{Answered, ServerTransactions, TransactionKey};
+pub use server::{Answered, Kept, ServerTransactions, TransactionKey};
 
 use std::time::Duration;
 

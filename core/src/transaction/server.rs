@@ -12,11 +12,15 @@
 //! are full before 64*T1 are over, the oldest answers are forgotten early and counted; what keeps state (dialog, entity tag,
 //! binding) then still knows the request again.
 //!
+//! Of an answer that is kept which the repeated request does not say itself, less than half of most: memory that is not touched
+//! costs nothing, and what 32 seconds bring is far more than any cache holds.
+//!
 //! Nothing here grows by moving all that it holds: chunks are added, and the index is many tables that grow one after
 //! another, each with the hashes of its entries beside it. One table for all would stop a shard for tens of milliseconds when
 //! it doubles.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 
 use hashbrown::HashTable;
 
@@ -34,10 +38,19 @@ pub struct TransactionKey(pub u128);
 struct Entry {
     key: TransactionKey,
     ends: Mono,
-    start: u32,
-    len: u32,
-    flow: Flow,
+    /// Where it begins in the chunk's bytes: [`Kept::start`], then [`Kept::to_tag`], then [`Kept::rest`], with these lengths.
+    at: u32,
+    start_len: u16,
+    to_tag_len: u16,
+    rest_len: u16,
+    has_vias: bool,
+    /// The flow of the request, which is no connection.
+    listener: u8,
+    local_ip: Option<IpAddr>,
+    peer: SocketAddr,
 }
+
+const _: () = assert!(size_of::<Entry>() <= 96, "there are a million of them");
 
 /// Answers that were given one after another.
 #[derive(Debug)]
@@ -78,12 +91,31 @@ impl Place {
     }
 }
 
-/// A remembered answer and where it went.
+/// What is remembered of an answer: what a repetition of its request does not say itself. Together they make the same bytes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept<'a> {
+    /// The status line, and the Vias behind it where they say more than those of the request and its source.
+    pub start: &'a [u8],
+    /// Whether they do.
+    pub has_vias: bool,
+    /// The tag that To was given; empty: one that is made of the transaction.
+    pub to_tag: &'a [u8],
+    /// All that follows what a response repeats of its request.
+    pub rest: &'a [u8],
+}
+
+impl Kept<'_> {
+    const fn len(&self) -> usize {
+        self.start.len() + self.to_tag.len() + self.rest.len()
+    }
+}
+
+/// A remembered answer and by which flow its request came.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
-    /// The answer, byte for byte.
-    pub bytes: &'a [u8],
-    /// The flow it was sent on.
+    /// What the repeated request does not say itself.
+    pub kept: Kept<'a>,
+    /// The flow by which the request came first.
     pub flow: Flow,
 }
 
@@ -132,11 +164,20 @@ impl ServerTransactions {
             }
         })?;
         let (chunk, entry) = found?;
-        Some(Answered { bytes: &chunk.bytes[entry.start as usize..][..entry.len as usize], flow: entry.flow })
+        let bytes = &chunk.bytes[entry.at as usize..];
+        let (start, bytes) = bytes.split_at(usize::from(entry.start_len));
+        let (to_tag, bytes) = bytes.split_at(usize::from(entry.to_tag_len));
+        let rest = &bytes[..usize::from(entry.rest_len)];
+        Some(Answered {
+            kept: Kept { start, has_vias: entry.has_vias, to_tag, rest },
+            flow: Flow::udp(entry.listener, entry.local_ip, entry.peer),
+        })
     }
 
-    /// Remembers the answer to a transaction that [`Self::find`] did not find.
-    pub fn remember(&mut self, key: TransactionKey, flow: Flow, answer: &[u8], now: Mono) {
+    /// Remembers the answer to a transaction that [`Self::find`] did not find, whose request came by `flow`: a datagram, because
+    /// what comes by connections is not sent again.
+    pub fn remember(&mut self, key: TransactionKey, flow: Flow, answer: &Kept<'_>, now: Mono) {
+        debug_assert!(!flow.transport.is_stream());
         self.expire(now);
         let len = answer.len();
         if len > MESSAGE_LEN_MAX {
@@ -149,16 +190,24 @@ impl ServerTransactions {
         }
         let number = self.first_chunk.wrapping_add(self.chunks.len() as u32).wrapping_sub(1);
         let chunk = self.chunks.back_mut().expect("a chunk has begun");
-        let start = chunk.used;
-        chunk.used += len;
-        chunk.bytes[start..chunk.used].copy_from_slice(answer);
+        let at = chunk.used;
+        for part in [answer.start, answer.to_tag, answer.rest] {
+            chunk.bytes[chunk.used..][..part.len()].copy_from_slice(part);
+            chunk.used += part.len();
+        }
+        let len_of = |part: &[u8]| u16::try_from(part.len()).expect("the whole was found to fit");
         let place = Place::new(tag(key), number, chunk.entries.len());
         chunk.entries.push(Entry {
             key,
             ends: now + TIMER_J,
-            start: u32::try_from(start).expect("a chunk is far below 4 GiB"),
-            len: u32::try_from(len).expect("an answer is far below 4 GiB"),
-            flow,
+            at: u32::try_from(at).expect("a chunk is far below 4 GiB"),
+            start_len: len_of(answer.start),
+            to_tag_len: len_of(answer.to_tag),
+            rest_len: len_of(answer.rest),
+            has_vias: answer.has_vias,
+            listener: flow.listener,
+            local_ip: flow.local_ip,
+            peer: flow.peer,
         });
         self.len += 1;
         self.index.insert(table(key), place, self.len);
@@ -296,12 +345,12 @@ impl Chunk {
     }
 }
 
-/// Bytes of one chunk: some hundreds of answers, and more than the longest message.
+/// Bytes of one chunk: about a thousand answers, and more than the longest message.
 const CHUNK_LEN: usize = 256 * 1024;
 /// Answers of one chunk, however short.
 const CHUNK_ENTRIES_MAX: usize = 2048;
 /// Answers of one chunk if they have the usual length.
-const CHUNK_ENTRIES_USUAL: usize = 640;
+const CHUNK_ENTRIES_USUAL: usize = 1280;
 /// Tables of the index: when one doubles, so few entries move that nobody waits.
 const TABLES: usize = 64;
 /// Entries that a table has room for at first.
@@ -316,6 +365,7 @@ const ENTRY_BITS: u32 = CHUNK_ENTRIES_MAX.ilog2();
 /// Most chunks: no two in use have the same number, and half a terabyte is enough.
 const CHUNKS_MAX: usize = 1 << (u32::BITS - ENTRY_BITS);
 
+const _: () = assert!(MESSAGE_LEN_MAX <= u16::MAX as usize);
 const _: () = assert!(CHUNK_LEN >= MESSAGE_LEN_MAX && CHUNK_ENTRIES_MAX.is_power_of_two());
 
 /// The key is a keyed hash already; four bytes of it tell entries of a table apart.
@@ -340,6 +390,11 @@ mod tests {
 
     use super::*;
 
+    /// An answer of which only the rest is remembered.
+    fn rest(rest: &[u8]) -> Kept<'_> {
+        Kept { start: b"", has_vias: false, to_tag: b"", rest }
+    }
+
     fn flow() -> Flow {
         let peer = SocketAddr::from(([127, 0, 0, 1], 5061));
         Flow::udp(0, None, peer)
@@ -348,9 +403,10 @@ mod tests {
     #[test]
     fn an_answer_is_given_again_for_64_t1_and_then_forgotten() {
         let mut transactions = ServerTransactions::new(1 << 20);
-        transactions.remember(TransactionKey(7), flow(), b"SIP/2.0 200 OK", Mono(0));
-        let again = transactions.find(TransactionKey(7)).map(|a| a.bytes.to_vec());
-        assert_eq!(again.as_deref(), Some(&b"SIP/2.0 200 OK"[..]));
+        let answer = Kept { start: b"SIP/2.0 200 OK\r\n", has_vias: false, to_tag: b"tag", rest: b"\r\n" };
+        transactions.remember(TransactionKey(7), flow(), &answer, Mono(0));
+        let again = transactions.find(TransactionKey(7)).map(|it| (it.kept, it.flow));
+        assert_eq!(again, Some((answer, flow())));
         transactions.expire(Mono(31_999_999));
         assert!(transactions.find(TransactionKey(7)).is_some());
         transactions.expire(Mono(32_000_000));
@@ -367,7 +423,7 @@ mod tests {
                 n += 1;
                 let now = last + Duration::from_micros(1_000_000 / rate);
                 last = now;
-                transactions.remember(TransactionKey(n), flow(), &[7; 400], now);
+                transactions.remember(TransactionKey(n), flow(), &rest(&[7; 400]), now);
                 if second % 97 == 0 {
                     let alive = n - (u128::from(rate) * 31).min(n - 1);
                     assert!(transactions.find(TransactionKey(alive)).is_some() || second < rate * 32);
@@ -384,12 +440,12 @@ mod tests {
         let mut transactions = ServerTransactions::new(3 * CHUNK_LEN);
         for n in 0..20_000u32 {
             let answer = vec![(n % 251) as u8; 100 + (n % 300) as usize];
-            transactions.remember(TransactionKey(u128::from(n)), flow(), &answer, Mono(u64::from(n)));
+            transactions.remember(TransactionKey(u128::from(n)), flow(), &rest(&answer), Mono(u64::from(n)));
             let oldest = n + 1 - u32::try_from(transactions.len()).unwrap();
             for check in [oldest, oldest.midpoint(n), n] {
                 let found = transactions.find(TransactionKey(u128::from(check))).unwrap();
-                assert_eq!(found.bytes.len(), 100 + (check % 300) as usize);
-                assert!(found.bytes.iter().all(|&b| b == (check % 251) as u8));
+                assert_eq!(found.kept.rest.len(), 100 + (check % 300) as usize);
+                assert!(found.kept.rest.iter().all(|&b| b == (check % 251) as u8));
             }
         }
         assert!(transactions.forgotten_early() > 0 && transactions.chunks.len() == 3);

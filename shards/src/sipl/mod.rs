@@ -32,7 +32,7 @@ use comsipl_core::uri::Uri;
 use comsipl_core::{AorKey, Flow, Now, Refusal, own_gruu};
 use comsipl_fdb::Full;
 
-use crate::reply::{Request, answer_flow, transaction_key, unsupported};
+use crate::reply::{Request, answer_again, answer_flow, transaction_key, unsupported};
 use crate::settings::SipsRule;
 use crate::shard::Shard;
 
@@ -86,8 +86,7 @@ impl Shard {
         // Over connections nothing is sent again and no answer is remembered.
         let answered = if flow.transport.is_stream() { None } else { self.transactions.find(transaction) };
         if let Some(answered) = answered {
-            let (peer, bytes) = (answered.flow, answered.bytes);
-            self.outbox.send(peer, |out| out.extend_from_slice(bytes));
+            answer_again(&mut self.outbox, &answered, message, transaction);
             self.counters.retransmitted_requests.up();
             return;
         }
