@@ -94,7 +94,7 @@ fn a_new_process_that_dies_changes_nothing() -> Result<()> {
     courier.send(&Said::Release, &[], &[], &last)?;
     let connections = courier.receive::<Said>(&last)?;
     ensure!(matches!(&connections.text, Said::Connections { connections } if connections.len() == 1));
-    ensure!(courier.receive::<Said>(&last)?.text == Said::Released);
+    ensure!(courier.receive::<Said>(&last)?.text == Said::Released { synced: true });
     // Nobody serves now. What comes meanwhile waits.
     let refresh = anna.subscribe_again();
     anna.line.write(&refresh)?;

@@ -180,7 +180,7 @@ impl Prepared {
     /// What is wrong with the data directory or a file.
     pub fn open_files(self, given_up: GivenUp, patience: Duration) -> Result<Node, StartError> {
         let give_up = Instant::now() + patience;
-        let coming = if given_up.files_in_order { Coming::HandedOver } else { Coming::Alone };
+        let coming = if given_up.files_synced { Coming::HandedOver } else { Coming::Alone };
         let files = loop {
             match NodeFiles::open(&self.settings, self.shards, coming) {
                 Err(StartError::File(OpenError { fault: OpenFault::Locked, .. }))

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let mut parcels = Vec::new();
     loop {
         let parcel = courier.receive::<Message>(&deadline)?;
-        let is_all = parcel.text == Message::Released;
+        let is_all = matches!(parcel.text, Message::Released { .. });
         parcels.push(parcel);
         if is_all {
             break;

@@ -147,13 +147,18 @@ impl Running {
             }
         }
         let successor = self.successor.take();
+        let mut files_synced = false;
         if successor.is_some() {
             // Who changes users may wait for a shard, and who syncs for the disk: while the shards serve still.
             drop(self.control.take());
             drop(self.syncing.take());
-            // Who takes over does without a sync until it serves, and counts on this one (`Coming::HandedOver`).
-            if let Some(Err(error)) = self.files.as_ref().map(|files| files.sync()) {
-                tracing::error!(%error, "the files cannot be synced before they are handed over");
+            // Who takes over does without a sync until it serves, and counts on this one (`Coming::HandedOver`), or hears that there
+            // was none.
+            match self.files.as_ref().map(|files| files.sync()) {
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the files cannot be synced before they are handed over");
+                }
+                synced => files_synced = synced.is_some(),
             }
             self.stop.will_hand_over();
         }
@@ -166,12 +171,17 @@ impl Running {
         tracing::info!(stop_ms = begin.elapsed().as_millis() as u64, "stopped for another process");
         let mut given_up = std::mem::take(&mut self.given_up);
         given_up.nonces = self.gate.nonces.as_ref().map(|it| it.bequeath(self.clock.mono()));
+        given_up.files_synced = files_synced;
         Ok(match successor::hand_over(successor, &given_up, self.recovery_max) {
             Outcome::Gone => Ended::HandedOver,
-            Outcome::Back => Ended::TakenBack(Inherited {
-                sockets: self.kept.iter().filter_map(|it| it.try_clone().ok()).collect(),
-                given_up,
-            }),
+            Outcome::Back => {
+                // The other process may have had them meanwhile.
+                given_up.files_synced = false;
+                Ended::TakenBack(Inherited {
+                    sockets: self.kept.iter().filter_map(|it| it.try_clone().ok()).collect(),
+                    given_up,
+                })
+            }
         })
     }
 

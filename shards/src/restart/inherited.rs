@@ -25,8 +25,8 @@ pub struct GivenUp {
     pub connections: Vec<Carried>,
     /// Its nonces, if it challenged anybody.
     pub nonces: Option<NonceEstate>,
-    /// It brought its files to disk once it served, and has let go of them as agreed.
-    pub files_in_order: bool,
+    /// It brought its files to disk just before it let go of them.
+    pub files_synced: bool,
 }
 
 /// A listening socket of a shard.

@@ -10,7 +10,7 @@ use crate::net::stream::hand_over::{Carried, Web};
 
 /// Version of all that is said here, the request to take over included. A server refuses any other, so that neither side
 /// has to guess.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A message; see the table of [`crate::restart`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +32,11 @@ pub enum Message {
     },
     /// From the predecessor: its nonces, which are the payload.
     Nonces,
-    /// From the predecessor: its files are closed.
-    Released,
+    /// From the predecessor: it has let go of its files.
+    Released {
+        /// They are on disk as they were a moment before it did.
+        synced: bool,
+    },
     /// From the new process: the files are recovered and all is adopted.
     Ready,
     /// From the predecessor: it will not serve again.

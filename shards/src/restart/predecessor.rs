@@ -81,8 +81,8 @@ impl Predecessor {
             released = Ok(());
             let Parcel { text, payload, descriptors } = parcel;
             match text {
-                Message::Released => {
-                    given_up.files_in_order = true;
+                Message::Released { synced } => {
+                    given_up.files_synced = synced;
                     return Ok(given_up);
                 }
                 Message::Nonces => given_up.nonces = Some(NonceEstate::from_bytes(payload)),
@@ -232,12 +232,25 @@ mod tests {
         assert_eq!(old.receive::<Message>(&deadline).unwrap().text, Message::Ready);
 
         let (new, mut old) = predecessor();
-        old.send(&Message::Released, &[], &[], &deadline).unwrap();
+        old.send(&Message::Released { synced: true }, &[], &[], &deadline).unwrap();
         assert!(matches!(new.succeed(), Err(StartError::TakeOver { .. })));
 
         let (new, old) = predecessor();
         drop(old);
         new.succeed().unwrap();
+    }
+
+    #[test]
+    fn files_are_taken_for_synced_only_where_the_predecessor_says_so() {
+        for synced in [true, false] {
+            let (mut new, mut old) = predecessor();
+            let deadline = Deadline::of(Duration::from_secs(10));
+            old.send(&Message::Released { synced }, &[], &[], &deadline).unwrap();
+            assert_eq!(new.release().unwrap().files_synced, synced);
+        }
+        let (mut new, old) = predecessor();
+        drop(old);
+        assert!(!new.release().unwrap().files_synced, "it died");
     }
 
     #[test]

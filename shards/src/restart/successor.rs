@@ -166,7 +166,7 @@ fn give(successor: &mut Courier, given_up: &GivenUp, deadline: &Deadline<'_>) ->
             descriptors.clear();
         }
     }
-    successor.send(&Message::Released, &[], &[], deadline)?;
+    successor.send(&Message::Released { synced: given_up.files_synced }, &[], &[], deadline)?;
     expect(successor, &Message::Ready, deadline)?;
     // From here on the other one may serve, so this one may not, whatever becomes of it.
     successor.send(&Message::Go, &[], &[], deadline)
@@ -221,8 +221,10 @@ mod tests {
         {
             let [here, mut there] = pair();
             there.send(&said, &[], &[], &deadline).unwrap();
-            assert_eq!(hand_over(here, &GivenUp::default(), SPAN), outcome, "{said:?}");
-            assert_eq!(there.receive::<Message>(&deadline).unwrap().text, Message::Released);
+            let given_up = GivenUp { files_synced: outcome == Outcome::Gone, ..GivenUp::default() };
+            assert_eq!(hand_over(here, &given_up, SPAN), outcome, "{said:?}");
+            let released = Message::Released { synced: given_up.files_synced };
+            assert_eq!(there.receive::<Message>(&deadline).unwrap().text, released);
             assert_eq!(there.receive::<Message>(&deadline).map(|it| it.text).ok(), last);
         }
     }
