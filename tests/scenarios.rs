@@ -70,6 +70,7 @@ scenarios! {
     compose_two_devices
     compose_unregistered_is_closed
     conference_as_published
+    crash_after_a_late_answer
     crash_after_fail_over
     crash_connections_are_gone
     crash_dialog_cseq
@@ -89,6 +90,8 @@ scenarios! {
     crash_twice
     crash_twice_while_nobody_answers
     crash_unanswered_notify
+    crash_while_a_second_notify_is_unanswered
+    crash_while_the_fan_out_is_behind
     crash_winfo_watcher_ran_out_meanwhile
     dialog_interval
     dialog_lasts_longer

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use comsipl_core::{AorKey, Mono, Now};
 
+use crate::records;
 use crate::shard::Shard;
-use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{Subscriptions, go_on_above, is_reserved};
 use crate::watched::NONE;
 
 /// Entries looked at in one go: some tens of microseconds.
@@ -26,6 +27,8 @@ pub struct Findings {
     pub subscriptions_never_freed: u64,
     /// Watchers who lack the newest state, and nothing is under way for them.
     pub watchers_never_told: u64,
+    /// Dialogs whose record does not say which numbers they use, so that a start would give them again.
+    pub numbers_never_reserved: u64,
     /// NOTIFYs under way without a timer.
     pub notifies_never_ended: u64,
     /// Publications that never expire.
@@ -122,6 +125,7 @@ impl Shard {
         let counters = &self.counters;
         counters.subscriptions_never_freed.set(found.subscriptions_never_freed);
         counters.watchers_never_told.set(found.watchers_never_told);
+        counters.numbers_never_reserved.set(found.numbers_never_reserved);
         counters.notifies_never_ended.set(found.notifies_never_ended);
         counters.publications_never_freed.set(found.publications_never_freed);
         counters.bindings_never_freed.set(found.bindings_never_freed);
@@ -142,6 +146,14 @@ impl Shard {
         let lacks_something = entry.owed || entry.epoch != watched.epoch;
         if lacks_something && !is_under_way && !entry.unreachable && !watched.awaited {
             found.watchers_never_told += 1;
+        }
+        if let Some(reserved) =
+            records::reserved_cseq(self.files.presence_partition(entry.partition), entry.slot)
+        {
+            // Since the start it has used none, or the record is of this start.
+            let is_unused = entry.cseq == go_on_above(reserved, self.start);
+            found.numbers_never_reserved +=
+                u64::from(!is_unused && !is_reserved(reserved, entry.cseq, self.start));
         }
     }
 

@@ -188,6 +188,8 @@ counters! {
     subscriptions_never_freed,
     /// Watchers who lack the newest state and will never be told (gauge).
     watchers_never_told,
+    /// Dialogs whose CSeq numbers a start would give again (gauge).
+    numbers_never_reserved,
     /// NOTIFYs under way that will never end (gauge).
     notifies_never_ended,
     /// Publications that will never expire (gauge).

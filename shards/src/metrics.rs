@@ -329,7 +329,7 @@ pub fn sum(shards: &[Arc<CachePadded<NetCounters>>]) -> NetFigures {
 }
 
 /// Which of the engine's counters say how many there are at present, instead of how many there have been.
-pub const ENGINE_GAUGES: [&str; 15] = [
+pub const ENGINE_GAUGES: [&str; 16] = [
     "shards_refusing",
     "subscriptions",
     "watchers_unreachable",
@@ -341,6 +341,7 @@ pub const ENGINE_GAUGES: [&str; 15] = [
     "presentities_due",
     "subscriptions_never_freed",
     "watchers_never_told",
+    "numbers_never_reserved",
     "notifies_never_ended",
     "publications_never_freed",
     "bindings_never_freed",

@@ -96,7 +96,7 @@ fn unpack(told: u64) -> Feedback {
 /// A shard's own part of overload control.
 #[derive(Debug)]
 pub(crate) struct Overload {
-    levels: Arc<Levels>,
+    pub(crate) levels: Arc<Levels>,
     control: Control,
     mix: Mix,
     /// For each owner, what is taken.

@@ -329,6 +329,13 @@ pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
     amend_subscription(partition, slot, |stored| stored.cseq_reserved = reserved);
 }
 
+/// What a stored subscription says of that; `None` if the record holds something else.
+#[must_use]
+pub fn reserved_cseq(partition: &Partition, slot: u32) -> Option<u32> {
+    let (_, fixed) = partition.fixed(slot)?;
+    schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.cseq_reserved)
+}
+
 /// Writes down that a subscription has ended and has its last NOTIFY before it: as if its watcher had asked for that when it was
 /// accepted.
 pub fn end_subscription(partition: &mut Partition, slot: u32) {

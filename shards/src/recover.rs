@@ -27,8 +27,11 @@ use crate::subscriptions::{self, Subscription};
 use crate::watched::{BodyKind, NONE};
 
 /// What changed so long before a heartbeat has been told or is marked: 64*T1, and more because the heartbeat comes once a sync
-/// interval, and clocks are not exact.
+/// interval, a NOTIFY may be [`LATE`], and clocks are not exact.
 pub(crate) const TOLD_WITHIN: Duration = TIMER_F.saturating_add(Duration::from_secs(10));
+
+/// A NOTIFY that leaves longer than this after it was owed is marked in the files until it is answered.
+pub(crate) const LATE: Duration = Duration::from_secs(4);
 
 impl Shard {
     /// Rebuilds the memory of this shard from its partitions. Watchers were told what changed long enough before `told_until`

@@ -40,7 +40,7 @@ use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
-use crate::sipp::{Attempt, BoundFlows, CACHED_MAX, Mark, Renewals};
+use crate::sipp::{Attempt, Behind, BoundFlows, CACHED_MAX, Mark, Renewals};
 use crate::subscriptions::Subscriptions;
 use crate::wall::Wall;
 use crate::watched::WatchedTable;
@@ -200,9 +200,8 @@ pub struct Shard {
     pub(crate) audit: Audit,
     /// Timers that were due and did not fit the turn.
     more_due: bool,
-    /// When the oldest undelivered change was written to the files last.
-    undelivered_noted: Mono,
-    undelivered_since: u64,
+    /// What the files say of how far the fan-out is behind.
+    pub(crate) behind: Behind,
     full_warned: Option<Mono>,
     /// Until when granted times are spread more widely.
     spread_widely_until: Mono,
@@ -263,9 +262,7 @@ impl Shard {
             last_version: 0,
             audit: Audit::default(),
             more_due: false,
-            undelivered_noted: Mono(0),
-            // No moment: the first one is written whatever it is.
-            undelivered_since: u64::MAX,
+            behind: Behind::new(),
             full_warned: None,
             spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
             wall: Wall::new(now, UnixMillis(start.last_alive_ms)),
@@ -451,13 +448,11 @@ impl Shard {
 
     /// Writes down, about once a second, since when changes may be undelivered, so that a crash owes them again.
     fn note_undelivered(&mut self, now: Now) {
-        if now.mono.since(self.undelivered_noted).as_millis() < 1000 {
+        if !self.behind.is_due(now.mono) {
             return;
         }
-        self.undelivered_noted = now.mono;
-        let since = self.due.iter().map(|&id| self.watched[id].due_since.0).min().unwrap_or(0);
-        if since != self.undelivered_since {
-            self.undelivered_since = since;
+        let due_since = self.due.iter().map(|&id| self.watched[id].due_since).min();
+        if let Some(since) = self.behind.note(now.mono, due_since) {
             for number in self.files.own_numbers() {
                 self.files.presence_partition_mut(number).set_undelivered_since(since);
             }

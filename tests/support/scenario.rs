@@ -190,6 +190,10 @@ impl Stage {
                 self.settle();
                 self.world().set_wall_clock(*millis);
             }
+            Verb::Turns(takes) => {
+                self.settle();
+                self.world().set_turn(*takes);
+            }
             Verb::Crash { machine, before_send, down, shards, clock_ms } => {
                 let crash = Crash {
                     down: *down,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::ENGINE_GAUGES;
+use crate::subscriptions::CSEQ_BLOCK;
 use crate::testing::engine::{Engine, by_udp, ok, subscribe};
 
 /// A shard with one subscription, whose first NOTIFY is answered.
@@ -24,6 +25,14 @@ fn a_watcher_whom_nobody_tells_is_found() {
     let mut engine = watched();
     engine.shard.subscriptions[0].owed = true;
     let expected = Findings { watchers_never_told: 1, ..Findings::default() };
+    assert_eq!(engine.shard.audit_all(), expected);
+}
+
+#[test]
+fn a_number_that_the_record_does_not_know_is_found() {
+    let mut engine = watched();
+    engine.shard.subscriptions[0].cseq += CSEQ_BLOCK;
+    let expected = Findings { numbers_never_reserved: 1, ..Findings::default() };
     assert_eq!(engine.shard.audit_all(), expected);
 }
 
@@ -65,5 +74,5 @@ fn what_was_found_are_gauges() {
     for (name, _) in counters.each().filter(|(name, _)| is_finding(name)) {
         assert!(ENGINE_GAUGES.contains(&name), "{name}");
     }
-    assert_eq!(counters.each().filter(|(name, _)| is_finding(name)).count(), 6);
+    assert_eq!(counters.each().filter(|(name, _)| is_finding(name)).count(), 7);
 }

@@ -5,6 +5,7 @@ use comsipl_core::subscription::{self, AfterNotify};
 use comsipl_core::{HashKey, Now};
 
 use crate::records;
+use crate::recover::LATE;
 use crate::reply::{contact_uri, usable};
 use crate::resolve::names::Failure;
 use crate::shard::Shard;
@@ -69,12 +70,15 @@ impl Shard {
         }
         match after {
             AfterNotify::Delivered => {
+                let lasted = self.attempts[self.subscriptions[id].attempt].transaction.lasted(now.mono);
                 self.end_attempt(id);
                 let entry = &mut self.subscriptions[id];
                 entry.failures = 0;
                 entry.suspect = false;
-                self.mark_undelivered(id, false);
-                if self.is_owed(id) {
+                let is_owed = self.is_owed(id);
+                // It may have been owed since that one left.
+                self.mark_undelivered(id, is_owed && lasted > LATE);
+                if is_owed {
                     self.send_notify(now, id);
                 }
             }
@@ -95,6 +99,7 @@ impl Shard {
                 entry.suspect = true;
                 entry.owed = true;
                 if newer_is_owed {
+                    self.mark_undelivered(id, true);
                     self.end_attempt(id);
                     self.send_notify(now, id);
                 } else {

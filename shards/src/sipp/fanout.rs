@@ -81,6 +81,9 @@ impl Shard {
                 }
             }
             let watched = &mut self.watched[id];
+            if watched.cursor == NONE {
+                self.behind.told(now, watched.due_since);
+            }
             if watched.cursor == NONE && !std::mem::take(&mut watched.again) {
                 watched.queued = false;
                 self.remember_cached(id);

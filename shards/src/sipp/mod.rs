@@ -3,6 +3,7 @@
 mod aim;
 mod answer;
 mod attempt;
+mod behind;
 mod body;
 mod bound;
 mod branch;
@@ -12,6 +13,7 @@ mod unreachable;
 
 pub(crate) use answer::dialog_hash;
 pub(crate) use attempt::{Attempt, Phase};
+pub(crate) use behind::Behind;
 pub(crate) use body::CACHED_MAX;
 pub use bound::Bound;
 pub(crate) use bound::{BoundFlows, names_instance};

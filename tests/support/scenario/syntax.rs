@@ -108,6 +108,8 @@ pub(super) enum Verb {
     Sync,
     /// `the clock is set SPAN forward`, `the clock is set SPAN back`: by so many milliseconds
     Clock(i64),
+    /// `each turn takes SPAN`
+    Turns(Duration),
     /// `set NAME = TEXT`
     Set { name: String, value: String },
     /// `check TEXT != TEXT` or `check TEXT = TEXT`
@@ -196,6 +198,7 @@ fn parse_verb(text: &str) -> Result<Verb, String> {
         ["crash", rest @ ..] => parse_crash(rest),
         ["all", "is", "on", "disk"] => Ok(Verb::Sync),
         ["the", "clock", "is", "set", span, way] => Ok(Verb::Clock(parse_clock(span, way)?)),
+        ["each", "turn", "takes", span] => Ok(Verb::Turns(parse_span(span)?)),
         ["set", name, "=", ..] => {
             let value = text.split_once('=').map_or("", |(_, v)| v).trim();
             Ok(Verb::Set { name: (*name).to_owned(), value: value.to_owned() })

@@ -48,6 +48,17 @@ impl Disk {
         Ok(())
     }
 
+    /// The superblocks are on disk as they are now, and nothing else has come there for it.
+    pub(super) fn superblocks_are_synced(&mut self) -> io::Result<()> {
+        for (path, images) in &mut self.files {
+            let now = Image::of(path)?;
+            images.iter_mut().for_each(|image| {
+                image.pages.insert(0, Box::new(*now.page(0)));
+            });
+        }
+        Ok(())
+    }
+
     /// The machine goes down: the files are what is on disk.
     pub(super) fn cut(mut self, all_is_lost: bool, chance: &mut Chance) -> io::Result<()> {
         self.write_back()?;

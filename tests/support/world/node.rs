@@ -44,6 +44,15 @@ pub struct RecordsInUse {
     pub registered: u64,
 }
 
+/// How much of the files a start brings to disk before it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    /// All, because the machine was down.
+    All,
+    /// The superblocks.
+    Superblocks,
+}
+
 /// A living process.
 pub(super) struct Node {
     /// Its shards.
@@ -61,7 +70,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts a process on the files in `dir`, which are made if they are not there. `recovered` is called when the files are
-    /// open and on disk, before the shards look at them.
+    /// open, before the shards look at them, and told how much of them is on disk.
     pub fn open(
         dir: &Path,
         settings: &Arc<Settings>,
@@ -69,17 +78,23 @@ impl Node {
         chance: &mut Chance,
         born_at: u64,
         born: UnixMillis,
-        recovered: impl FnOnce() -> io::Result<()>,
+        recovered: impl FnOnce(OnDisk) -> io::Result<()>,
     ) -> io::Result<Self> {
         // The key decides which shard owns what: one that the operating system drew could not be replayed.
         let is_new = !dir.join(FileKind::Presence.file_name()).exists();
         let hash_key = is_new.then(|| [chance.next_u64(), chance.next_u64()]);
         let registered = open(dir, FileKind::Registered, settings.registered_records_max, hash_key)?;
         let presence = open(dir, FileKind::Presence, settings.presence_records_max, hash_key)?;
-        registered.file.sync()?;
-        presence.file.sync()?;
-        recovered()?;
         let found = Recovered::new(Coming::Alone, registered.recovery, presence.recovery);
+        recovered(if found.may_lack_something() {
+            registered.file.sync()?;
+            presence.file.sync()?;
+            OnDisk::All
+        } else {
+            registered.file.sync_superblock()?;
+            presence.file.sync_superblock()?;
+            OnDisk::Superblocks
+        })?;
         let (last_alive_ms, owes_all) = (found.presence.last_heartbeat_ms, found.may_lack_something());
         let dropped = [&registered, &presence].map(|it| it.recovery.torn_dropped + it.recovery.extents_lost);
         let mut dealt: Vec<ShardFiles> = (0..shards)

@@ -18,11 +18,8 @@
 //! *shaky* until the server confirms it. Whatever is older must be there, CSeqs and versions never go back, and once the server is
 //! up again its watchers are told what it has.
 
-#[path = "sim/phone.rs"]
 mod phone;
-#[path = "sim/seeds.rs"]
 mod seeds;
-#[path = "sim/witness.rs"]
 mod witness;
 
 use std::collections::BTreeSet;
@@ -175,10 +172,19 @@ impl Simulation {
                     self.world.sync();
                     trouble = trouble.map(|it| Trouble { sync_at: None, ..it });
                 }
-                Some(Trouble { crash_at, .. }) if crash_at <= until => {
+                Some(Trouble { crash_at, power, .. }) if crash_at <= until => {
                     self.advance(crash_at)?;
-                    self.crash(trouble.is_some_and(|it| it.power));
-                    trouble = if self.chance.below(4) == 0 { self.plan_crash(end) } else { None };
+                    // The process may be killed first. Then what it left is not on disk either when the power fails.
+                    let is_killed_first = power && self.chance.below(3) == 0;
+                    self.crash(power && !is_killed_first);
+                    trouble = if is_killed_first {
+                        let crash_at = crash_at + Duration::from_millis(u64::from(self.chance.below(20_000)));
+                        (crash_at < end).then_some(Trouble { crash_at, power, sync_at: None })
+                    } else if self.chance.below(4) == 0 {
+                        self.plan_crash(end)
+                    } else {
+                        None
+                    };
                 }
                 _ => {
                     self.advance(until)?;
