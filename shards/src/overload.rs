@@ -229,7 +229,8 @@ impl Shard {
 
     /// Answers a request that is refused, or not, if that would take too much time.
     fn refuse_offer(&mut self, flow: Flow, offer: &Offer<'_>) {
-        let answered = self.overload.control.answered();
+        // Silence saves time where time is short. What is only refused because it was refused before comes until it is answered.
+        let answered = if self.is_refusing() { self.overload.control.answered() } else { WHOLE };
         let is_dropped =
             !flow.transport.is_stream() && answered < WHOLE && self.chance.below(WHOLE) >= answered;
         let via = if is_dropped { None } else { offer.via() };
@@ -402,6 +403,36 @@ const EPISODE_PAUSE: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::engine::{Engine, by_udp, publish};
+
+    #[test]
+    fn what_was_refused_in_silence_is_answered_when_there_is_time_again() {
+        // A proxy sent again what was refused in an overload, and for half a minute more hardly any of it was answered, though
+        // there was nothing else to do: how much is answered stayed as it was at the end of the overload.
+        let mut engine = Engine::new();
+        let now = engine.now;
+        let step = |engine: &mut Engine, refusing| {
+            let late = Some(Duration::from_secs(1));
+            let measured = Measured { late, is_grave: true, grows: true, refusing, ..Measured::default() };
+            engine.shard.step_load(now, &measured)
+        };
+        while step(&mut engine, 0) > Control::TAKEN_MIN {}
+        for _ in 0..20 {
+            step(&mut engine, WHOLE);
+        }
+        let requests: Vec<_> = (0..64).map(|n| publish(n, "open").replace('\n', "\r\n")).collect();
+        let deliver = |engine: &mut Engine| {
+            for request in &requests {
+                let owner = engine.shard.owner_if_taken(now.mono, by_udp(), request.as_bytes());
+                assert!(owner.is_none(), "it is refused, whatever is taken meanwhile");
+            }
+            engine.turn().len()
+        };
+        let answered = deliver(&mut engine);
+        assert!(answered < 32, "{answered}: there was no time");
+        while step(&mut engine, WHOLE) < WHOLE {}
+        assert_eq!(deliver(&mut engine), 64);
+    }
 
     #[test]
     fn what_clients_are_told_only_grows_and_is_said_anew() {
