@@ -71,10 +71,12 @@ impl Class {
 /// What became of the requests of a class.
 #[derive(Clone, Debug)]
 pub struct Fate {
-    /// Requests sent, repetitions by Timer E not among them.
+    /// Requests sent, or withheld; repetitions by Timer E not among them.
     pub offered: u64,
     /// Answered 500 or 503.
     pub refused: u64,
+    /// Those of them that were withheld, and refused without being sent.
+    pub withheld: u64,
     /// Given up by Timer F.
     pub given_up: u64,
     /// From the first sending of a request to its 2xx, in microseconds.
@@ -94,6 +96,7 @@ impl Fate {
         Self {
             offered: 0,
             refused: 0,
+            withheld: 0,
             given_up: 0,
             admitted: micros(),
             served: micros(),
@@ -140,6 +143,7 @@ impl Fate {
     pub fn merge(&mut self, other: &Self) {
         self.offered += other.offered;
         self.refused += other.refused;
+        self.withheld += other.withheld;
         self.given_up += other.given_up;
         self.admitted += &other.admitted;
         self.served += &other.served;
@@ -156,7 +160,7 @@ impl Fate {
 pub struct ClassReport {
     /// The class.
     pub class: Class,
-    /// Requests sent, repetitions not among them.
+    /// Requests sent, or withheld; repetitions not among them.
     pub offered: u64,
     /// Answered 2xx.
     pub admitted: u64,
@@ -164,6 +168,8 @@ pub struct ClassReport {
     pub at_once: u64,
     /// Answered 500 or 503.
     pub refused: u64,
+    /// Those of them that were withheld by overload control, and not sent.
+    pub withheld: u64,
     /// Given up.
     pub given_up: u64,
     /// From the last sending to the 2xx: half are not more.
@@ -196,6 +202,7 @@ impl ClassReport {
             admitted: fate.admitted.len(),
             at_once: fate.at_once,
             refused: fate.refused,
+            withheld: fate.withheld,
             given_up: fate.given_up,
             p50_us: fate.served.value_at_quantile(0.5),
             p99_us: fate.served.value_at_quantile(0.99),

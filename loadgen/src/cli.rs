@@ -258,6 +258,12 @@ pub struct Common {
     /// All phones share one source port, as behind a proxy; for one thread
     #[arg(long)]
     pub behind_proxy: bool,
+    /// That proxy takes part in overload control (RFC 7339): it sends less when the server says so in Via
+    ///
+    /// It offers the loss-based scheme, withholds the percentage that the server's newest answer asks for, requests in a dialog
+    /// and ends last, and answers 503 to their phones itself.
+    #[arg(long, requires = "behind_proxy")]
+    pub overload_control: bool,
     /// Local address; by default the one that reaches the server
     #[arg(long)]
     pub source: Option<IpAddr>,
@@ -393,7 +399,7 @@ mod tests {
     #[test]
     fn flags_of_all_commands_are_understood() {
         let line = "x fanout --presentities 3 --watchers 4 --rate 10 --duration 2.5s --target 127.0.0.1:5060 --cpus 1,2 \
-                    --json out.json --keep --behind-proxy";
+                    --json out.json --keep --behind-proxy --overload-control";
         let cli = Cli::parse_from(line.split_whitespace());
         let (common, rate) = cli.command.measurement().unwrap();
         assert_eq!(rate, Rate::PerSecond(10.0));
@@ -418,6 +424,7 @@ mod tests {
             "x register --target 127.0.0.1:5060 --rate 0",
             "x fanout --target 127.0.0.1:5060 --duration 0",
             "x fanout --target localhost",
+            "x register --target 127.0.0.1:5060 --overload-control",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

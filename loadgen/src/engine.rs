@@ -86,6 +86,7 @@ pub fn run(shared: &Shared, thread: usize, mut sockets: Sockets) -> anyhow::Resu
         crowd.go_on_with_calls(now);
         crowd.finish_told(now);
         crowd.start_due(now);
+        crowd.refuse_withheld(now);
         crowd.write_out(&mut sockets);
         counters.send_errors.add(sockets.flush(|socket| {
             if crowd.leaves() {

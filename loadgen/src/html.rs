@@ -188,12 +188,12 @@ fn classes(out: &mut String, report: &Report) {
     for phase in report.phases.iter().filter(|phase| report.overloads && !phase.classes.is_empty()) {
         let _ = write!(
             out,
-            "<h2>Requests in “{}”</h2><table><tr><th><th>offered<th>admitted<th>at once<th>refused<th>given up<th>p50<th>p99<th>from the first sending</tr>",
+            "<h2>Requests in “{}”</h2><table><tr><th><th>offered<th>admitted<th>at once<th>refused<th>of those withheld<th>given up<th>p50<th>p99<th>from the first sending</tr>",
             escape(&phase.name)
         );
         for row in &phase.classes {
             let _ = write!(out, "<tr><th>{}", row.class.name());
-            for count in [row.offered, row.admitted, row.at_once, row.refused, row.given_up] {
+            for count in [row.offered, row.admitted, row.at_once, row.refused, row.withheld, row.given_up] {
                 let _ = write!(out, "<td>{}", Grouped(count));
             }
             for us in [row.p50_us, row.p99_us, row.first_p99_us] {

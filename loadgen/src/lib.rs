@@ -14,7 +14,7 @@
 //! | [`hostile`] | strangers who send what they should not |
 //! | `server` | a server to kill |
 //! | [`notifier`] | the least presence server, to measure and to test the generator |
-//! | `class` | what requests are worth when a server cannot do all |
+//! | `class`, `overload` | what requests are worth when a server cannot do all; a proxy that sends less at its word |
 //! | `stats`, `series`, `process`, [`report`], `terminal`, `progress` | counting, measuring, telling |
 //! | `html`, `plot` | a run as a page |
 //! | [`compare`], [`capacity`] | two runs side by side, many runs in search of the highest rate |
@@ -39,6 +39,7 @@ mod message;
 mod mmsg;
 mod net;
 pub mod notifier;
+mod overload;
 mod pace;
 mod plot;
 mod process;

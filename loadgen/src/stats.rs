@@ -74,6 +74,8 @@ counters! {
     refused,
     /// Requests refused for a while (500 or 503 with Retry-After), and sent anew after it.
     deferred,
+    /// Requests that were withheld because the server asked to be sent less (RFC 7339), and refused to their phones with 503.
+    withheld,
     /// Requests given up by Timer F.
     timed_out,
     /// 423 answers, recovered from by asking for Min-Expires.

@@ -88,19 +88,14 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         for phase in self.phases.iter().filter(|phase| phase.measured && self.overloads) {
-            writeln!(
-                f,
-                "\n  {:<20}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-                format!("in `{}`", phase.name),
-                "offered",
-                "admitted",
-                "at once",
-                "refused",
-                "given up",
-                "p50",
-                "p99",
-                "from first"
-            )?;
+            write!(f, "\n  {:<20}{:>10}", format!("in `{}`", phase.name), "offered")?;
+            // Only a proxy that takes part in overload control withholds anything.
+            let withheld = Some("withheld").filter(|_| self.total.withheld > 0);
+            let columns = ["admitted", "at once", "refused"].into_iter().chain(withheld);
+            for column in columns.chain(["given up", "p50", "p99", "from first"]) {
+                write!(f, "{column:>11}")?;
+            }
+            writeln!(f)?;
             for row in &phase.classes {
                 write!(
                     f,
@@ -109,7 +104,8 @@ impl fmt::Display for Report {
                     Grouped(row.offered),
                     Grouped(row.admitted)
                 )?;
-                for count in [row.at_once, row.refused, row.given_up] {
+                let withheld = withheld.map(|_| row.withheld);
+                for count in [row.at_once, row.refused].into_iter().chain(withheld).chain([row.given_up]) {
                     write!(f, "{:>11}", Grouped(count))?;
                 }
                 for us in [row.p50_us, row.p99_us, row.first_p99_us] {
@@ -153,6 +149,7 @@ impl fmt::Display for Report {
             ("sent again (Timer E)", total.retransmissions_sent),
             ("NOTIFYs received again", total.notify_retransmissions),
             ("refused for a while", total.deferred),
+            ("withheld (RFC 7339)", total.withheld),
             ("412", total.tag_unknown),
             ("423", total.too_brief),
             ("481", total.dialog_unknown),

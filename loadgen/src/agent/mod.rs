@@ -19,7 +19,7 @@ pub use presentity::Presentity;
 mod registrant;
 pub use registrant::Registrant;
 mod request;
-pub use request::Requests;
+pub use request::{Requests, Transaction};
 mod watcher;
 pub use watcher::Watcher;
 

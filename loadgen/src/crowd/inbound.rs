@@ -1,10 +1,10 @@
 //! What the agents make of a datagram.
 
 use super::Crowd;
-use crate::agent::{Answer, Cause, Reaction, Told};
+use crate::agent::{Answer, Cause, Reaction, Told, Transaction};
 use crate::audit::Verdict;
 use crate::clock::{Nanos, SECOND};
-use crate::ident::{Kind, fingerprint};
+use crate::ident::{Ident, Kind, fingerprint};
 use crate::message::{self, USER_AGENT};
 use crate::mmsg::Datagram;
 use crate::net::Outlet;
@@ -56,6 +56,9 @@ impl Crowd<'_> {
 
     fn on_answer(&mut self, message: &Message<'_>, status: u16, at: Nanos) {
         let counters = self.counters();
+        if let Some(control) = &mut self.overload_control {
+            control.learn(message.via(), at);
+        }
         let cseq = message.cseq();
         // RFC 3261 §17.1.3: a response belongs to a transaction by the branch of its top Via and the method of CSeq.
         let Some((ident, local, running)) = self.agent(message.call_id()).and_then(|(ident, local)| {
@@ -84,19 +87,32 @@ impl Crowd<'_> {
             retry_after: message.retry_after().filter(|_| !self.shared.plan.ignores_retry_after),
             entity_tag: message.entity_tag(),
         };
+        self.take_answer(ident, local, running, &answer, at);
+    }
+
+    /// An agent takes an answer to its running request, the server's or one in its name.
+    pub(super) fn take_answer(
+        &mut self,
+        ident: Ident,
+        local: usize,
+        running: Transaction,
+        answer: &Answer<'_>,
+        at: Nanos,
+    ) {
+        let counters = self.counters();
         let reaction = match ident.kind {
             Kind::Watcher => {
                 let was_active = self.watchers[local].is_active();
-                let reaction = self.watchers[local].on_answer(&answer);
+                let reaction = self.watchers[local].on_answer(answer);
                 self.note_activity(local, was_active);
                 reaction
             }
             Kind::Presentity => {
-                let reaction = self.presentities[local].on_answer(&answer);
+                let reaction = self.presentities[local].on_answer(answer);
                 self.post_state(local);
                 reaction
             }
-            Kind::Registrant => self.registrants[local].on_answer(&answer),
+            Kind::Registrant => self.registrants[local].on_answer(answer),
         };
         let repeats = !self.shared.style.transport.is_reliable();
         if let Some(timings) = self.timings(running.sent) {

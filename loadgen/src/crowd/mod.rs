@@ -10,6 +10,7 @@ use crate::audit::Tally;
 use crate::clock::Nanos;
 use crate::ident::{Ident, Kind};
 use crate::message;
+use crate::overload::OverloadControl;
 use crate::pace::{Pace, Schedule};
 use crate::retransmit::Retransmit;
 use crate::scenario::{Contact, Ends, Phase, Work};
@@ -49,6 +50,10 @@ pub struct Crowd<'s> {
     /// Presentities with calls under way, and when their next states are due.
     calls: BinaryHeap<Reverse<(Nanos, usize)>>,
     outbox: Vec<Outgoing>,
+    /// What the server has asked the proxy for that takes part in overload control.
+    overload_control: Option<OverloadControl>,
+    /// Requests that it withholds, to be refused to their agents.
+    withheld: Vec<(Ident, u32)>,
     /// Requests that are handed over to the kernel in this turn: by which socket, and when they were meant to be.
     leaving: Vec<(usize, Nanos)>,
     /// Intended times that count: from the beginning of each measured phase to its end.
@@ -87,6 +92,8 @@ impl<'s> Crowd<'s> {
             resting: BinaryHeap::new(),
             calls: BinaryHeap::new(),
             outbox: Vec::new(),
+            overload_control: shared.style.takes_part.then(|| OverloadControl::new(shared.style.salt.0)),
+            withheld: Vec::new(),
             leaving: Vec::new(),
             measured: Vec::new(),
             settled: 0,

@@ -1,6 +1,7 @@
 //! What the agents of a thread want sent: first, again, and at last given up.
 
 use super::Crowd;
+use crate::agent::Answer;
 use crate::class::Class;
 use crate::clock::{Nanos, SECOND};
 use crate::ident::{Ident, Kind};
@@ -28,7 +29,10 @@ impl Crowd<'_> {
     /// generator's: not when it repeats its operation or waited for its turn.
     pub(super) fn send_new(&mut self, kind: Kind, local: usize, first: bool) {
         if let Some((ident, cseq)) = self.running(kind, local) {
-            self.offer(kind, local);
+            if self.offer(kind, local) {
+                self.withheld.push((ident, cseq));
+                return;
+            }
             self.send_one(kind, local, (ident, cseq), first);
             let second = self.presentities.get(local).filter(|_| kind == Kind::Presentity);
             let second = second.and_then(|presentity| presentity.unanswered().find(|&other| other != cseq));
@@ -38,16 +42,32 @@ impl Crowd<'_> {
         }
     }
 
-    /// Counts a request that is sent for the first time by what it is worth.
-    fn offer(&mut self, kind: Kind, local: usize) {
+    /// Counts a request that is to be sent for the first time by what it is worth; whether it is withheld.
+    fn offer(&mut self, kind: Kind, local: usize) -> bool {
         let now = self.shared.clock.now();
         let is_bound = kind == Kind::Registrant && self.registrants[local].is_bound();
-        let Some(running) = self.requests_mut(kind, local).running.as_mut() else { return };
+        let Some(running) = self.requests_mut(kind, local).running.as_mut() else { return false };
         running.sent = now;
         running.class = Class::of(running.op, running.in_dialog || is_bound);
         let class = running.class;
+        let is_withheld = self.overload_control.as_mut().is_some_and(|control| control.withholds(class, now));
         if let Some(timings) = self.timings(now) {
             timings.fates[class as usize].offer(now);
+            timings.fates[class as usize].withheld += u64::from(is_withheld);
+        }
+        is_withheld
+    }
+
+    /// Refuses what was withheld, as a proxy does: "with a "503 (Service Unavailable)" response without the Retry-After header"
+    /// (RFC 7339 §5.10).
+    pub fn refuse_withheld(&mut self, now: Nanos) {
+        while let Some((ident, cseq)) = self.withheld.pop() {
+            self.counters().withheld.add(1);
+            let local = self.local(ident.index);
+            if let Some(running) = self.requests(ident.kind, local).running {
+                let refusal = Answer { status: 503, cseq, ..Answer::default() };
+                self.take_answer(ident, local, running, &refusal, now);
+            }
         }
     }
 

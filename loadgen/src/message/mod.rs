@@ -57,6 +57,8 @@ pub struct Style {
     /// Whether everybody is a user who publishes, watches and registers under one address; otherwise the three kinds
     /// have addresses of their own.
     pub users: bool,
+    /// Whether a proxy sends them that takes part in overload control (RFC 7339).
+    pub takes_part: bool,
     /// Wall clock at the beginning of the run's time line, in seconds since 1970, for the time stamps in documents.
     pub wall_start_secs: u64,
 }
@@ -230,6 +232,10 @@ fn via(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
     out.extend_from_slice(b";branch=");
     out.extend_from_slice(&style.salt.branch(request.from, request.cseq));
     out.extend_from_slice(b";rport");
+    if style.takes_part {
+        // RFC 7339 §4.1, §4.2.
+        out.extend_from_slice(b";oc;oc-algo=\"loss\"");
+    }
 }
 
 fn from(out: &mut Vec<u8>, style: &Style, request: Request<'_>) {
@@ -301,6 +307,7 @@ pub(crate) mod support {
             package: "presence".into(),
             salt: Salt(0xfeed_beef),
             users: false,
+            takes_part: false,
             wall_start_secs: 1_702_831_504,
         }
     }
@@ -391,6 +398,16 @@ mod tests {
         let text = text(|out| subscribe(out, &style, request(Kind::Watcher), 7, None));
         assert!(text.contains("\r\nVia: SIP/2.0/TCP 127.0.0.1:40001;branch="), "{text}");
         assert!(text.contains("\r\nContact: <sip:w0000051@127.0.0.1:40001;transport=tcp>;"), "{text}");
+    }
+
+    #[test]
+    fn who_takes_part_in_overload_control_says_so_in_via() {
+        let style = Style { takes_part: true, ..style() };
+        let text = text(|out| register(out, &style, request(Kind::Registrant)));
+        let via = text.lines().nth(1).unwrap();
+        assert!(via.ends_with(";rport;oc;oc-algo=\"loss\""), "{via}");
+        let via = comsipl_core::msg::Via::parse(&via.as_bytes()["Via: ".len()..]).unwrap();
+        assert!(via.takes_part(), "the server sees it");
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
             package: plan.package.clone().into(),
             salt: Salt(mix(seed)),
             users: plan.users,
+            takes_part: common.overload_control,
             wall_start_secs: wall.as_secs(),
         },
         expires: plan.expires.unwrap_or(common.expires),
