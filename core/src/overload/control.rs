@@ -4,7 +4,8 @@
 //! waited, in the server's own time: the time in which it was at work. A server from which the processor was taken away finds
 //! more than it can do at once, and it is behind until that is done, but it is not overloaded: so nothing is refused before the
 //! backlog has lasted for [`Control::PATIENCE`] of work and has not become less meanwhile, and if it is small (a server that is
-//! nearly full has one now and then) for [`Control::PATIENCE_SMALL`].
+//! nearly full has one now and then) for [`Control::PATIENCE_SMALL`]. Phones that were told when to come again come in waves, and
+//! each would fill the sockets anew for that time, so soon after an overload there is less patience: [`MEMORY`].
 //!
 //! | what waits | what is taken |
 //! |---|---|
@@ -30,6 +31,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{KeptOut, Share, WHOLE};
+use crate::Mono;
 
 /// What a shard measured since the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub struct Control {
     avoidable: Share,
     /// Steps for which everything that came in was taken while something was kept out.
     calm: u32,
+    /// When something was refused last.
+    refused: Option<Mono>,
 }
 
 impl Default for Control {
@@ -102,6 +106,7 @@ impl Default for Control {
             kept_out: 0,
             avoidable: 0,
             calm: 0,
+            refused: None,
         }
     }
 }
@@ -121,9 +126,9 @@ impl Control {
     pub const PATIENCE_SMALL: Duration = Duration::from_secs(1);
 
     /// One step.
-    pub fn step(&mut self, measured: &Measured) {
+    pub fn step(&mut self, now: Mono, measured: &Measured) {
         let Measured { late, is_grave, grows, refusing, avoidable, .. } = *measured;
-        let patience = if is_grave { Self::PATIENCE } else { Self::PATIENCE_SMALL };
+        let patience = self.patience(now, is_grave);
         self.credit = (self.credit + REFUSING_ANSWERED).saturating_sub(refusing).min(CREDIT);
         self.is_spent = self.credit == 0 || self.is_spent && self.credit < CREDIT;
         let bound = |then: Share| if self.is_spent { then } else { REFUSING_AT_FIRST };
@@ -144,6 +149,16 @@ impl Control {
             Some(_) => taken - taken / 4,
         };
         self.taken = changed.clamp(Self::TAKEN_MIN, WHOLE);
+        if self.is_refusing() {
+            self.refused = Some(now);
+        }
+    }
+
+    /// For how long a backlog may last: after an overload a little at first, and all of it when that is forgotten.
+    fn patience(&self, now: Mono, is_grave: bool) -> Duration {
+        let whole = if is_grave { Self::PATIENCE } else { Self::PATIENCE_SMALL };
+        let forgotten = self.refused.map_or(MEMORY, |refused| now.since(refused).min(MEMORY));
+        whole.mul_f64(forgotten.as_secs_f64() / MEMORY.as_secs_f64()).max(whole / 5)
     }
 
     /// Keeps out more, where refusing what could be kept out takes more of the time than `bound`, or less.
@@ -181,6 +196,9 @@ impl Control {
         self.taken < WHOLE || self.kept_out > 0
     }
 }
+
+/// How long an overload is remembered: about as long as the phones that were refused may stay away.
+const MEMORY: Duration = Duration::from_secs(64);
 
 /// The part of the time that may go into refusing without end; what is not used is saved.
 const REFUSING_ANSWERED: Share = WHOLE / 8;
@@ -231,6 +249,7 @@ mod tests {
         waiting: f64,
         /// For how many steps too much has waited.
         late: Option<u32>,
+        now: Mono,
     }
 
     /// What became of the requests of a step.
@@ -252,6 +271,7 @@ mod tests {
                 can_keep_out: true,
                 waiting: 0.0,
                 late: None,
+                now: Mono(0),
             }
         }
 
@@ -277,7 +297,8 @@ mod tests {
                 avoidable: if self.can_keep_out { refusing } else { 0 },
                 ..Measured::default()
             };
-            self.control.step(&measured);
+            self.now = self.now + Control::STEP;
+            self.control.step(self.now, &measured);
             Done { served: drained * taken, wait: self.waiting / drained.max(1.0) }
         }
 
@@ -334,15 +355,15 @@ mod tests {
         let mut control = Control::default();
         let late = |millis, grows| grave(Duration::from_millis(millis), grows);
         for millis in (10..100).step_by(10) {
-            control.step(&late(millis, true));
+            control.step(Mono(0), &late(millis, true));
         }
-        control.step(&late(5000, false));
+        control.step(Mono(0), &late(5000, false));
         assert!(!control.is_refusing(), "what shrinks is left to it");
-        control.step(&late(100, true));
+        control.step(Mono(0), &late(100, true));
         assert_eq!(control.taken(), WHOLE - WHOLE / 8);
-        control.step(&late(10, true));
+        control.step(Mono(0), &late(10, true));
         assert!(control.taken() < WHOLE - WHOLE / 8, "there is no patience with one who refuses already");
-        control.step(&late(200, true));
+        control.step(Mono(0), &late(200, true));
         assert!(control.taken() < WHOLE - WHOLE / 3);
     }
 
@@ -351,11 +372,40 @@ mod tests {
         let mut control = Control::default();
         let small = |millis| Measured { is_grave: false, ..grave(Duration::from_millis(millis), true) };
         for millis in (10..1000).step_by(10) {
-            control.step(&small(millis));
+            control.step(Mono(0), &small(millis));
         }
         assert!(!control.is_refusing());
-        control.step(&small(1000));
+        control.step(Mono(0), &small(1000));
         assert_eq!(control.taken(), WHOLE - WHOLE / 8);
+    }
+
+    #[test]
+    fn what_comes_soon_after_an_overload_is_refused_sooner() {
+        let refused_after = |span: Duration, is_grave| {
+            let mut control = Control::default();
+            let whole = if is_grave { Control::PATIENCE } else { Control::PATIENCE_SMALL };
+            control.step(Mono(0), &Measured { is_grave, ..grave(whole, true) });
+            assert!(control.is_refusing());
+            (0..100).for_each(|_| control.step(Mono(0), &Measured::default()));
+            assert!(!control.is_refusing());
+            let again = Mono(0) + span;
+            let step = |millis| {
+                let mut then = control;
+                then.step(again, &Measured { is_grave, ..grave(Duration::from_millis(millis), true) });
+                then.is_refusing()
+            };
+            (0..=1000).find(|&millis| step(millis)).expect("in the end")
+        };
+        for (secs, is_grave, expected) in [
+            (0, true, 20),
+            (10, true, 20),
+            (32, true, 50),
+            (64, true, 100),
+            (600, true, 100),
+            (32, false, 500),
+        ] {
+            assert_eq!(refused_after(Duration::from_secs(secs), is_grave), expected, "after {secs} s");
+        }
     }
 
     #[test]
@@ -373,12 +423,12 @@ mod tests {
             let mut control = Control::default();
             for (late, grows, refusing, is_avoidable) in steps {
                 let avoidable = if is_avoidable { refusing } else { 0 };
-                control.step(&Measured { refusing, avoidable, ..grave(Duration::from_millis(late), grows) });
+                control.step(Mono(0), &Measured { refusing, avoidable, ..grave(Duration::from_millis(late), grows) });
                 prop_assert!((Control::TAKEN_MIN..=WHOLE).contains(&control.taken()));
                 prop_assert!(control.answered() <= WHOLE);
             }
             for _ in 0..400 {
-                control.step(&Measured::default());
+                control.step(Mono(0), &Measured::default());
             }
             prop_assert!(!control.is_refusing() && control.answered() == WHOLE, "four seconds");
         }
@@ -387,7 +437,7 @@ mod tests {
         fn what_grows_for_longer_is_taken_less(a in 0_u64..500, b in 0_u64..500) {
             let after = |late| {
                 let mut control = Control::default();
-                control.step(&grave(Duration::from_millis(late), true));
+                control.step(Mono(0), &grave(Duration::from_millis(late), true));
                 control.taken()
             };
             prop_assert!(after(a.max(b)) <= after(a.min(b)));

@@ -183,7 +183,7 @@ impl World {
         if is_needed && self.gauge.is_due(began) {
             let waiting =
                 Waiting { socket_bytes: self.waiting * MEMORY, dropped: self.dropped, ..Waiting::default() };
-            self.control.step(&self.gauge.measure(began, waiting, TARGET));
+            self.control.step(began, &self.gauge.measure(began, waiting, TARGET));
         }
     }
 
