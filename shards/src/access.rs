@@ -84,6 +84,12 @@ impl Access {
     pub fn trusts(&self, source: IpAddr) -> bool {
         contains(&self.trusted, source)
     }
+
+    /// Which of the ranges of trusted proxies a source is in first.
+    #[must_use]
+    pub fn trusted_range(&self, source: IpAddr) -> Option<usize> {
+        self.trusted.iter().position(|range| range.contains(source))
+    }
 }
 
 fn contains(ranges: &[IpRange], address: IpAddr) -> bool {

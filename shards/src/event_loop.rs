@@ -205,7 +205,7 @@ impl EventLoop {
             unpolled: 0,
             patience: Patience::new(parts.shard.settings().busy_wait),
             gauge: LoadGauge::new(now.mono),
-            throttle: Throttle::new(parts.shard.settings().access.trusted.clone()),
+            throttle: Throttle::default(),
             clock: parts.clock,
             counters: parts.counters,
             stop: parts.stop,
@@ -374,6 +374,7 @@ impl EventLoop {
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
         let Self { shard, throttle, sockets, .. } = self;
+        throttle.let_in(shard.let_in(now.mono));
         let kept_out = shard.kept_out();
         throttle.set(sockets, kept_out, || shard.chance.below(u32::MAX));
     }
@@ -433,7 +434,7 @@ impl EventLoop {
             } else {
                 let flow = flow_of(listener, &received);
                 let Some(owner) = self.shard.owner_if_taken(now.mono, flow, received.bytes) else {
-                    refused.count(self.shard.can_keep_out(&flow));
+                    refused.count(self.shard.can_keep_out(now.mono, &flow));
                     continue;
                 };
                 owner

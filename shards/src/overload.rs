@@ -18,6 +18,7 @@ use comsipl_core::transaction::TIMER_J;
 use comsipl_core::{Flow, Mono, Now, UnixMillis};
 use crossbeam::utils::CachePadded;
 
+use crate::access::IpRange;
 use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::load::Refusals;
@@ -110,6 +111,8 @@ pub(crate) struct Overload {
     refusals: Refusals,
     /// When this shard began to refuse, and when it did last.
     episode: Option<Episode>,
+    /// For each range of trusted proxies, when a request came from there last whose sender takes part (RFC 7339).
+    taking_part: Vec<Option<Mono>>,
 }
 
 /// A time in which a shard refuses; short pauses do not end it.
@@ -122,7 +125,7 @@ struct Episode {
 }
 
 impl Overload {
-    pub(crate) fn new(levels: Arc<Levels>) -> Self {
+    pub(crate) fn new(levels: Arc<Levels>, trusted_ranges: usize) -> Self {
         let cuts = vec![Cut::NONE; levels.taken.len()];
         Self {
             levels,
@@ -134,6 +137,7 @@ impl Overload {
             salt: [0; 4],
             refusals: Refusals::default(),
             episode: None,
+            taking_part: vec![None; trusted_ranges],
         }
     }
 }
@@ -171,7 +175,12 @@ impl Shard {
                 Fate::Refused
             }
             Some(Fate::Taken) => Fate::Taken,
-            None if !self.is_refusing() => Fate::Taken,
+            None if !self.is_refusing() => {
+                // So that the next refusal, if it comes, knows what there is to choose from.
+                let class = if offer.class == Class::Register { Class::Reregister } else { offer.class };
+                self.overload.mix.count(class);
+                Fate::Taken
+            }
             None => {
                 let owner = self.judge(now, flow, &offer, bytes, hash as u16);
                 if !flow.transport.is_stream() {
@@ -187,7 +196,7 @@ impl Shard {
         if fate == Fate::Taken {
             return Some(self.owner_of(bytes));
         }
-        self.refuse_offer(flow, &offer);
+        self.refuse_offer(now, flow, &offer);
         None
     }
 
@@ -202,7 +211,7 @@ impl Shard {
             owner = self.overload.cuts[it.or(self.index)].takes(class, lot).then_some(it);
         }
         self.overload.mix.count(class);
-        if owner.is_none() && (self.has_reduced(flow, offer) || self.has_answered(now, flow, offer)) {
+        if owner.is_none() && (self.has_reduced(now, flow, offer) || self.has_answered(now, flow, offer)) {
             owner = Some(self.owner_of(bytes));
         }
         if owner.is_none() {
@@ -212,10 +221,13 @@ impl Shard {
     }
 
     /// Whether a request comes from a client that takes part, which has thrown away on its own what it was told to.
-    fn has_reduced(&self, flow: Flow, offer: &Offer<'_>) -> bool {
+    fn has_reduced(&mut self, now: Mono, flow: Flow, offer: &Offer<'_>) -> bool {
+        let Some(range) = self.settings.access.trusted_range(flow.peer.ip()) else { return false };
+        if !offer.takes_part() {
+            return false;
+        }
+        self.overload.taking_part[range] = Some(now);
         self.overload.control.taken() > TRUST_ENDS_AT
-            && self.settings.access.trusts(flow.peer.ip())
-            && offer.takes_part()
     }
 
     /// Whether a request that is about to be refused has been answered before anything was refused, as far as this shard knows:
@@ -228,7 +240,7 @@ impl Shard {
     }
 
     /// Answers a request that is refused, or not, if that would take too much time.
-    fn refuse_offer(&mut self, flow: Flow, offer: &Offer<'_>) {
+    fn refuse_offer(&mut self, now: Mono, flow: Flow, offer: &Offer<'_>) {
         // Silence saves time where time is short. What is only refused because it was refused before comes until it is answered.
         let answered = if self.is_refusing() { self.overload.control.answered() } else { WHOLE };
         let is_dropped =
@@ -246,7 +258,7 @@ impl Shard {
         let mut is_written = false;
         self.outbox.send(to, |out| is_written = offer.push_refusal(out, &via, &refused));
         if is_written {
-            self.overload.refusals.count(self.can_keep_out(&flow));
+            self.overload.refusals.count(self.can_keep_out(now, &flow));
         } else {
             self.outbox.take_back(&mut self.bodies);
             self.counters.refused_unanswered.up();
@@ -258,7 +270,7 @@ impl Shard {
     pub fn step_load(&mut self, now: Now, measured: &Measured) -> Share {
         let Self { overload, index, chance, .. } = self;
         let was_refusing = overload.levels.is_any_refusing();
-        overload.control.step(measured);
+        overload.control.step(now.mono, measured);
         overload.levels.tell(*index, overload.control.taken(), now.wall);
         let own = overload.control.taken();
         for (owner, cut) in overload.cuts.iter_mut().enumerate() {
@@ -279,10 +291,21 @@ impl Shard {
         self.settings.overload.is_controlled.then(|| self.overload.levels.feedback())
     }
 
-    /// Whether what comes so can be kept out of the sockets: datagrams, but for those of trusted proxies.
+    /// Whether what comes so can be kept out of the sockets: datagrams, but for those of trusted proxies that take part.
     #[must_use]
-    pub fn can_keep_out(&self, flow: &Flow) -> bool {
-        !flow.transport.is_stream() && !self.settings.access.trusts(flow.peer.ip())
+    pub fn can_keep_out(&self, now: Mono, flow: &Flow) -> bool {
+        let range = || self.settings.access.trusted_range(flow.peer.ip());
+        !flow.transport.is_stream() && range().is_none_or(|range| !self.takes_part(now, range))
+    }
+
+    /// The ranges of trusted proxies from which nothing is to be kept out: those where one takes part, which sends less by itself.
+    pub fn let_in(&self, now: Mono) -> impl Iterator<Item = IpRange> + Clone {
+        let ranges = self.settings.access.trusted.iter().enumerate();
+        ranges.filter(move |&(range, _)| self.takes_part(now, range)).map(|(_, &it)| it)
+    }
+
+    fn takes_part(&self, now: Mono, range: usize) -> bool {
+        self.overload.taking_part[range].is_some_and(|last| now.since(last) < TAKING_PART)
     }
 
     /// What is to be kept out of this shard's sockets.
@@ -392,6 +415,9 @@ const KEEP_ALIVE_LEN_MAX: usize = 4;
 /// A client that takes part is believed to send less for as long as more than this is taken.
 const TRUST_ENDS_AT: Share = WHOLE / 8;
 
+/// For how long a range of trusted proxies counts as one where they take part after a request has said so that was about to be refused.
+const TAKING_PART: Duration = Duration::from_secs(64);
+
 /// Retry-After: at least so long; within at least such a span, and one so much longer if everything is refused.
 const RETRY_MIN_SECS: u32 = 5;
 const RETRY_SPAN_MIN_SECS: u32 = 10;
@@ -432,6 +458,29 @@ mod tests {
         assert!(answered < 32, "{answered}: there was no time");
         while step(&mut engine, WHOLE) < WHOLE {}
         assert_eq!(deliver(&mut engine), 64);
+    }
+
+    #[test]
+    fn what_a_proxy_brings_is_let_in_while_it_takes_part() {
+        let proxy: IpRange = "192.0.2.0/24".parse().unwrap();
+        let mut engine = Engine::trusting(&["198.51.100.0/24".parse().unwrap(), proxy]);
+        let late = Some(Duration::from_secs(1));
+        let measured = Measured { late, is_grave: true, grows: true, ..Measured::default() };
+        while engine.shard.step_load(engine.now, &measured) > Control::TAKEN_MIN {}
+        let mut bring = |n, via: &str, at: Mono| {
+            let text =
+                publish(n, "open").replace('\n', "\r\n").replacen(";branch", &format!("{via};branch"), 1);
+            let owner = engine.shard.owner_if_taken(at, by_udp(), text.as_bytes());
+            assert!(owner.is_none(), "so little is taken that it is refused");
+            let let_in: Vec<_> = engine.shard.let_in(at).collect();
+            assert_eq!(engine.shard.can_keep_out(at, &by_udp()), let_in.is_empty());
+            let_in
+        };
+        let at = engine.now.mono;
+        assert_eq!(bring(0, "", at), [], "trusted, and it does not say that it takes part");
+        assert_eq!(bring(1, ";oc;oc-algo=\"loss\"", at), [proxy]);
+        assert_eq!(bring(2, "", at + TAKING_PART / 2), [proxy], "another one of the same range");
+        assert_eq!(bring(3, "", at + TAKING_PART), []);
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Shard {
             counters: Arc::default(),
             keys,
             guard: Guard::new(&settings, &keys, start.gate, now.mono),
-            overload: Overload::new(start.levels),
+            overload: Overload::new(start.levels, settings.access.trusted.len()),
             chance: Chance::from_seed(start.seed),
             start: start.start,
             files: Files::new(start.files),

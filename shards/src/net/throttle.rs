@@ -7,7 +7,7 @@
 //! The program knows kinds of requests by the first letters, and a SUBSCRIBE in a dialog by `;gr=` in the Request-URI, which is
 //! our Contact. Whether one is dropped is drawn from a keyed hash of a piece of it in which the branch and the Call-ID lie: a
 //! repetition has the same bytes and the same fate. Answers, ACK, CANCEL, OPTIONS, what is too short to be a request that counts,
-//! and what trusted proxies bring, is never dropped.
+//! and what comes from where a trusted proxy sends less when it is told to (RFC 7339), is never dropped.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,11 +24,13 @@ use super::bpf::{
 };
 use crate::access::IpRange;
 
-/// What the sockets of a shard are given.
-#[derive(Debug)]
+/// What the sockets of a shard are given; at first nothing is kept out.
+#[derive(Debug, Default)]
 pub struct Throttle {
-    /// Sources that are never kept out.
-    trusted: Vec<IpRange>,
+    /// Sources that are not kept out.
+    let_in: Vec<IpRange>,
+    /// Whether others were given to it than the program in the sockets has.
+    has_others: bool,
     /// The key of the lots, drawn anew for each time in which something is kept out.
     key: [u32; 2],
     attached: KeptOut,
@@ -37,10 +39,13 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Nothing is kept out.
-    #[must_use]
-    pub const fn new(trusted: Vec<IpRange>) -> Self {
-        Self { trusted, key: [0; 2], attached: KeptOut::NONE, is_refused: false }
+    /// From now on keeps nothing out that comes from `sources`; the next [`set`](Self::set) has the sockets do so.
+    pub fn let_in(&mut self, sources: impl Iterator<Item = IpRange> + Clone) {
+        if !sources.clone().eq(self.let_in.iter().copied()) {
+            self.let_in.clear();
+            self.let_in.extend(sources);
+            self.has_others = true;
+        }
     }
 
     /// Lets everything in, for whoever goes on with the sockets.
@@ -64,7 +69,11 @@ impl Throttle {
     /// a new key where nothing was kept out before.
     pub fn set(&mut self, sockets: &[impl AsFd], kept_out: KeptOut, mut draw: impl FnMut() -> u32) {
         let differs = |kind| kept_out.share_of(kind).abs_diff(self.attached.share_of(kind)) >= STEP_MIN;
-        let is_worth_it = if kept_out.is_none() { self.is_on() } else { Kind::ALL.into_iter().any(differs) };
+        let is_worth_it = if kept_out.is_none() {
+            self.is_on()
+        } else {
+            self.has_others || Kind::ALL.into_iter().any(differs)
+        };
         if self.is_refused || !is_worth_it {
             return;
         }
@@ -72,6 +81,7 @@ impl Throttle {
             self.key = [draw(), draw()];
         }
         self.attached = kept_out;
+        self.has_others = false;
         let result = sockets.iter().try_for_each(|socket| self.attach_to(&SockRef::from(socket)));
         if let Err(error) = result {
             tracing::warn!(%error, "the kernel keeps no requests out, so those that are too many are refused one by one");
@@ -89,7 +99,7 @@ impl Throttle {
             return let_everything_in(socket);
         }
         let is_ipv6 = socket.domain()? == Domain::IPV6;
-        let program = program(is_ipv6, &self.trusted, &self.attached, self.key);
+        let program = program(is_ipv6, &self.let_in, &self.attached, self.key);
         let program: Vec<_> = program.iter().map(|it| SockFilter::new(it.code, it.jt, it.jf, it.k)).collect();
         socket.attach_filter(&program)
     }
@@ -111,7 +121,7 @@ pub fn let_everything_in(socket: &SockRef<'_>) -> io::Result<()> {
 const STEP_MIN: Share = WHOLE / 32;
 
 /// The program: it gives how many bytes of a datagram are let in, all or none.
-fn program(is_ipv6: bool, trusted: &[IpRange], kept_out: &KeptOut, key: [u32; 2]) -> Vec<sock_filter> {
+fn program(is_ipv6: bool, sources: &[IpRange], kept_out: &KeptOut, key: [u32; 2]) -> Vec<sock_filter> {
     let mut program = Program::default();
     let [let_in, new, in_dialog, draw] = [(); 4].map(|()| program.label());
     let judge = |program: &mut Program, kind: Kind| match kept_out.share_of(kind) {
@@ -125,7 +135,7 @@ fn program(is_ipv6: bool, trusted: &[IpRange], kept_out: &KeptOut, key: [u32; 2]
     // A load beyond the end would drop a datagram, so the short ones are told apart at first.
     program.extend([load_length(), jump_if_at_least(PAYLOAD + HASHED.end, 1, 0)]);
     program.jump(let_in);
-    for range in trusted {
+    for range in sources {
         let_in_from(&mut program, range, is_ipv6, let_in);
     }
     program.extend([load_word(PAYLOAD)]);
@@ -223,11 +233,10 @@ mod tests {
     }
 
     impl Listener {
-        fn new(ip: &str, trusted: &[&str]) -> Self {
+        fn new(ip: &str) -> Self {
             let socket = UdpSocket::bind((ip, 0)).unwrap();
             socket.set_nonblocking(true).unwrap();
-            let trusted = trusted.iter().map(|it| it.parse().unwrap()).collect();
-            Self { socket, throttle: Throttle::new(trusted) }
+            Self { socket, throttle: Throttle::default() }
         }
 
         fn keep_out(&mut self, level: Share) {
@@ -272,7 +281,7 @@ mod tests {
     #[test]
     fn a_share_of_each_kind_is_kept_out_and_repetitions_fare_alike() {
         for ip in ["127.0.0.1", "::1"] {
-            let mut listener = Listener::new(ip, &[]);
+            let mut listener = Listener::new(ip);
             let coming = |listener: &Listener| {
                 [SUBSCRIBE, PUBLISH, REGISTER, REFRESH]
                     .map(|start| listener.come_in(|index| request(start, index)))
@@ -293,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_must_come_in_does() {
-        let mut listener = Listener::new("127.0.0.1", &[]);
+        let mut listener = Listener::new("127.0.0.1");
         listener.keep_out(KeptOut::LEVEL_MAX);
         for start in ["OPTIONS sip:example.com", "ACK sip:a@example.com", "CANCEL sip:a@example.com"] {
             assert_eq!(listener.come_in(|index| request(start, index)), 512, "{start}");
@@ -308,24 +317,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trusted_proxy_brings_is_not_kept_out() {
-        for (ip, trusted, comes_in) in [
+    fn what_comes_from_certain_sources_is_not_kept_out() {
+        for (ip, sources, comes_in) in [
             ("127.0.0.1", &["127.0.0.1"][..], true),
             ("127.0.0.1", &["192.0.2.0/24", "127.0.0.0/8"], true),
             ("127.0.0.1", &["192.0.2.0/24", "::1", "127.0.0.2"], false),
             ("::1", &["2001:db8::/32", "::/127"], true),
             ("::1", &["2001:db8::/32", "127.0.0.1", "::2"], false),
         ] {
-            let mut listener = Listener::new(ip, trusted);
+            let mut listener = Listener::new(ip);
+            listener.keep_out(KeptOut::LEVEL_MAX);
+            assert!(listener.come_in(|index| request(PUBLISH, index)) < 80);
+            // They are known when one of them is heard, which may be later.
+            listener.throttle.let_in(sources.iter().map(|it| it.parse().unwrap()));
             listener.keep_out(KeptOut::LEVEL_MAX);
             let count = listener.come_in(|index| request(PUBLISH, index));
-            assert_eq!(count == 512, comes_in, "{ip} {trusted:?}");
+            assert_eq!(count == 512, comes_in, "{ip} {sources:?}");
+            listener.throttle.let_in(std::iter::empty());
+            listener.keep_out(KeptOut::LEVEL_MAX);
+            assert!(
+                listener.come_in(|index| request(PUBLISH, index)) < 80,
+                "nobody there takes part any more"
+            );
         }
     }
 
     #[test]
     fn who_goes_on_with_a_socket_lets_everything_in() {
-        let mut listener = Listener::new("127.0.0.1", &[]);
+        let mut listener = Listener::new("127.0.0.1");
         listener.keep_out(KeptOut::LEVEL_MAX);
         for _ in 0..2 {
             let_everything_in(&SockRef::from(&listener.socket)).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comsipl_core::{ConnectionId, Flow, HashKey, Listen, Mono, Now, Transport, UnixMillis};
 use tempfile::TempDir;
 
-use crate::access::Gate;
+use crate::access::{Access, Gate, IpRange};
 use crate::node::{Coming, NodeFiles};
 use crate::overload::Levels;
 use crate::settings::{Auth, OverloadSettings, Settings};
@@ -23,15 +23,20 @@ pub(crate) struct Engine {
 impl Engine {
     /// A shard over new files that listens by UDP and TCP.
     pub(crate) fn new() -> Self {
-        Self::with(Auth::default())
+        Self::with(Auth::default(), &[])
+    }
+
+    /// The same where proxies are believed that send from these addresses.
+    pub(crate) fn trusting(proxies: &[IpRange]) -> Self {
+        Self::with(Auth::default(), proxies)
     }
 
     /// The same where nobody need say who he is, and so whoever is told must prove that he is there.
     pub(crate) fn open_to_all() -> Self {
-        Self::with(Auth::None)
+        Self::with(Auth::None, &[])
     }
 
-    fn with(auth: Auth) -> Self {
+    fn with(auth: Auth, proxies: &[IpRange]) -> Self {
         let listen = [Transport::Udp, Transport::Tcp];
         let listen =
             listen.map(|transport| Listen { transport, address: "198.51.100.1:5060".parse().unwrap() });
@@ -43,6 +48,7 @@ impl Engine {
             listen: listen.to_vec(),
             overload: OverloadSettings::EXACT,
             auth,
+            access: Access { trusted: proxies.to_vec(), ..Access::default() },
             ..Settings::default()
         };
         let now = Now { mono: Mono(0), wall: UnixMillis(1_700_000_000_000) };
