@@ -415,7 +415,8 @@ const KEEP_ALIVE_LEN_MAX: usize = 4;
 /// A client that takes part is believed to send less for as long as more than this is taken.
 const TRUST_ENDS_AT: Share = WHOLE / 8;
 
-/// For how long a range of trusted proxies counts as one where they take part after a request has said so that was about to be refused.
+/// For how long a range of trusted proxies counts as one where they take part, after a request said so that was about to be
+/// refused.
 const TAKING_PART: Duration = Duration::from_secs(64);
 
 /// Retry-After: at least so long; within at least such a span, and one so much longer if everything is refused.

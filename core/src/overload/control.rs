@@ -20,8 +20,8 @@
 //! may take half of the time: [`CREDIT`]. If that is used up and there are no fewer, they do not listen. Then refusing has an
 //! eighth of the time; beyond it fewer refusals are answered, but some in any case, so that everybody is told in the end. If looking
 //! alone takes too much, requests are [kept out](KeptOut) of the sockets, by the kernel and in the order of classes, at no cost
-//! of ours. Not everything can be kept out: what trusted proxies bring that take part in RFC 7339, and what comes by connections, is left to the kernel
-//! when it finds no room.
+//! of ours. Not everything can be kept out: what trusted proxies bring that take part in RFC 7339, and what comes by
+//! connections, is left to the kernel when it finds no room.
 //!
 //! How much is kept out rises by how much refusing takes too much, and falls the faster the longer everything that comes in is
 //! done, within two seconds from the most to nothing. In between, while some of what comes in is refused, it stays, so that what
