@@ -109,6 +109,17 @@ impl Shard {
     ) -> Option<()> {
         let document = records::document(record).filter(|it| is_known(it.event))?;
         let user = self.presentities.find_or_insert(document.key, document.event);
+        let other = &self.presentities[user];
+        if other.document != NONE {
+            // A power cut may take the removal of one and keep the next, which was written after it. Readers would find either.
+            let is_older = document.version < other.version;
+            let older = if is_older { slot } else { other.document };
+            self.files.presence_partition_mut(document.key.partition()).remove(older);
+            recent.push(document.key);
+            if is_older {
+                return Some(());
+            }
+        }
         let entry = &mut self.presentities[user];
         entry.document = slot;
         entry.version = document.version;

@@ -55,6 +55,31 @@ fn records_of_an_unknown_package_are_left_alone_and_counted() {
 }
 
 #[test]
+fn of_two_documents_of_a_user_the_newer_stays() {
+    // A document was removed and another one written; a power cut took the removal, and the publication of the other one. Its
+    // owner knew one of them, readers found the other one, and whoever subscribed was told what nobody had published any more.
+    for by in [-1, 1] {
+        let mut engine = Engine::new();
+        engine.deliver(by_udp(), &publish(1, "open"));
+        let mut engine = engine.restart(|shard| {
+            let (number, slot) = slots(shard, Kind::Presentity)[0];
+            let mut record = RecordBuf::default();
+            let partition = shard.files.presence_partition_mut(number);
+            partition.read(slot, &mut record).unwrap();
+            let stored = records::document(&record).unwrap();
+            let version = stored.version.checked_add_signed(by).unwrap();
+            let other = StoredDocument { version, fingerprint: 7, body: b"left over", ..stored };
+            records::insert_document(partition, &other).unwrap();
+        });
+        let kept = slots(&engine.shard, Kind::Presentity);
+        assert_eq!(kept.len(), 1, "{by}");
+        // It is composed again of what is published.
+        let told = engine.deliver(by_udp(), &subscribe("UDP")).concat();
+        assert!(told.contains("<basic>open</basic>") && !told.contains("left over"), "{told}");
+    }
+}
+
+#[test]
 fn a_damaged_publication_leaves_the_others_their_document() {
     let mut engine = Engine::new();
     engine.deliver(by_udp(), &publish(1, "closed"));
