@@ -58,6 +58,7 @@ scenarios! {
     clock_set_back_before_a_crash
     clock_set_back_between_processes
     clock_set_back_by_little
+    clock_set_back_newest
     clock_set_forward
     clock_set_forward_before_a_crash
     clock_set_forward_between_processes

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use comsipl_core::event::{Compositor, EventPackage};
 use comsipl_core::limits::{DOCUMENT_LEN_MAX, PRESENTITY_LEN_MAX, PUBLICATIONS_PER_PRESENTITY_MAX};
 use comsipl_core::publication::{self, EntityTag, Publish, PublishRequest, StoredPublication};
-use comsipl_core::{AorKey, Now, Refusal};
+use comsipl_core::{AorKey, Now, Refusal, UnixMillis};
 use smallvec::SmallVec;
 
 use super::full;
@@ -89,7 +89,7 @@ impl Shard {
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Modify { stored, expires_secs } => {
-                let tag = self.modify_publication(request, key, meaning, numbers[stored], expires_secs)?;
+                let tag = self.modify_publication(request, key, meaning, &numbers, stored, expires_secs)?;
                 self.answer_publish(request, tag, expires_secs);
             }
             Publish::Remove { stored } => {
@@ -138,7 +138,7 @@ impl Shard {
         others: &[u32],
         expires_secs: u32,
     ) -> Result<(EntityTag, u32), Refusal> {
-        let others = others.iter().map(|&n| self.presentities.publications[n].number);
+        let numbers = others.iter().map(|&n| self.presentities.publications[n].number);
         let mut publication = Publication {
             presentity: NONE,
             next: NONE,
@@ -147,10 +147,10 @@ impl Shard {
             previous_tag: EntityTag(0),
             request: request.identity(),
             expires_at: request.now.wall.plus_secs(expires_secs),
-            published_at: request.now.wall,
+            published_at: self.time_of_change(request.now, others),
             meaning,
             len: request.message.body().len() as u32,
-            number: others.max().unwrap_or(0) + 1,
+            number: numbers.max().unwrap_or(0) + 1,
             event: package.number,
         };
         let record = stored_publication(&publication, key, &self.scratch.aor, request.message.body());
@@ -162,6 +162,14 @@ impl Shard {
         let number = self.presentities.insert_publication(publication);
         self.presentities.publication_expiry.arm(number, expires_at_mono(request.now, expires_secs));
         Ok((entity_tag, number))
+    }
+
+    /// When a change is said to be made to one of the publications of the `numbers`, or beside them: after the others, which the
+    /// newest of them hides, also where the clock was set back since.
+    fn time_of_change(&self, now: Now, numbers: &[u32]) -> UnixMillis {
+        let times =
+            numbers.iter().map(|&n| self.presentities.publications[n].published_at.0.saturating_add(1));
+        UnixMillis(times.fold(now.wall.0, u64::max))
     }
 
     /// A new entity tag and a new expiry for the publication `number`.
@@ -179,15 +187,17 @@ impl Shard {
     }
 
     /// The document that the compositor has just read, which means `meaning`, a new entity tag and a new expiry for the
-    /// publication `number`.
+    /// publication at `place` among those of the `numbers`.
     fn modify_publication(
         &mut self,
         request: &Request<'_>,
         key: AorKey,
         meaning: Option<NonZeroU64>,
-        number: u32,
+        numbers: &[u32],
+        place: usize,
         expires_secs: u32,
     ) -> Result<EntityTag, Refusal> {
+        let number = numbers[place];
         let entity_tag = EntityTag(self.chance.next_u64());
         let body = request.message.body();
         let before = &self.presentities.publications[number];
@@ -197,7 +207,7 @@ impl Shard {
         // Device order in the composed document follows the last change of meaning, so a document that differs in its time
         // stamps alone keeps its place.
         if !is_same {
-            publication.published_at = request.now.wall;
+            publication.published_at = self.time_of_change(request.now, numbers);
         }
         let record = stored_publication(&publication, key, &self.scratch.aor, body);
         let partition = self.files.presence_partition_mut(key.partition());
