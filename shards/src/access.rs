@@ -82,7 +82,7 @@ impl Access {
     /// Whether a source is a proxy that is believed.
     #[must_use]
     pub fn trusts(&self, source: IpAddr) -> bool {
-        contains(&self.trusted, source)
+        self.trusted_range(source).is_some()
     }
 
     /// Which of the ranges of trusted proxies a source is in first.

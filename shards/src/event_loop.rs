@@ -27,8 +27,10 @@ use comsipl_core::{ConnectionId, Flow, Listen, Mono, Now};
 use crossbeam::utils::CachePadded;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
+use smallvec::SmallVec;
 
 use crate::Report;
+use crate::access::IpRange;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
 use crate::load::{LoadGauge, Refusals, Waiting};
@@ -374,9 +376,9 @@ impl EventLoop {
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
         let Self { shard, throttle, sockets, .. } = self;
-        throttle.let_in(shard.let_in(now.mono));
         let kept_out = shard.kept_out();
-        throttle.set(sockets, kept_out, || shard.chance.below(u32::MAX));
+        let let_in: SmallVec<[IpRange; 8]> = shard.let_in(now.mono).collect();
+        throttle.set(sockets, kept_out, &let_in, || shard.chance.below(u32::MAX));
     }
 
     /// Takes what other shards put in. Returns whether more is left.

@@ -177,8 +177,7 @@ impl Shard {
             Some(Fate::Taken) => Fate::Taken,
             None if !self.is_refusing() => {
                 // So that the next refusal, if it comes, knows what there is to choose from.
-                let class = if offer.class == Class::Register { Class::Reregister } else { offer.class };
-                self.overload.mix.count(class);
+                self.overload.mix.count(best_class_of(&offer));
                 Fate::Taken
             }
             None => {
@@ -202,8 +201,8 @@ impl Shard {
 
     /// Decides on a request that was not seen before: whose it is, if it is taken.
     fn judge(&mut self, now: Mono, flow: Flow, offer: &Offer<'_>, bytes: &[u8], lot: u16) -> Option<Owner> {
-        // Of a REGISTER only its owner knows what it is worth, but whoever is refused as the better one would be as the worse.
-        let mut class = if offer.class == Class::Register { Class::Reregister } else { offer.class };
+        // Whoever is refused as the better one would be as the worse.
+        let mut class = best_class_of(offer);
         let mut owner = None;
         if self.overload.widest.takes(class, lot) {
             let it = self.owner_of(bytes);
@@ -299,7 +298,7 @@ impl Shard {
     }
 
     /// The ranges of trusted proxies from which nothing is to be kept out: those where one takes part, which sends less by itself.
-    pub fn let_in(&self, now: Mono) -> impl Iterator<Item = IpRange> + Clone {
+    pub fn let_in(&self, now: Mono) -> impl Iterator<Item = IpRange> {
         let ranges = self.settings.access.trusted.iter().enumerate();
         ranges.filter(move |&(range, _)| self.takes_part(now, range)).map(|(_, &it)| it)
     }
@@ -387,6 +386,11 @@ impl Shard {
     pub fn is_in_episode(&self) -> bool {
         self.overload.episode.is_some()
     }
+}
+
+/// The class of a request, or the better one where only its owner knows: of a REGISTER.
+fn best_class_of(offer: &Offer<'_>) -> Class {
+    if offer.class == Class::Register { Class::Reregister } else { offer.class }
 }
 
 fn refused_in_all(counters: &Counters) -> u64 {

@@ -332,8 +332,7 @@ pub fn reserve_cseq(partition: &mut Partition, slot: u32, reserved: u32) {
 /// What a stored subscription says of that; `None` if the record holds something else.
 #[must_use]
 pub fn reserved_cseq(partition: &Partition, slot: u32) -> Option<u32> {
-    let (_, fixed) = partition.fixed(slot)?;
-    schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.cseq_reserved)
+    number_of_subscription(partition, slot, |stored| stored.cseq_reserved)
 }
 
 /// Writes down that a subscription has ended and has its last NOTIFY before it: as if its watcher had asked for that when it was
@@ -366,8 +365,16 @@ fn amend_subscription(
 /// Our tag of a stored subscription's dialog.
 #[must_use]
 pub fn local_tag(partition: &Partition, slot: u32) -> Option<u64> {
+    number_of_subscription(partition, slot, |stored| stored.local_tag)
+}
+
+fn number_of_subscription<T>(
+    partition: &Partition,
+    slot: u32,
+    number: impl FnOnce(schema::Subscription<'_>) -> T,
+) -> Option<T> {
     let (_, fixed) = partition.fixed(slot)?;
-    schema::Subscription::decode_fixed(&fixed).ok().map(|stored| stored.local_tag)
+    schema::Subscription::decode_fixed(&fixed).ok().map(number)
 }
 
 /// Reads the record in `slot` as a publication, in place as long as nothing of the partition is written; `record` is for one

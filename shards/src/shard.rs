@@ -262,7 +262,7 @@ impl Shard {
             last_version: 0,
             audit: Audit::default(),
             more_due: false,
-            behind: Behind::new(),
+            behind: Behind::default(),
             full_warned: None,
             spread_widely_until: now.mono + SPREAD_WIDELY_FOR,
             wall: Wall::new(now, UnixMillis(start.last_alive_ms)),

@@ -27,10 +27,8 @@ use crate::access::IpRange;
 /// What the sockets of a shard are given; at first nothing is kept out.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    /// Sources that are not kept out.
+    /// Sources from which the program in the sockets keeps nothing out.
     let_in: Vec<IpRange>,
-    /// Whether others were given to it than the program in the sockets has.
-    has_others: bool,
     /// The key of the lots, drawn anew for each time in which something is kept out.
     key: [u32; 2],
     attached: KeptOut,
@@ -39,18 +37,9 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// From now on keeps nothing out that comes from `sources`; the next [`set`](Self::set) has the sockets do so.
-    pub fn let_in(&mut self, sources: impl Iterator<Item = IpRange> + Clone) {
-        if !sources.clone().eq(self.let_in.iter().copied()) {
-            self.let_in.clear();
-            self.let_in.extend(sources);
-            self.has_others = true;
-        }
-    }
-
     /// Lets everything in, for whoever goes on with the sockets.
     pub fn end(&mut self, sockets: &[impl AsFd]) {
-        self.set(sockets, KeptOut::NONE, || 0);
+        self.set(sockets, KeptOut::NONE, &[], || 0);
     }
 
     /// Whether the kernel keeps out what it is told to, as far as is known.
@@ -65,14 +54,20 @@ impl Throttle {
         !self.attached.is_none()
     }
 
-    /// Keeps out so much from now on, if that differs by enough to be worth a system call for each socket. `draw` is asked for
-    /// a new key where nothing was kept out before.
-    pub fn set(&mut self, sockets: &[impl AsFd], kept_out: KeptOut, mut draw: impl FnMut() -> u32) {
+    /// Keeps out so much from now on, and nothing that comes from `let_in`, if that differs by enough to be worth a system call for
+    /// each socket. `draw` is asked for a new key where nothing was kept out before.
+    pub fn set(
+        &mut self,
+        sockets: &[impl AsFd],
+        kept_out: KeptOut,
+        let_in: &[IpRange],
+        mut draw: impl FnMut() -> u32,
+    ) {
         let differs = |kind| kept_out.share_of(kind).abs_diff(self.attached.share_of(kind)) >= STEP_MIN;
         let is_worth_it = if kept_out.is_none() {
             self.is_on()
         } else {
-            self.has_others || Kind::ALL.into_iter().any(differs)
+            Kind::ALL.into_iter().any(differs) || self.let_in != let_in
         };
         if self.is_refused || !is_worth_it {
             return;
@@ -81,7 +76,8 @@ impl Throttle {
             self.key = [draw(), draw()];
         }
         self.attached = kept_out;
-        self.has_others = false;
+        self.let_in.clear();
+        self.let_in.extend_from_slice(let_in);
         let result = sockets.iter().try_for_each(|socket| self.attach_to(&SockRef::from(socket)));
         if let Err(error) = result {
             tracing::warn!(%error, "the kernel keeps no requests out, so those that are too many are refused one by one");
@@ -230,18 +226,19 @@ mod tests {
     struct Listener {
         socket: UdpSocket,
         throttle: Throttle,
+        let_in: Vec<IpRange>,
     }
 
     impl Listener {
         fn new(ip: &str) -> Self {
             let socket = UdpSocket::bind((ip, 0)).unwrap();
             socket.set_nonblocking(true).unwrap();
-            Self { socket, throttle: Throttle::default() }
+            Self { socket, throttle: Throttle::default(), let_in: Vec::new() }
         }
 
         fn keep_out(&mut self, level: Share) {
             let mut key = KEY.into_iter();
-            self.throttle.set(&[&self.socket], KeptOut::of(level), || key.next().unwrap());
+            self.throttle.set(&[&self.socket], KeptOut::of(level), &self.let_in, || key.next().unwrap());
             assert!(!self.throttle.is_refused, "this kernel takes the program");
         }
 
@@ -329,11 +326,11 @@ mod tests {
             listener.keep_out(KeptOut::LEVEL_MAX);
             assert!(listener.come_in(|index| request(PUBLISH, index)) < 80);
             // They are known when one of them is heard, which may be later.
-            listener.throttle.let_in(sources.iter().map(|it| it.parse().unwrap()));
+            listener.let_in = sources.iter().map(|it| it.parse().unwrap()).collect();
             listener.keep_out(KeptOut::LEVEL_MAX);
             let count = listener.come_in(|index| request(PUBLISH, index));
             assert_eq!(count == 512, comes_in, "{ip} {sources:?}");
-            listener.throttle.let_in(std::iter::empty());
+            listener.let_in.clear();
             listener.keep_out(KeptOut::LEVEL_MAX);
             assert!(
                 listener.come_in(|index| request(PUBLISH, index)) < 80,

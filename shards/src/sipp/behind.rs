@@ -12,7 +12,7 @@ use crate::recover::{LATE, TOLD_WITHIN};
 const NOTED_EVERY_MS: u128 = 1000;
 
 /// Since when watchers of this shard may lack what changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Behind {
     noted_at: Mono,
     /// What the files say; `None`: not known yet.
@@ -22,11 +22,6 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    /// For a process that begins.
-    pub(crate) const fn new() -> Self {
-        Self { noted_at: Mono(0), noted: None, told_late: None }
-    }
-
     /// The NOTIFYs to all watchers who were due since `due_since` have left now.
     #[inline]
     pub(crate) fn told(&mut self, now: Now, due_since: UnixMillis) {
@@ -72,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_is_told_at_once_is_forgotten_at_once() {
-        let mut behind = Behind::new();
+        let mut behind = Behind::default();
         assert_eq!(behind.note(at(1).mono, None), Some(0), "the first one is written whatever it is");
         assert_eq!(behind.note(at(2).mono, Some(wall(2))), Some(wall(2).0));
         behind.told(at(3), wall(2));
@@ -82,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_told_late_stays_owed_while_its_notify_may_be_on_its_way() {
-        let mut behind = Behind::new();
+        let mut behind = Behind::default();
         assert_eq!(behind.note(at(1).mono, Some(wall(1))), Some(wall(1).0));
         behind.told(at(30), wall(1));
         behind.told(at(31), wall(20));
@@ -95,14 +90,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_makes_it_late() {
-        let mut behind = Behind::new();
+        let mut behind = Behind::default();
         behind.told(at(3), wall(500));
         assert_eq!(behind.note(at(3).mono, None), Some(wall(500).0));
     }
 
     #[test]
     fn once_a_second_is_enough() {
-        let mut behind = Behind::new();
+        let mut behind = Behind::default();
         assert!(behind.is_due(at(1).mono));
         behind.note(at(1).mono, None);
         assert!(!behind.is_due(Mono(1_999_000)) && behind.is_due(at(2).mono));
