@@ -9,7 +9,7 @@
 //! | [`run`](mod@run) | the conductor: threads, phases, snapshots, the report |
 //! | `engine`, `crowd` | one thread: its loop, its agents' operations, what goes out and comes in |
 //! | `agent`, `audit`, `message`, `told`, `ident` | a phone: what it knows, was told, writes, reads, and is called |
-//! | `pace`, `retransmit`, `clock` | when something is due |
+//! | `pace`, `retransmit`, `clock`, `chance` | when something is due, and what chance makes of it |
 //! | `net`, `mmsg`, `link` | sockets and batches, and a bad network |
 //! | [`hostile`] | strangers who send what they should not |
 //! | `server` | a server to kill |
@@ -24,6 +24,7 @@
 mod agent;
 mod audit;
 pub mod capacity;
+mod chance;
 mod class;
 pub mod cli;
 mod clock;

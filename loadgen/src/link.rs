@@ -1,6 +1,6 @@
 //! A bad network between the phones and the server, played by the generator's own sockets.
 
-use crate::ident::mix;
+use crate::chance::Chance;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ pub struct Done {
 /// A bad network at work.
 pub struct Weather {
     link: Link,
-    dice: u64,
+    chance: Chance,
     /// What it has done.
     pub done: Done,
     /// Towards the server. All are held equally long, so they are due in their order.
@@ -82,13 +82,18 @@ pub struct Weather {
 impl Weather {
     /// The network `link`; the same `seed` makes the same fates.
     pub fn new(link: Link, seed: u64) -> Self {
-        Self { link, dice: seed, done: Done::default(), outward: VecDeque::new(), inward: VecDeque::new() }
+        Self {
+            link,
+            chance: Chance::new(seed),
+            done: Done::default(),
+            outward: VecDeque::new(),
+            inward: VecDeque::new(),
+        }
     }
 
     /// Decides what becomes of the next datagram.
     pub fn fate(&mut self) -> Fate {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let chance = (mix(self.dice) >> 11) as f64 / (1u64 << 53) as f64;
+        let chance = self.chance.part();
         let Link { loss, duplicate, reorder, .. } = self.link;
         if chance < loss {
             self.done.lost += 1;

@@ -4,9 +4,9 @@
 //! withheld is drawn by the default algorithm (§7.2), with two categories: what is sent in a dialog and what ends something is
 //! withheld only when everything else is and that is not enough. A proxy can tell no more, least of all who is registered.
 
+use crate::chance::Chance;
 use crate::class::Class;
 use crate::clock::{Nanos, SECOND};
-use crate::ident::mix;
 use comsipl_core::header::unquote;
 use comsipl_core::msg::Via;
 
@@ -19,7 +19,7 @@ pub struct OverloadControl {
     requests: [u64; 2],
     /// When they count half.
     ages_at: Nanos,
-    dice: u64,
+    chance: Chance,
 }
 
 /// What one answer says.
@@ -44,7 +44,7 @@ enum Category {
 impl OverloadControl {
     /// The server has said nothing.
     pub fn new(seed: u64) -> Self {
-        Self { told: None, requests: [0; 2], ages_at: 0, dice: seed }
+        Self { told: None, requests: [0; 2], ages_at: 0, chance: Chance::new(seed) }
     }
 
     /// Takes what an answer that came at `at` says in its topmost Via.
@@ -75,9 +75,7 @@ impl OverloadControl {
             Category::First => all / first,
             Category::Second => (all - first) / second,
         };
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let lot = (mix(self.dice) >> 11) as f64 / (1u64 << 53) as f64;
-        lot < part
+        self.chance.part() < part
     }
 
     /// The word that has not ended yet.

@@ -4,6 +4,7 @@
 //! answer never delays the next request, and a late request still counts from the time it was meant for. The closed
 //! loop keeps a window of unfinished operations full and so finds the most that the server sustains.
 
+use crate::chance::Chance;
 use crate::clock::{Nanos, SECOND};
 use crate::ident::mix;
 
@@ -81,7 +82,7 @@ pub struct Schedule {
     /// Nanoseconds between two operations of this thread, on average; none in the closed loop.
     step: Option<f64>,
     /// For random distances.
-    dice: Option<u64>,
+    chance: Option<Chance>,
     /// When the next operation of the open loop is due.
     next: Nanos,
     window: u64,
@@ -99,12 +100,12 @@ impl Schedule {
         };
         let first = start + (step.unwrap_or(0.0) / threads as f64 * thread as f64) as Nanos;
         let is_random = pace.arrivals == Arrivals::Poisson && step.is_some();
-        let dice = is_random.then(|| mix(start ^ mix(seed ^ mix(thread as u64))));
+        let chance = is_random.then(|| Chance::new(mix(start ^ mix(seed ^ mix(thread as u64)))));
         let window = (pace.window / threads as u64).max(1);
         let mut schedule =
-            Self { start, first, step, dice, next: first, window, amount: pace.amount, started: 0 };
+            Self { start, first, step, chance, next: first, window, amount: pace.amount, started: 0 };
         if is_random {
-            schedule.next = start + schedule.chance();
+            schedule.next = start + schedule.distance();
         }
         schedule
     }
@@ -126,8 +127,8 @@ impl Schedule {
         }
         let number = self.started;
         self.started += 1;
-        self.next = match (self.step, self.dice) {
-            (Some(_), Some(_)) => self.next + self.chance(),
+        self.next = match (self.step, &self.chance) {
+            (Some(_), Some(_)) => self.next + self.distance(),
             // From the number, not from the one before, so that no error adds up.
             (Some(step), None) => self.first + (step * self.started as f64) as Nanos,
             (None, _) => self.next,
@@ -161,12 +162,9 @@ impl Schedule {
     }
 
     /// A random distance of two operations of a Poisson process.
-    fn chance(&mut self) -> Nanos {
-        let dice = self.dice.unwrap_or(0).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.dice = Some(dice);
-        // Never 0, for its logarithm is taken.
-        let chance = ((mix(dice) >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        (-chance.ln() * self.step.unwrap_or(0.0)) as Nanos
+    fn distance(&mut self) -> Nanos {
+        let part = self.chance.as_mut().map_or(1.0, Chance::part_above_zero);
+        (-part.ln() * self.step.unwrap_or(0.0)) as Nanos
     }
 
     /// When a timed schedule ends.

@@ -52,8 +52,9 @@ impl Crowd<'_> {
         let class = running.class;
         let is_withheld = self.overload_control.as_mut().is_some_and(|control| control.withholds(class, now));
         if let Some(timings) = self.timings(now) {
-            timings.fates[class as usize].offer(now);
-            timings.fates[class as usize].withheld += u64::from(is_withheld);
+            let fate = &mut timings.fates[class as usize];
+            fate.offer(now);
+            fate.withheld += u64::from(is_withheld);
         }
         is_withheld
     }

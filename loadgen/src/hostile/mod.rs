@@ -3,14 +3,13 @@
 //! Whoever sends them is a stranger: his users are none of the run's, and he knows neither Call-IDs nor tags nor branches of the
 //! good phones. What he is told is counted, never answered, so his subscriptions are dead watchers besides.
 
-mod chance;
 mod mutate;
 mod originals;
 
+use crate::chance::Chance;
 use crate::clock::{Clock, nanos};
 use crate::shared::{STOP, Shared};
 use anyhow::Context as _;
-use chance::Chance;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

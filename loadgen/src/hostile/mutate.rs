@@ -1,7 +1,7 @@
 //! Damage: what is done to a message before it is sent.
 
-use super::chance::Chance;
 use super::originals;
+use crate::chance::Chance;
 use crate::message::Style;
 use std::collections::BTreeMap;
 

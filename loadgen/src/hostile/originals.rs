@@ -1,6 +1,6 @@
 //! The messages that are damaged: what strangers' phones send.
 
-use super::chance::Chance;
+use crate::chance::Chance;
 use crate::message::{Style, USER_AGENT, decimal};
 use std::io::Write as _;
 

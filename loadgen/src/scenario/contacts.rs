@@ -1,7 +1,7 @@
 //! Who watches whom when users have contacts.
 
 use super::Contact;
-use crate::ident::mix;
+use crate::chance::Chance;
 use anyhow::ensure;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ impl Contacts {
         &self,
         of: &[Range<u32>],
         owners: Range<u32>,
-        seed: &mut u64,
+        chance: &mut Chance,
         contacts: &mut Vec<Contact>,
     ) -> anyhow::Result<()> {
         ensure!(self.mean >= 1.0 && self.sigma >= 0.0 && self.max >= 1, "contacts need a mean of 1 at least");
@@ -45,11 +45,7 @@ impl Contacts {
         ensure!(everybody > 0, "there is nobody to be watched");
         ensure!(self.min <= self.max, "users cannot have more contacts at least than at most");
         ensure!(self.within != Some(0), "a company has somebody");
-        let mut chance = || {
-            *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            // Never 0, for its logarithm is taken.
-            ((mix(*seed) >> 11) + 1) as f64 / (1u64 << 53) as f64
-        };
+        let mut part = || chance.part_above_zero();
         // A log-normal variable with this mean has this median.
         let middle = self.mean.ln() - self.sigma * self.sigma / 2.0;
         let first = owners.start;
@@ -59,14 +55,14 @@ impl Contacts {
                 start..(start + size).min(everybody)
             });
             let all = company.end - company.start;
-            let normal = (-2.0 * chance().ln()).sqrt() * (std::f64::consts::TAU * chance()).cos();
+            let normal = (-2.0 * part().ln()).sqrt() * (std::f64::consts::TAU * part()).cos();
             let count = (middle + self.sigma * normal)
                 .exp()
                 .round()
                 .clamp(f64::from(self.min.min(all)), f64::from(self.max.min(all)));
             let mut drawn = BTreeSet::new();
             while (drawn.len() as f64) < count {
-                let mut place = company.start + ((1.0 - chance()) * f64::from(all)) as u32;
+                let mut place = company.start + ((1.0 - part()) * f64::from(all)) as u32;
                 for range in of {
                     let len = range.end - range.start;
                     if place < len {
@@ -90,8 +86,8 @@ mod tests {
     fn companies_know_only_themselves() {
         let draw =
             Contacts { owners: String::new(), mean: 40.0, sigma: 0.5, min: 24, max: 120, within: Some(100) };
-        let (mut contacts, mut seed) = (Vec::new(), 3);
-        draw.draw(&[0..120, 120..250], 0..250, &mut seed, &mut contacts).unwrap();
+        let (mut contacts, mut chance) = (Vec::new(), Chance::new(3));
+        draw.draw(&[0..120, 120..250], 0..250, &mut chance, &mut contacts).unwrap();
         assert!(contacts.iter().all(|contact| contact.owner / 100 == contact.presentity / 100));
         for owner in 0..250 {
             let count = contacts.iter().filter(|contact| contact.owner == owner).count();
@@ -103,8 +99,8 @@ mod tests {
     fn contacts_are_log_normal_and_not_twice() {
         let draw =
             Contacts { owners: String::new(), mean: 80.0, sigma: 0.8, min: 1, max: 1_000, within: None };
-        let (mut contacts, mut seed) = (Vec::new(), 3);
-        draw.draw(&[0..4_000, 5_000..6_000], 0..2_000, &mut seed, &mut contacts).unwrap();
+        let (mut contacts, mut chance) = (Vec::new(), Chance::new(3));
+        draw.draw(&[0..4_000, 5_000..6_000], 0..2_000, &mut chance, &mut contacts).unwrap();
         let mean = contacts.len() as f64 / 2_000.0;
         assert!((74.0..86.0).contains(&mean), "{mean}");
         let mut counts = vec![0u32; 2_000];

@@ -5,6 +5,7 @@ mod text;
 
 use super::{Common, Contact, Plan};
 use crate::agent::Op;
+use crate::chance::Chance;
 use crate::expect::Expect;
 use crate::link::Link;
 use crate::pace::Arrivals;
@@ -154,7 +155,7 @@ impl Profile {
         let mut contacts = Vec::new();
         let mut watchers: Vec<(String, Range<u32>)> = Vec::new();
         let mut deaf = Vec::new();
-        let mut seed = seed;
+        let mut chance = Chance::new(seed);
         // Those that are audited come first, whatever their order in the file.
         let special = |group: &&Watchers| group.deaf || group.polls || group.visits;
         let ordinary = self.watchers.iter().filter(|group| !special(group));
@@ -171,7 +172,7 @@ impl Profile {
                         }
                     }
                 }
-                (None, Some(draw)) => draw.draw(&of, find(&draw.owners)?, &mut seed, &mut contacts)?,
+                (None, Some(draw)) => draw.draw(&of, find(&draw.owners)?, &mut chance, &mut contacts)?,
                 _ => bail!("watchers `{}` need either `each` or `contacts`", group.name),
             }
             ensure!(contacts.len() < 1 << 31, "more than two thousand million watchers");

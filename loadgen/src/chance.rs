@@ -18,6 +18,16 @@ impl Chance {
         mix(self.0)
     }
 
+    /// The next part of 1, which itself never comes.
+    pub fn part(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / PARTS
+    }
+
+    /// The next part of 1, but never 0, for its logarithm is taken.
+    pub fn part_above_zero(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / PARTS
+    }
+
     /// The next number below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
@@ -39,3 +49,6 @@ impl Chance {
         of[self.below(of.len())]
     }
 }
+
+/// So many parts of 1 a floating-point number tells apart.
+const PARTS: f64 = (1u64 << 53) as f64;
