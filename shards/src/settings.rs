@@ -199,7 +199,7 @@ impl Default for Settings {
             transaction_memory: 256 << 20,
             notifies_per_turn: 256,
             busy_wait: Duration::from_micros(20),
-            socket_buffer: 8 << 20,
+            socket_buffer: 32 << 20,
             overload: OverloadSettings::default(),
             streams: StreamLimits::default(),
         }
