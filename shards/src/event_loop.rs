@@ -33,7 +33,7 @@ use crate::Report;
 use crate::access::IpRange;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
-use crate::load::{LoadGauge, Refusals, Waiting};
+use crate::load::{LoadGauge, Queued, Refusals, Waiting};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{self, BATCH_LEN, Received, RecvBatch};
@@ -145,6 +145,8 @@ pub struct EventLoop {
     lookups: Option<Lookups>,
     recv: RecvBatch,
     sender: Sender,
+    /// What waits in each socket.
+    queued: Vec<Queued>,
     /// Notes of the engine to itself, not yet delivered.
     own_notes: Vec<Note>,
     /// Whether the last turn could not take all that waits.
@@ -202,6 +204,7 @@ impl EventLoop {
             listeners,
             streams,
             from_streams: FromStreams::default(),
+            queued: vec![Queued::default(); sockets.len()],
             own_notes: Vec::new(),
             work_left: false,
             unpolled: 0,
@@ -357,10 +360,10 @@ impl EventLoop {
             fan_out,
             ..Waiting::default()
         };
-        for socket in &self.sockets {
-            // A kernel that does not say leaves us with what we see ourselves.
-            let (bytes, dropped) = mmsg::waiting(socket.as_fd()).unwrap_or_default();
-            waiting.socket_bytes += u64::from(bytes);
+        for (socket, queued) in self.sockets.iter().zip(&mut self.queued) {
+            let (reported, dropped) = mmsg::waiting(socket.as_fd()).unwrap_or_default();
+            queued.report(u64::from(reported));
+            waiting.socket_bytes += queued.waiting();
             waiting.dropped += u64::from(dropped);
         }
         // The kernel does not count what was kept out apart from what it dropped.
@@ -373,6 +376,7 @@ impl EventLoop {
         if !self.throttle.works() {
             measured.avoidable = 0;
         }
+        measured.is_heeded = self.shard.let_in(now.mono).next().is_some();
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
         let Self { shard, throttle, sockets, .. } = self;
@@ -408,6 +412,7 @@ impl EventLoop {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable[place] = false;
+                self.queued[place].empty();
                 return Ok(());
             }
             Err(error) => {
@@ -466,6 +471,14 @@ impl EventLoop {
             self.gauge.note_refusing(self.clock.mono().since(since), refused, count);
         }
         self.gauge.note_taken(count as u64, bytes_in);
+        self.queued[place].take(count as u64, bytes_in);
+        if self.readable[place] {
+            // A kernel that does not say leaves us with what we see ourselves.
+            let (reported, _) = mmsg::waiting(self.sockets[place].as_fd()).unwrap_or_default();
+            self.queued[place].report(u64::from(reported));
+        } else {
+            self.queued[place].empty();
+        }
         counters.datagrams_in.add(count as u64);
         counters.bytes_in.add(bytes_in);
         if handed_over > 0 {

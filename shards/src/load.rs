@@ -5,16 +5,19 @@
 //! rate at which this shard works, and does not become less while it works. So three things are looked at:
 //!
 //! 1. Whether everything that waited is ever taken. That needs no system call; while it is so, nothing else is asked.
-//! 2. If not, once a step: how much waits in the sockets (the kernel says), between the shards, and for the fan-out; and how
-//!    long what waits in the sockets will take, from what was taken in the same step.
+//! 2. If not, once a step: how much waits in the sockets ([`Queued`]), between the shards, and for the fan-out; and how long what
+//!    waits in the sockets will take, from what was taken in the same step.
 //! 3. For how long that has been too much, in the shard's *own time*: that of its turns, of each at most [`TURN_MAX`]. Whoever
 //!    held the shard up, scheduler or hypervisor, adds no more than that, and the thread's processor time would cost a system
 //!    call and not know the hypervisor. When the backlog has become less, its time begins anew.
+
+mod queued;
 
 use std::time::Duration;
 
 use comsipl_core::Mono;
 use comsipl_core::overload::{Control, Measured, Share, Signals, WHOLE};
+pub use queued::{Queued, memory_of};
 
 /// What waits, in whatever it is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,8 +75,10 @@ pub struct LoadGauge {
     own_micros: u64,
     /// The same at the last step.
     own_at_step: u64,
-    /// Memory of the datagrams taken since the last step, about as the kernel reckons it.
+    /// Memory of the datagrams taken so far, about as the kernel reckons it.
     memory_taken: u64,
+    /// The same at the last step.
+    memory_at_step: u64,
     /// Microseconds spent in refusing since the last step, and what of it could have been kept out.
     refusing_micros: u64,
     avoidable_micros: u64,
@@ -86,6 +91,8 @@ pub struct LoadGauge {
 struct Backlog {
     /// Own time at its beginning.
     since: u64,
+    /// Memory of the datagrams taken until then.
+    memory_taken: u64,
     /// What waited then.
     levels: [u64; QUEUES],
 }
@@ -101,6 +108,7 @@ impl LoadGauge {
             own_micros: 0,
             own_at_step: 0,
             memory_taken: 0,
+            memory_at_step: 0,
             refusing_micros: 0,
             avoidable_micros: 0,
             waiting: Waiting::default(),
@@ -119,7 +127,7 @@ impl LoadGauge {
     /// So many datagrams of so many bytes were taken.
     #[inline]
     pub const fn note_taken(&mut self, count: u64, bytes: u64) {
-        self.memory_taken += bytes + count * DATAGRAM_MEMORY;
+        self.memory_taken += memory_of(count, bytes);
     }
 
     /// The turn that began at `now` and took `span` has taken all that waited, or has not.
@@ -171,7 +179,7 @@ impl LoadGauge {
         // After a while in which everything was taken there is nothing to compare with.
         let has_before = self.emptied < self.stepped || span <= 4 * Control::STEP.as_micros() as u64;
         let own = self.own_micros - std::mem::replace(&mut self.own_at_step, self.own_micros);
-        let taken = std::mem::take(&mut self.memory_taken);
+        let taken = self.memory_taken - std::mem::replace(&mut self.memory_at_step, self.memory_taken);
         let before = std::mem::replace(&mut self.waiting, waiting);
         self.stepped = now;
         let is_beyond = |bound: Duration| {
@@ -201,28 +209,30 @@ impl LoadGauge {
         let grows = no_less(before.levels());
         self.backlog = is_late.contains(&true).then(|| match self.backlog.filter(|it| no_less(it.levels)) {
             Some(backlog) => backlog,
-            None => Backlog { since: self.own_micros, levels },
+            None => Backlog { since: self.own_micros, memory_taken: self.memory_taken, levels },
+        });
+        let excess = self.backlog.map_or(0, |it| {
+            let more = levels[0].saturating_sub(it.levels[0]);
+            more * u64::from(WHOLE) / (more + self.memory_taken - it.memory_taken).max(1)
         });
         Measured {
             late: self.backlog.map(|it| Duration::from_micros(self.own_micros - it.since)),
             signals,
             is_grave: sockets || fan_out || signals.drops || signals.bus,
             grows,
+            excess: excess as Share,
             refusing,
             avoidable,
+            is_heeded: false,
         }
     }
 }
-
-/// The kernel counts for a datagram in a socket its buffer with all that is around it: by 600 to 1,800 bytes more than the
-/// payload, after the driver and the length.
-const DATAGRAM_MEMORY: u64 = 1024;
 
 /// Most of a turn that counts as own time: turns that take so long are rare, even under full load.
 const TURN_MAX: Duration = Duration::from_millis(2);
 
 /// So many times the target is grave.
-const GRAVE: u32 = 5;
+const GRAVE: u32 = 3;
 
 /// So much in the sockets is a window of clients that wait for us, and no backlog.
 const SOCKET_BYTES_FEW: u64 = 512 * 1024;

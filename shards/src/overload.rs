@@ -219,14 +219,16 @@ impl Shard {
         owner
     }
 
-    /// Whether a request comes from a client that takes part, which has thrown away on its own what it was told to.
+    /// Whether a request comes from a client that takes part, which has thrown away on its own what it was told to, if it can know
+    /// of it.
     fn has_reduced(&mut self, now: Mono, flow: Flow, offer: &Offer<'_>) -> bool {
         let Some(range) = self.settings.access.trusted_range(flow.peer.ip()) else { return false };
         if !offer.takes_part() {
             return false;
         }
         self.overload.taking_part[range] = Some(now);
-        self.overload.control.taken() > TRUST_ENDS_AT
+        let control = &self.overload.control;
+        control.taken() > TRUST_ENDS_AT && !control.is_news(now)
     }
 
     /// Whether a request that is about to be refused has been answered before anything was refused, as far as this shard knows:

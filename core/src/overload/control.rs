@@ -3,15 +3,21 @@
 //! The aim is that what waits to be taken does not wait for longer than a target. Whoever measures says for how long more has
 //! waited, in the server's own time: the time in which it was at work. A server from which the processor was taken away finds
 //! more than it can do at once, and it is behind until that is done, but it is not overloaded: so nothing is refused before the
-//! backlog has lasted for [`Control::PATIENCE`] of work and has not become less meanwhile, and if it is small (a server that is
-//! nearly full has one now and then) for [`Control::PATIENCE_SMALL`]. Phones that were told when to come again come in waves, and
-//! each would fill the sockets anew for that time, so soon after an overload there is less patience: [`MEMORY`].
+//! backlog has lasted for [`Control::PATIENCE`] of work and has not become less meanwhile, for less if it grows fast, and if it is
+//! small (a server that is nearly full has one now and then) for [`Control::PATIENCE_SMALL`]. Phones that were told when to come
+//! again come in waves, and each would fill the sockets anew for that time, so soon after an overload there is less patience:
+//! [`MEMORY`].
+//!
+//! Clients that take part in RFC 7339 send less by themselves, but a little later, and what they do not send costs nothing. So for
+//! them every step goes by what was measured, has its effect before the next one, and is taken back more slowly.
 //!
 //! | what waits | what is taken |
 //! |---|---|
-//! | no more than is done within the target | a thirty-second more |
+//! | no more than is done within the target | a thirty-second more; half of that if clients take part |
 //! | more, and shrinks | as much as before |
 //! | more, and grows, but not for long yet, and nothing is refused | everything |
+//! | more, and grows, and nothing was refused before | less by the part that was too much meanwhile, an eighth at least |
+//! | more, and grows, and clients take part | the same, once in [`HEEDED_AFTER`] |
 //! | more, and grows | an eighth less; a quarter if it is grave and has lasted |
 //! | more, and refusing has taken too much of the time | a thirty-second more: the socket is full then, and the kernel drops |
 //!
@@ -44,10 +50,14 @@ pub struct Measured {
     pub is_grave: bool,
     /// Whether more waits than at the last step.
     pub grows: bool,
+    /// Of what came into the sockets while it was `late`, the part by which more waits now.
+    pub excess: Share,
     /// The part of the time that went into refusing.
     pub refusing: Share,
     /// What of that went into what could have been kept out.
     pub avoidable: Share,
+    /// Whether clients take part (RFC 7339): they send less when they are told to, but not at once.
+    pub is_heeded: bool,
 }
 
 /// What says that more comes than can be done.
@@ -94,6 +104,10 @@ pub struct Control {
     calm: u32,
     /// When something was refused last.
     refused: Option<Mono>,
+    /// When it was decided last to take less.
+    cut: Option<Mono>,
+    /// When it was decided last not to take everything any more.
+    began: Option<Mono>,
 }
 
 impl Default for Control {
@@ -107,6 +121,8 @@ impl Default for Control {
             avoidable: 0,
             calm: 0,
             refused: None,
+            cut: None,
+            began: None,
         }
     }
 }
@@ -119,7 +135,8 @@ impl Control {
     pub const TAKEN_MIN: Share = WHOLE / 64;
 
     /// How long a server is at work on a backlog that does not become less before anything is refused: a moment in which it was
-    /// held up, and a burst, are over by then.
+    /// held up, and a burst, are over by then. Less by the part that is too much: with three times what can be done, everybody
+    /// waits for 100 ms after 50.
     pub const PATIENCE: Duration = Duration::from_millis(100);
 
     /// The same for a backlog that is not grave. Whoever has it would hardly notice; whoever is refused would.
@@ -127,8 +144,8 @@ impl Control {
 
     /// One step.
     pub fn step(&mut self, now: Mono, measured: &Measured) {
-        let Measured { late, is_grave, grows, refusing, avoidable, .. } = *measured;
-        let patience = self.patience(now, is_grave);
+        let Measured { late, is_grave, grows, excess, refusing, avoidable, is_heeded, .. } = *measured;
+        let patience = self.patience(now, is_grave, excess);
         self.credit = (self.credit + REFUSING_ANSWERED).saturating_sub(refusing).min(CREDIT);
         self.is_spent = self.credit == 0 || self.is_spent && self.credit < CREDIT;
         let bound = |then: Share| if self.is_spent { then } else { REFUSING_AT_FIRST };
@@ -143,20 +160,34 @@ impl Control {
         let may_take_less = will_keep_out || refusing <= bound;
         let taken = self.taken;
         let changed = match late.filter(|_| may_take_less) {
+            None if is_heeded => taken + (taken / 64).max(1),
             None => taken + (taken / 32).max(1),
             Some(late) if !grows || !self.is_refusing() && late < patience => taken,
+            Some(_) if is_heeded && self.cut.is_some_and(|it| now.since(it) < HEEDED_AFTER) => taken,
+            Some(_) if is_heeded || !self.is_refusing() => taken - part_of(taken, excess.max(WHOLE / 8)),
             Some(late) if !is_grave || late < 2 * Self::PATIENCE => taken - taken / 8,
             Some(_) => taken - taken / 4,
         };
+        if changed < taken {
+            self.cut = Some(now);
+            if !self.is_refusing() {
+                self.began = self.cut;
+            }
+        }
         self.taken = changed.clamp(Self::TAKEN_MIN, WHOLE);
         if self.is_refusing() {
             self.refused = Some(now);
         }
     }
 
-    /// For how long a backlog may last: after an overload a little at first, and all of it when that is forgotten.
-    fn patience(&self, now: Mono, is_grave: bool) -> Duration {
-        let whole = if is_grave { Self::PATIENCE } else { Self::PATIENCE_SMALL };
+    /// For how long a backlog may last: the shorter the faster it grows; after an overload a little at first, and all of it when
+    /// that is forgotten.
+    fn patience(&self, now: Mono, is_grave: bool, excess: Share) -> Duration {
+        let whole = if is_grave {
+            Self::PATIENCE * WHOLE.saturating_sub(excess) / WHOLE
+        } else {
+            Self::PATIENCE_SMALL
+        };
         let forgotten = self.refused.map_or(MEMORY, |refused| now.since(refused).min(MEMORY));
         whole.mul_f64(forgotten.as_secs_f64() / MEMORY.as_secs_f64()).max(whole / 5)
     }
@@ -190,12 +221,26 @@ impl Control {
         KeptOut::of(self.kept_out)
     }
 
+    /// Whether it is so new that not everything is taken that what comes was sent by clients who did not know it.
+    #[must_use]
+    pub fn is_news(&self, now: Mono) -> bool {
+        self.began.is_some_and(|it| now.since(it) < HEEDED_AFTER)
+    }
+
     /// Whether anything is refused or kept out.
     #[must_use]
     pub const fn is_refusing(&self) -> bool {
         self.taken < WHOLE || self.kept_out > 0
     }
 }
+
+fn part_of(taken: Share, part: Share) -> Share {
+    (u64::from(taken) * u64::from(part) / u64::from(WHOLE)) as Share
+}
+
+/// How long clients that take part may need to send less: until the answers by which they are told have come to them, and what
+/// they had sent by then to us.
+const HEEDED_AFTER: Duration = Duration::from_millis(50);
 
 /// How long an overload is remembered: about as long as the phones that were refused may stay away.
 const MEMORY: Duration = Duration::from_secs(64);
@@ -365,6 +410,46 @@ mod tests {
         assert!(control.taken() < WHOLE - WHOLE / 8, "there is no patience with one who refuses already");
         control.step(Mono(0), &late(200, true));
         assert!(control.taken() < WHOLE - WHOLE / 3);
+    }
+
+    #[test]
+    fn what_is_refused_first_is_what_was_too_much() {
+        let taken_at = |excess| {
+            let mut control = Control::default();
+            control.step(Mono(0), &Measured { excess, ..grave(Control::PATIENCE, true) });
+            control.taken()
+        };
+        assert_eq!(taken_at(WHOLE / 3 * 2), WHOLE - WHOLE / 3 * 2, "three times as much as can be done");
+        assert_eq!(taken_at(WHOLE / 100), WHOLE - WHOLE / 8, "something in any case");
+        assert_eq!(taken_at(WHOLE), Control::TAKEN_MIN);
+    }
+
+    #[test]
+    fn what_grows_fast_is_given_less_time() {
+        let is_refused = |excess, millis| {
+            let mut control = Control::default();
+            control.step(Mono(0), &Measured { excess, ..grave(Duration::from_millis(millis), true) });
+            control.is_refusing()
+        };
+        assert!(!is_refused(WHOLE / 3 * 2, 33) && is_refused(WHOLE / 3 * 2, 34));
+        assert!(!is_refused(WHOLE / 4, 74) && is_refused(WHOLE / 4, 75));
+    }
+
+    #[test]
+    fn who_was_told_to_send_less_is_given_time_to_do_so() {
+        let mut control = Control::default();
+        let mut taken_at = |millis, excess| {
+            let late = grave(Duration::from_millis(millis), true);
+            control.step(Mono(1000 * millis), &Measured { is_heeded: true, excess, ..late });
+            control.taken()
+        };
+        assert_eq!(taken_at(100, WHOLE / 2), WHOLE / 2);
+        assert_eq!(taken_at(140, WHOLE / 2), WHOLE / 2);
+        assert_eq!(taken_at(150, WHOLE / 4), WHOLE / 8 * 3);
+        assert_eq!(taken_at(200, 0), WHOLE / 64 * 21, "an eighth");
+        assert!(control.is_news(Mono(149_000)) && !control.is_news(Mono(150_000)));
+        control.step(Mono(300_000), &Measured { is_heeded: true, ..Measured::default() });
+        assert_eq!(control.taken(), WHOLE / 64 * 21 + WHOLE / 64 * 21 / 64, "nor do they send more at once");
     }
 
     #[test]
