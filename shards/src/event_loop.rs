@@ -33,7 +33,7 @@ use crate::Report;
 use crate::access::IpRange;
 use crate::bus::{BusEnd, Delivery};
 use crate::clock::Clock;
-use crate::load::{LoadGauge, Queued, Refusals, Waiting};
+use crate::load::{LoadGauge, Queued, Refusals, Waiting, memory_of};
 use crate::mailbox::Mailbox;
 use crate::metrics::NetCounters;
 use crate::net::mmsg::{self, BATCH_LEN, Received, RecvBatch};
@@ -361,10 +361,8 @@ impl EventLoop {
             ..Waiting::default()
         };
         for (socket, queued) in self.sockets.iter().zip(&mut self.queued) {
-            let (reported, dropped) = mmsg::waiting(socket.as_fd()).unwrap_or_default();
-            queued.report(u64::from(reported));
+            waiting.dropped += ask_what_waits(socket, queued);
             waiting.socket_bytes += queued.waiting();
-            waiting.dropped += u64::from(dropped);
         }
         // The kernel does not count what was kept out apart from what it dropped.
         if self.throttle.is_on() {
@@ -376,12 +374,12 @@ impl EventLoop {
         if !self.throttle.works() {
             measured.avoidable = 0;
         }
-        measured.is_heeded = self.shard.let_in(now.mono).next().is_some();
+        let let_in: SmallVec<[IpRange; 8]> = self.shard.let_in(now.mono).collect();
+        measured.is_heeded = !let_in.is_empty();
         self.counters.count_late(measured.signals);
         self.shard.step_load(now, &measured);
         let Self { shard, throttle, sockets, .. } = self;
         let kept_out = shard.kept_out();
-        let let_in: SmallVec<[IpRange; 8]> = shard.let_in(now.mono).collect();
         throttle.set(sockets, kept_out, &let_in, || shard.chance.below(u32::MAX));
     }
 
@@ -470,12 +468,11 @@ impl EventLoop {
         if let Some(since) = judging_since {
             self.gauge.note_refusing(self.clock.mono().since(since), refused, count);
         }
-        self.gauge.note_taken(count as u64, bytes_in);
-        self.queued[place].take(count as u64, bytes_in);
+        let memory = memory_of(count as u64, bytes_in);
+        self.gauge.note_taken(memory);
+        self.queued[place].take(memory);
         if self.readable[place] {
-            // A kernel that does not say leaves us with what we see ourselves.
-            let (reported, _) = mmsg::waiting(self.sockets[place].as_fd()).unwrap_or_default();
-            self.queued[place].report(u64::from(reported));
+            ask_what_waits(&self.sockets[place], &mut self.queued[place]);
         } else {
             self.queued[place].empty();
         }
@@ -698,6 +695,14 @@ impl FromStreams {
         self.bytes.extend_from_slice(message);
         self.messages.push((*flow, self.bytes.len()));
     }
+}
+
+/// Asks the kernel how much waits in a socket. Returns how many datagrams it has dropped there so far. A kernel that does not say
+/// leaves us with what we see ourselves.
+fn ask_what_waits(socket: &UdpSocket, queued: &mut Queued) -> u64 {
+    let (reported, dropped) = mmsg::waiting(socket.as_fd()).unwrap_or_default();
+    queued.report(u64::from(reported));
+    u64::from(dropped)
 }
 
 /// Where a datagram came from.

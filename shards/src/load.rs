@@ -4,7 +4,7 @@
 //! which the processor was someone else's. More comes than can be done if what waits would take longer than the target at the
 //! rate at which this shard works, and does not become less while it works. So three things are looked at:
 //!
-//! 1. Whether everything that waited is ever taken. That needs no system call; while it is so, nothing else is asked.
+//! 1. Whether everything that waited is ever taken. While it is so, nothing else is looked at.
 //! 2. If not, once a step: how much waits in the sockets ([`Queued`]), between the shards, and for the fan-out; and how long what
 //!    waits in the sockets will take, from what was taken in the same step.
 //! 3. For how long that has been too much, in the shard's *own time*: that of its turns, of each at most [`TURN_MAX`]. Whoever
@@ -124,10 +124,10 @@ impl LoadGauge {
         }
     }
 
-    /// So many datagrams of so many bytes were taken.
+    /// Datagrams of so much [memory](memory_of) were taken.
     #[inline]
-    pub const fn note_taken(&mut self, count: u64, bytes: u64) {
-        self.memory_taken += memory_of(count, bytes);
+    pub const fn note_taken(&mut self, memory: u64) {
+        self.memory_taken += memory;
     }
 
     /// The turn that began at `now` and took `span` has taken all that waited, or has not.
@@ -223,7 +223,7 @@ impl LoadGauge {
             excess: excess as Share,
             refusing,
             avoidable,
-            is_heeded: false,
+            ..Measured::default()
         }
     }
 }

@@ -15,16 +15,16 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// So many datagrams of so many bytes were taken.
+    /// Datagrams of so much [memory](memory_of) were taken.
     #[inline]
-    pub const fn take(&mut self, count: u64, bytes: u64) {
-        self.taken += memory_of(count, bytes);
+    pub const fn take(&mut self, memory: u64) {
+        self.taken += memory;
     }
 
     /// There was nothing left.
     #[inline]
-    pub const fn empty(&mut self) {
-        *self = Self { reported: 0, taken: 0 };
+    pub fn empty(&mut self) {
+        *self = Self::default();
     }
 
     /// The kernel reports so much now.
@@ -108,7 +108,7 @@ mod tests {
             for turn in 0..600 {
                 kernel.queue += if turn < 100 { comes } else { then };
                 let count = kernel.take(64);
-                queued.take(count, count * PAYLOAD);
+                queued.take(memory_of(count, count * PAYLOAD));
                 if count < 64 {
                     queued.empty();
                 } else {

@@ -14,7 +14,7 @@ fn work(gauge: &mut LoadGauge, now: u64) {
     for _ in 0..10 {
         gauge.end_turn(Mono(now), TURN, false);
     }
-    gauge.note_taken(512, 512 << 10);
+    gauge.note_taken(memory_of(512, 512 << 10));
 }
 
 #[test]
@@ -170,7 +170,7 @@ impl World {
         self.gauge.begin_turn(Mono(began));
         let count = self.waiting.min(64);
         self.waiting -= count;
-        self.gauge.note_taken(count, count * PAYLOAD);
+        self.gauge.note_taken(memory_of(count, count * PAYLOAD));
         let mut refused = 0;
         for _ in 0..count {
             self.taken_part += u64::from(self.control.taken());
