@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::kind::FileKind;
 use crate::layout::{
     EXTENT_RECORDS, HEADER_BYTES, HEADER_WORDS, PARTITIONS, RECORD_WORDS, SUPERBLOCK_SALT, checked_count,
-    checked_mark, header, header_offset, mark_of, record_offset, superblock, unchecked_mark,
+    checked_mark, header, header_offset, map_length, mark_of, record_offset, superblock, unchecked_mark,
 };
 use crate::map::{Map, ReadWord};
 use crate::seqlock::{Load, Word};
@@ -180,7 +180,11 @@ impl Fdb {
     pub fn sync(&self) -> io::Result<()> {
         let counted: [u32; PARTITIONS] = std::array::from_fn(|partition| self.extents(partition as u8));
         // On Linux this writes back the pages that were dirtied through shared mappings, and the file's length.
-        self.file.sync_data()?;
+        if self.writer {
+            self.map.sync_in_pieces(map_length(counted.into_iter().fold(0, u32::max)))?;
+        } else {
+            self.file.sync_data()?;
+        }
         if self.writer {
             for (partition, &extents) in counted.iter().enumerate() {
                 let cells = self.header_cells(partition as u8);

@@ -14,9 +14,9 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::layout::{
     DATA_START, EXTENT_BYTES, EXTENT_RECORDS, INLINE_BYTES, INLINE_START, PARTITIONS, RECORD_BYTES,
@@ -32,13 +32,18 @@ const _: () = assert!(cfg!(target_endian = "little"), "the format is little-endi
 pub(crate) struct Map {
     raw: MmapRaw,
     writable: bool,
+    /// For each extent, in the order in which they lie in the file, which of its 64 pages were stored into since this was last
+    /// looked at. Empty in a mapping that is only read.
+    touched: Box<[AtomicU64]>,
 }
 
 impl Map {
     /// Maps `length` bytes of `file`, which may be shorter, for reading and writing, and gives the pens of all partitions.
     pub(crate) fn writable(file: &File, length: u64) -> io::Result<(Arc<Self>, Vec<Pen>)> {
         let raw = MmapOptions::new().len(bytes(length)?).map_raw(file)?;
-        let map = Arc::new(Self { raw, writable: true });
+        let extents = bytes(length.saturating_sub(DATA_START) / EXTENT_BYTES)?;
+        let touched = zeros(extents);
+        let map = Arc::new(Self { raw, writable: true, touched });
         let pens = (0..PARTITIONS as u8).map(|partition| Pen { map: Arc::clone(&map), partition }).collect();
         Ok((map, pens))
     }
@@ -46,7 +51,7 @@ impl Map {
     /// Maps `length` bytes of `file`, which may be shorter, for reading only.
     pub(crate) fn read_only(file: &File, length: u64) -> io::Result<Self> {
         let raw = MmapOptions::new().len(bytes(length)?).map_raw_read_only(file)?;
-        Ok(Self { raw, writable: false })
+        Ok(Self { raw, writable: false, touched: Box::default() })
     }
 
     /// `N` words at `offset` (bytes), to load.
@@ -100,6 +105,54 @@ impl Map {
         self.raw.flush_range(bytes(offset)?, bytes(length)?)
     }
 
+    /// Waits until the first `length` bytes are on disk, as [`sync`](Self::sync) does, in pieces.
+    ///
+    /// The kernel makes each page that was stored into read-only again before it writes it, one by one, and interrupts for each all
+    /// processors that we run on: with many pages that is dearer than everything else that a sync does. So the extents of which
+    /// a good part was stored into since the last call are taken out of our page tables first, all at once. What was stored is in
+    /// the kernel's pages, and comes back with the next touch, 16 pages at a time. By piece, because a whole file would be touched
+    /// again before the kernel came to its end.
+    pub(crate) fn sync_in_pieces(&self, length: u64) -> io::Result<()> {
+        let mut synced = 0;
+        let extents = length.saturating_sub(DATA_START) / EXTENT_BYTES;
+        for (piece, pages) in self.touched[..bytes(extents)?].chunks(PIECE_EXTENTS).enumerate() {
+            let start = DATA_START + (piece * PIECE_EXTENTS) as u64 * EXTENT_BYTES;
+            // Relaxed: this is about cost, and nothing else goes by it.
+            let touched = |pages: &AtomicU64| match pages.load(Ordering::Relaxed) {
+                0 => 0,
+                _ => pages.swap(0, Ordering::Relaxed).count_ones(),
+            };
+            if pages.iter().map(touched).sum::<u32>() < PIECE_TOUCHED_MIN {
+                continue;
+            }
+            if synced < start {
+                self.sync(synced, start - synced)?;
+            }
+            let end = start + pages.len() as u64 * EXTENT_BYTES;
+            // SAFETY: the mapping is a shared one of a file, whose pages this does not change: whoever loads or stores there, now or
+            // later, finds what was stored (madvise(2)). The kernel refuses what is not ours to let go, and then nothing has
+            // happened, which is why the result does not matter.
+            let _ = unsafe {
+                self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes(start)?, bytes(end - start)?)
+            };
+            self.sync(start, end - start)?;
+            synced = end;
+        }
+        if synced < length { self.sync(synced, length - synced) } else { Ok(()) }
+    }
+
+    /// A record is about to be stored into.
+    #[inline]
+    fn note_touched(&self, partition: u8, slot: u32) {
+        let extent = (slot / EXTENT_RECORDS) as usize * PARTITIONS + usize::from(partition);
+        let page = 1 << (slot % EXTENT_RECORDS / (EXTENT_RECORDS / u64::BITS));
+        if let Some(pages) = self.touched.get(extent)
+            && pages.load(Ordering::Relaxed) & page == 0
+        {
+            pages.fetch_or(page, Ordering::Relaxed);
+        }
+    }
+
     fn populate(&self, advice: Advice, offset: u64, length: u64) -> io::Result<()> {
         match self.raw.advise_range(advice, bytes(offset)?, bytes(length)?) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => Ok(()),
@@ -142,6 +195,7 @@ impl Pen {
     /// If it is not inside the mapping.
     #[inline]
     pub(crate) fn cells(&mut self, slot: u32) -> &[AtomicU64; RECORD_WORDS] {
+        self.map.note_touched(self.partition, slot);
         self.map.cells_anywhere(record_offset(self.partition, slot))
     }
 
@@ -195,6 +249,12 @@ pub(crate) fn bytes_from<const START: usize, const N: usize>(record: &[u64; RECO
     unsafe { &*words.cast::<[u8; N]>() }
 }
 
+/// Extents that are synced at once where much was stored into.
+const PIECE_EXTENTS: usize = 32;
+/// As many of the 2,048 pages of a piece are dearer to have made read-only one by one (2 to 7 µs each where the processors of a
+/// virtual machine have to be interrupted for it) than it is to fetch the whole piece again (a fault of some 3 µs for 16 pages).
+const PIECE_TOUCHED_MIN: u32 = 256;
+
 /// Bytes that a processor moves between memory and cache at a time.
 const LINE_BYTES: usize = 64;
 
@@ -224,6 +284,15 @@ impl Load for ReadWord {
     fn acquire() {
         AtomicU64::acquire();
     }
+}
+
+/// So many zeros, which take no memory before one of them is stored into.
+fn zeros(count: usize) -> Box<[AtomicU64]> {
+    const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+    let zeros = Box::into_raw(vec![0_u64; count].into_boxed_slice());
+    // SAFETY: the pointer is that of a box that nobody else has, and an `AtomicU64` has the size, the bits and (as asserted above)
+    // the alignment of a `u64`, so it is freed as it was allocated.
+    unsafe { Box::from_raw(zeros as *mut [AtomicU64]) }
 }
 
 fn bytes(length: u64) -> io::Result<usize> {
@@ -287,6 +356,34 @@ mod tests {
     fn records_are_not_written_without_a_pen() {
         let (map, _) = Map::writable(&file(), 1 << 20).expect("mapped");
         let _ = map.cells::<1>(DATA_START);
+    }
+
+    #[test]
+    fn what_is_let_go_of_is_still_there() {
+        let file = file();
+        let length = DATA_START + EXTENT_BYTES * 2 * PARTITIONS as u64;
+        file.set_len(length).expect("room for two extents of each");
+        let (map, mut pens) = Map::writable(&file, length).expect("mapped");
+        let value = |partition: usize, slot: u32| 1 + partition as u64 * 10_000 + u64::from(slot);
+        // Whole extents that are neighbours, one that is not, and one with a few stores.
+        let stored = |slot: u32| [(0, slot), (1, slot), (1, slot + EXTENT_RECORDS), (9, slot)];
+        let few = |slot: u32| (20, slot / 64);
+        for slot in 0..EXTENT_RECORDS {
+            for (partition, slot) in stored(slot).into_iter().chain([few(slot)]) {
+                Word::set(&pens[partition].cells(slot)[5], value(partition, slot));
+            }
+        }
+        let touched = || map.touched.iter().filter(|it| it.load(Ordering::Relaxed) != 0).count();
+        assert_eq!(touched(), 5);
+        map.sync_in_pieces(length).expect("synced");
+        assert_eq!(touched(), 0);
+        for slot in 0..EXTENT_RECORDS {
+            for (partition, slot) in stored(slot).into_iter().chain([few(slot)]) {
+                assert_eq!(pens[partition].words(slot)[5], value(partition, slot));
+            }
+        }
+        Word::set(&pens[1].cells(3)[5], 77);
+        assert_eq!((pens[1].words(3)[5], pens[1].words(4)[5]), (77, value(1, 4)));
     }
 
     #[test]
