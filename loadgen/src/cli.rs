@@ -255,7 +255,7 @@ pub struct Common {
     /// Sockets, each with a source port of its own, that the phones share
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub sockets: u16,
-    /// All phones share one source port, as behind a proxy; for one thread
+    /// All phones share one source port, as behind a proxy; for one thread, or two: the second one sends
     #[arg(long)]
     pub behind_proxy: bool,
     /// That proxy takes part in overload control (RFC 7339): it sends less when the server says so in Via

@@ -45,6 +45,7 @@ mod pace;
 mod plot;
 mod process;
 mod progress;
+mod relief;
 pub mod report;
 mod retransmit;
 pub mod run;

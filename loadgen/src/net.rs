@@ -2,9 +2,11 @@
 
 use crate::link::{Done, Fate, Held, Link, Weather};
 use crate::mmsg::{self, Datagram, Receiver, SendQueue, Sender};
+use crate::relief::Relief;
 use crate::stream::{Connection, Outgoing, READ_MAX};
 use anyhow::Context as _;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -18,6 +20,8 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const SPIN_MAX: Duration = Duration::from_micros(150);
 /// Most sockets that one wait tells of; the others are told of by the next.
 const EVENTS_MAX: usize = 1_024;
+/// Sockets that one call looks at.
+const LOOKED_AT: usize = 64;
 
 /// A few sockets, each with its own source port, that carry many agents; over TCP a few connections, or one for each.
 pub struct Sockets {
@@ -47,6 +51,8 @@ pub struct Sockets {
     dirty: Vec<usize>,
     receiver: Receiver,
     sender: Sender,
+    /// Another thread that sends.
+    relief: Option<Relief>,
     /// The bad network; none when it is good.
     weather: Option<Box<Weather>>,
     /// Waits are spent looking at the sockets.
@@ -118,6 +124,7 @@ impl Sockets {
             dirty: Vec::new(),
             receiver: Receiver::new(together),
             sender: Sender::new(),
+            relief: None,
             weather: None,
             polls: false,
         })
@@ -152,9 +159,25 @@ impl Sockets {
         self.lost
     }
 
-    /// Never sleeps from now on: a sleeping thread is woken by the server's sending, at the server's cost.
-    pub const fn poll(&mut self) {
+    /// Never sleeps from now on: a sleeping thread is woken by the server's sending, at the server's cost. So is the entry in
+    /// the epoll's list of each datagram that is sent to a socket with one, which is why sockets leave it.
+    pub fn poll(&mut self) -> anyhow::Result<()> {
         self.polls = true;
+        for socket in &self.sockets {
+            epoll::delete(&self.epoll, socket)?;
+        }
+        Ok(())
+    }
+
+    /// Has another thread send, too, which runs `begin` first. For one socket.
+    pub fn relieve(
+        &mut self,
+        begin: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let [socket] = &self.sockets[..] else { anyhow::bail!("only one socket is relieved of sending") };
+        let socket = socket.try_clone().context("cannot share a socket")?;
+        self.relief = Some(Relief::start(socket, self.polls, begin)?);
+        Ok(())
     }
 
     /// Plays a bad network from now on.
@@ -248,9 +271,13 @@ impl Sockets {
             }
             self.queues[socket].push(peer, |out| out.extend_from_slice(&bytes));
         }
-        let Self { dirty, queues, sockets, sender, .. } = self;
+        let Self { dirty, queues, sockets, sender, relief, .. } = self;
+        refused += relief.as_ref().map_or(0, Relief::take_refused);
         dirty.retain(|&socket| {
             leave(socket);
+            if let Some(relief) = relief {
+                relief.take(&mut queues[socket]);
+            }
             refused += sender.flush(sockets[socket].as_fd(), &mut queues[socket]);
             queues[socket].len() > 0
         });
@@ -353,26 +380,50 @@ impl Sockets {
     pub fn wait(&mut self, wait: Duration, exactly: bool) -> anyhow::Result<()> {
         let early = if exactly { SPIN_MAX } else { Duration::ZERO };
         let wait = if self.is_drained() { wait.saturating_sub(early) } else { Duration::ZERO };
-        if self.polls {
-            let end = Instant::now() + wait;
-            self.look(Duration::ZERO)?;
-            while self.events.is_empty() && Instant::now() < end {
-                self.look(Duration::ZERO)?;
-            }
-        } else {
-            self.look(wait)?;
+        if !self.polls {
+            return self.look(wait).map(|_| ());
         }
+        let end = Instant::now() + wait;
+        while !self.look(Duration::ZERO)? && Instant::now() < end {}
+        Ok(())
+    }
+
+    /// Notes which sockets are ready, and sleeps at most for `wait` when none is. Whether any is.
+    fn look(&mut self, wait: Duration) -> anyhow::Result<bool> {
+        if self.polls && !self.sockets.is_empty() {
+            return self.look_at_each();
+        }
+        self.ask(wait)?;
         for event in &self.events {
             let socket = event.data.u64() as usize;
             if !std::mem::replace(&mut self.is_ready[socket], true) {
                 self.ready.push_back(socket);
             }
         }
-        Ok(())
+        Ok(!self.events.is_empty())
     }
 
-    /// Asks the kernel once which sockets are ready, and sleeps at most for `wait`.
-    fn look(&mut self, wait: Duration) -> anyhow::Result<()> {
+    /// Looks which sockets hold something, without their epoll.
+    fn look_at_each(&mut self) -> anyhow::Result<bool> {
+        let mut any = false;
+        for (group, sockets) in self.sockets.chunks(LOOKED_AT).enumerate() {
+            let mut states: [_; LOOKED_AT] =
+                std::array::from_fn(|i| PollFd::new(&sockets[i.min(sockets.len() - 1)], PollFlags::IN));
+            let states = &mut states[..sockets.len()];
+            poll(states, Some(&Timespec::default()))?;
+            for (i, _) in states.iter().enumerate().filter(|(_, state)| !state.revents().is_empty()) {
+                let socket = group * LOOKED_AT + i;
+                any = true;
+                if !std::mem::replace(&mut self.is_ready[socket], true) {
+                    self.ready.push_back(socket);
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Asks the epoll once which sockets are ready, and sleeps at most for `wait`.
+    fn ask(&mut self, wait: Duration) -> anyhow::Result<()> {
         let wait = Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
@@ -440,32 +491,42 @@ mod tests {
 
     #[test]
     fn what_arrives_is_answered_from_the_socket_it_came_to() {
+        // More sockets than one call looks at.
+        for (count, polls) in [(3, false), (3, true), (LOOKED_AT + 2, true)] {
+            answered_from_where_it_came_to(count, polls);
+        }
+    }
+
+    fn answered_from_where_it_came_to(count: usize, polls: bool) {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let peer_address = peer.local_addr().unwrap();
-        let mut sockets = Sockets::open(3, peer_address.ip(), false).unwrap();
-        for i in 0..3 {
+        let mut sockets = Sockets::open(count, peer_address.ip(), false).unwrap();
+        if polls {
+            sockets.poll().unwrap();
+        }
+        for i in 0..count {
             assert!(sockets.send(i, peer_address, |out, name| out.extend_from_slice(name.as_bytes())));
         }
         assert_eq!(sockets.flush(|_| ()), 0);
         let mut bytes = [0; 100];
-        for _ in 0..3 {
+        for _ in 0..count {
             let (len, from) = peer.recv_from(&mut bytes).unwrap();
             assert_eq!(&bytes[..len], from.to_string().as_bytes());
             peer.send_to(b"back", from).unwrap();
         }
         let mut got = 0;
-        while got < 3 {
+        while got < count {
             sockets.wait(Duration::from_secs(5), false).unwrap();
-            while let Some(count) = sockets.receive(|outlet, datagram| {
+            while let Some(received) = sockets.receive(|outlet, datagram| {
                 assert_eq!(datagram.bytes, b"back");
                 outlet.send(datagram.source, |out| out.extend_from_slice(b"again"));
             }) {
-                got += count;
+                got += received;
             }
         }
         sockets.flush(|_| ());
-        for _ in 0..3 {
+        for _ in 0..count {
             let len = peer.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..len], b"again");
         }
@@ -476,7 +537,7 @@ mod tests {
         let mut sockets = Sockets::open(1, "127.0.0.1".parse().unwrap(), false).unwrap();
         for round in 0..4 {
             if round == 2 {
-                sockets.poll();
+                sockets.poll().unwrap();
             }
             let start = Instant::now();
             sockets.wait(Duration::from_millis(3), true).unwrap();

@@ -37,6 +37,18 @@ fn every_watcher_is_told_every_state_at_a_fixed_rate() {
 }
 
 #[test]
+fn behind_a_proxy_a_second_thread_may_send() {
+    for polls in ["", "--poll"] {
+        let line = "fanout --presentities 20 --watchers 40 --duration 0.3 --behind-proxy --threads 2";
+        let report = measure(Faults::default(), &format!("{line} {polls}"));
+        assert!(report.passed, "{report}");
+        assert_eq!((report.sockets, report.threads), (1, 1));
+        assert_eq!(report.total.fresh, (report.total.published - 20) * 40, "removals are not fresh");
+        assert_eq!((report.total.retransmissions_sent, report.total.send_errors), (0, 0));
+    }
+}
+
+#[test]
 fn over_tcp_all_is_told_by_the_connection_and_nothing_is_sent_twice() {
     let notifier = Notifier::start_tcp(Faults::default()).unwrap();
     let target = notifier.address().to_string();

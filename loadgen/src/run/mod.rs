@@ -84,9 +84,14 @@ const DESCRIPTORS_ASIDE: u64 = 64;
 
 /// Runs a plan, against a server of our own if there is one.
 fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> anyhow::Result<Report> {
-    let threads = usize::from(common.threads);
-    ensure!(!common.behind_proxy || threads == 1, "--behind-proxy has one socket, and so one thread");
+    let is_relieved = common.behind_proxy && common.threads > 1;
+    ensure!(
+        !is_relieved || common.threads == 2,
+        "--behind-proxy has one socket, which one thread reads; a second one sends, and there is nothing for more to do"
+    );
+    let threads = if common.behind_proxy { 1 } else { usize::from(common.threads) };
     let is_stream = common.transport == Transport::Tcp;
+    ensure!(!is_stream || !is_relieved, "--behind-proxy over tcp has one thread");
     ensure!(is_stream || common.connections.is_none(), "--connections are for --transport tcp");
     ensure!(!is_stream || !plan.link.is_bad(), "a bad network is played with datagrams, over UDP");
     let shared_by_all = usize::from(common.sockets);
@@ -140,7 +145,11 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                         Transport::Tcp => Sockets::connect(share, common.source, common.target)?,
                     };
                     if common.poll {
-                        sockets.poll();
+                        sockets.poll()?;
+                    }
+                    if is_relieved {
+                        let cpu = common.cpus.get(1).copied();
+                        sockets.relieve(move || cpu.map_or(Ok(()), pin))?;
                     }
                     engine::run(shared, thread, sockets)
                 })
