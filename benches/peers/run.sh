@@ -176,16 +176,18 @@ make_database() {
   cp -a "$work/postgres" "$work/postgres.empty"
 }
 
-# Starts $1 (comsipl, one-shard, kamailio, or kamailio on PostgreSQL: durable, relaxed) on $port, with the state that is there.
+# Starts $1 (comsipl, kamailio; on one processor: one-shard, one-processor; kamailio on PostgreSQL: durable, relaxed) on $port, with
+# the state that is there.
 # A shell is the parent of all its processes, so that the processor time of a database counts as the server's.
 start() {
   local address=127.0.0.1:$port
   (
-    if [[ $1 == one-shard ]]; then taskset -cp "$share" "$BASHPID"; else taskset -cp "$server_cpus" "$BASHPID"; fi
+    if [[ $1 == one-* ]]; then taskset -cp "$share" "$BASHPID"; else taskset -cp "$server_cpus" "$BASHPID"; fi
     case $1 in
     comsipl) serve_comsipl "$share" ;;
     one-shard) serve_comsipl 1 ;;
     kamailio) serve_kamailio "$kamailio_processes" ;;
+    one-processor) serve_kamailio 2 ;;
     durable)
       postgres on &
       await_database
@@ -404,6 +406,8 @@ ask_holding() {
 
 make_database
 threads=(--threads "$share")
+# One thread reads the only socket; a second one, if there is a processor for it, sends.
+one_proxy=(fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy --threads $((share > 1 ? 2 : 1)))
 celebrity="1 × $celebrity_watchers"
 for ((round = 1; round <= rounds; round++)); do
   echo "round $round of $rounds, after $SECONDS s; load $(cut -d' ' -f1-3 /proc/loadavg)" >&2
@@ -419,13 +423,16 @@ for ((round = 1; round <= rounds; round++)); do
     ask_both "$presentities × $watchers" notifies "$patience" \
       fanout --presentities "$presentities" --watchers "$watchers" --duration "$seconds" "${threads[@]}"
   done
-  ask_both "100 × 100, one proxy" notifies "$patience" \
-    fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy
+  ask_both "100 × 100, one proxy" notifies "$patience" "${one_proxy[@]}"
   if ((share > 1)); then
-    ask "100 × 100" one-shard notifies "$patience" \
-      fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
-    ask "100 × 100, one proxy" one-shard notifies "$patience" \
-      fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy
+    for name in one-processor one-shard; do
+      ask REGISTER "$name" registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}"
+      ask SUBSCRIBE "$name" subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}"
+      ask PUBLISH "$name" publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}"
+      ask "100 × 100" "$name" notifies "$patience" \
+        fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
+      ask "100 × 100, one proxy" "$name" notifies "$patience" "${one_proxy[@]}"
+    done
   fi
   for name in kamailio comsipl; do
     ask_latency "half of its own rate" "$name" "$name"

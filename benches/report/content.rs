@@ -67,6 +67,7 @@ pub fn report(results: &Results) -> Report {
     blocks.extend(speed::rates(results));
     blocks.extend(speed::capacities(results));
     blocks.extend(speed::latencies(results));
+    blocks.extend(speed::one_processor(results));
     blocks.extend(speed::scaling(results));
     blocks.extend(state::held(results));
     blocks.extend(state::databases(results));
@@ -163,6 +164,7 @@ fn server_name(server: &str) -> &str {
         "kamailio" => "Kamailio",
         "comsipl" => "ComSIPL",
         "one-shard" => "ComSIPL with one shard",
+        "one-processor" => "Kamailio on one processor",
         "durable" => "Kamailio on PostgreSQL",
         "relaxed" => "Kamailio on PostgreSQL, relaxed",
         other => other,

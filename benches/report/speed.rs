@@ -2,7 +2,7 @@
 
 use crate::bars::{Bars, Pair, grouped, short};
 use crate::content::{
-    Block, FANOUT, FANOUT_PROXY, P50, P99, Picture, RATE, REQUESTS, Table, US, shown, table, times,
+    Block, FANOUT, FANOUT_PROXY, P50, P99, Picture, RATE, REQUESTS, US, shown, table, times,
 };
 use crate::results::{Floor, Results, Wake};
 
@@ -16,17 +16,12 @@ pub fn processor_time(results: &Results) -> Vec<Block> {
     let mut pairs = Vec::new();
     for (name, question) in asked(results).chain([(strangers, "strangers".to_owned())]) {
         let us = |server| results.middle(&question, server, US);
-        let least = match &*question {
-            "strangers" | "REGISTER" | "SUBSCRIBE" | "PUBLISH" => None,
-            proxy if proxy.ends_with("proxy") => segmented,
-            _ => floor,
-        };
         rows.push(vec![
             name.clone(),
             results.us_cell(&question, "kamailio"),
             results.us_cell(&question, "comsipl"),
             times(us("kamailio"), us("comsipl")),
-            least.map_or_else(String::new, |least| times(us("comsipl"), Some(least))),
+            of_floor(results, &question, us("comsipl")),
         ]);
         let pair = Pair { name, kamailio: us("kamailio"), comsipl: us("comsipl") };
         if question != "strangers" && !pair.is_empty() {
@@ -156,20 +151,52 @@ pub fn latencies(results: &Results) -> Vec<Block> {
     ]
 }
 
+/// Both on one processor, where the generator has more than the server.
+pub fn one_processor(results: &Results) -> Vec<Block> {
+    let questions: Vec<_> = REQUESTS.into_iter().chain([FANOUT, FANOUT_PROXY]).collect();
+    if questions.iter().all(|question| results.runs(question, "one-shard").next().is_none()) {
+        return Vec::new();
+    }
+    let rows = questions.into_iter().map(|question| {
+        let us = |server| results.middle(question, server, US);
+        let cells = ["one-processor", "one-shard"]
+            .into_iter()
+            .flat_map(|server| [results.cell(question, server, RATE), results.us_cell(question, server)]);
+        [named(question)]
+            .into_iter()
+            .chain(cells)
+            .chain([
+                times(us("one-processor"), us("one-shard")),
+                of_floor(results, question, us("one-shard")),
+            ])
+            .collect()
+    });
+    vec![
+        Block::Heading("On one processor".to_owned()),
+        Block::Text(
+            "The same questions to Kamailio with two processes and to ComSIPL with one shard, each on one processor. The              generator has as many as before, so it is in the way less often: a server that waits for its load is dearer than              one that is busy. Per second, and microseconds of the server's processor for one operation."
+                .to_owned(),
+        ),
+        table(&["", "Kamailio", "µs", "ComSIPL", "µs", "Kamailio / ComSIPL, µs", "ComSIPL / floor"], rows.collect()),
+    ]
+}
+
 /// One shard beside several.
 pub fn scaling(results: &Results) -> Vec<Block> {
     if results.runs(FANOUT, "one-shard").next().is_none() {
         return Vec::new();
     }
-    let rows = [FANOUT, FANOUT_PROXY].map(|question| {
+    let questions = REQUESTS.into_iter().chain([FANOUT, FANOUT_PROXY]);
+    let rows = questions.map(|question| {
         let rate = |server| results.middle(question, server, RATE);
         vec![
-            format!("NOTIFY, {question}"),
+            named(question),
             results.cell(question, "one-shard", RATE),
-            results.us_cell(question, "one-shard"),
             results.cell(question, "comsipl", RATE),
-            results.us_cell(question, "comsipl"),
             times(rate("comsipl"), rate("one-shard")),
+            results.cell(question, "one-processor", RATE),
+            results.cell(question, "kamailio", RATE),
+            times(rate("kamailio"), rate("one-processor")),
         ]
     });
     let shards = results.conditions.share;
@@ -187,30 +214,41 @@ pub fn scaling(results: &Results) -> Vec<Block> {
                 scaling.threads
             )
         });
+    let several = format!("on {shards}");
+    let ratio = format!("{shards} / 1");
     vec![
-        Block::Heading("One shard and several".to_owned()),
+        Block::Heading("One processor and several".to_owned()),
         Block::Text(format!(
-            "ComSIPL with one shard on one processor, and with {shards} on {shards}, against the same generator.{machine}"
+            "ComSIPL with a shard for each processor, and Kamailio with two processes for each, against the same generator, \
+             which has as many for both: per second.{machine}"
         )),
-        Block::Table(Table {
-            head: ["".to_owned(), "1 shard".to_owned(), "µs".to_owned(), format!("{shards} shards")]
-                .into_iter()
-                .chain(["µs".to_owned(), format!("{shards} shards / 1")])
-                .collect(),
-            rows: rows.into(),
-        }),
+        table(&["", "ComSIPL on 1", &several, &ratio, "Kamailio on 1", &several, &ratio], rows.collect()),
     ]
 }
 
 /// What both were asked, by name: requests and fan-outs.
 fn asked(results: &Results) -> impl Iterator<Item = (String, String)> {
-    let requests = REQUESTS.map(|question| {
-        let rest = if question == "SUBSCRIBE" { " with its NOTIFY" } else { "" };
-        (format!("{question}{rest}"), question.to_owned())
-    });
     let fanouts = ["1 × 1000", "1000 × 10", FANOUT, FANOUT_PROXY, &results.conditions.celebrity];
-    let fanouts = fanouts.map(|question| (format!("NOTIFY, {question}"), question.to_owned()));
-    requests.into_iter().chain(fanouts)
+    REQUESTS.into_iter().chain(fanouts).map(|question| (named(question), question.to_owned()))
+}
+
+/// A question as it stands in a table.
+fn named(question: &str) -> String {
+    match question {
+        "SUBSCRIBE" => "SUBSCRIBE with its NOTIFY".to_owned(),
+        request if REQUESTS.contains(&request) => request.to_owned(),
+        fanout => format!("NOTIFY, {fanout}"),
+    }
+}
+
+/// Processor time as a multiple of what the kernel takes for the same datagrams; empty for what has no floor.
+fn of_floor(results: &Results, question: &str, us: Option<f64>) -> String {
+    let least = match question {
+        "strangers" | "REGISTER" | "SUBSCRIBE" | "PUBLISH" => return String::new(),
+        FANOUT_PROXY => results.floor(|floor| Some(floor.segmented.both_us)),
+        _ => results.floor(|floor| Some(floor.distinct.both_us)),
+    };
+    times(us, least)
 }
 
 /// What stands below a picture, which is seen without its page.
