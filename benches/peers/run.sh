@@ -354,13 +354,18 @@ weigh_state() {
   fi
 }
 
-# Resident memory of the server's processes, pages that they share once.
+# Resident memory of the server's processes, pages that they share once. Of ComSIPL's files all that has room on disk counts: a
+# sync takes pages out of the process for a while that are in memory all the same.
 resident_bytes() {
-  local pid pids sum=0 kib
+  local pid pids sum=0 kib of=Pss:
   pid=$(<"$work/server.pid")
   pids=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
+  if [[ -d $work/data ]]; then
+    of=Pss_Anon:
+    sum=$(du -ck "$work"/data/*.fdb | awk 'END { print $1 }')
+  fi
   for pid in $pid $pids; do
-    kib=$(awk '$1 == "Pss:" { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || true)
+    kib=$(awk -v of="$of" '$1 == of { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || true)
     sum=$((sum + ${kib:-0}))
   done
   echo $((sum * 1024))

@@ -174,7 +174,9 @@ pub fn one_processor(results: &Results) -> Vec<Block> {
     vec![
         Block::Heading("On one processor".to_owned()),
         Block::Text(
-            "The same questions to Kamailio with two processes and to ComSIPL with one shard, each on one processor. The              generator has as many as before, so it is in the way less often: a server that waits for its load is dearer than              one that is busy. Per second, and microseconds of the server's processor for one operation."
+            "The same questions to Kamailio with two processes and to ComSIPL with one shard, each on one processor. The \
+             generator has as many as before, so it is in the way less often: a server that waits for its load is dearer than \
+             one that is busy. Per second, and microseconds of the server's processor for one operation."
                 .to_owned(),
         ),
         table(&["", "Kamailio", "µs", "ComSIPL", "µs", "Kamailio / ComSIPL, µs", "ComSIPL / floor"], rows.collect()),

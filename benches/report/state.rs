@@ -35,11 +35,11 @@ pub fn held(results: &Results) -> Vec<Block> {
         table(&["", "Kamailio", "ComSIPL"], rows),
         Block::Text(
             "State: what is left when transactions are over. Of Kamailio the shared memory that is given out three seconds later; \
-             of ComSIPL its resident memory, mapped files included, when it has just been started with them, with all that an \
+             of ComSIPL its memory, both files included, when it has just been started with them, with all that an \
              idle server has taken off. A subscription: the difference between this crowd and the same presentities with one \
              watcher each, by subscriptions; a presentity: what those take beyond their one subscription. Resident memory: what \
-             the processes grew by (pages shared between them once), with presentities and with the transactions that they \
-             remember, Kamailio for a second, ComSIPL for the 32 s of Timer J."
+             the processes grew by (pages shared between them once; of ComSIPL with its files), with presentities and with the \
+             transactions that they remember, Kamailio for a second, ComSIPL for the 32 s of Timer J."
                 .to_owned(),
         ),
     ]
