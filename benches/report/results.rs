@@ -54,6 +54,8 @@ pub struct Floor {
     pub scaling: Option<Scaling>,
     /// Waking a thread.
     pub wake: Wake,
+    /// What the machine takes away.
+    pub gaps: Gaps,
 }
 
 /// Microseconds for a datagram and its answer.
@@ -85,6 +87,15 @@ pub struct Wake {
     pub round_trip_p50_us: f64,
     /// 99th percentile of it.
     pub round_trip_p99_us: f64,
+}
+
+/// What a loop loses that never sleeps.
+#[derive(Deserialize)]
+pub struct Gaps {
+    /// Of its time.
+    pub lost_percent: f64,
+    /// How late it is for who needs two processors, at the 99th percentile.
+    pub late_p99_us: f64,
 }
 
 /// Where, when and how; as run.sh says it.

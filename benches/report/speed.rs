@@ -143,9 +143,13 @@ pub fn latencies(results: &Results) -> Vec<Block> {
         Block::Text(format!(
             "100 presentities with 100 watchers each, in an open loop at half the rate of the closed one: NOTIFYs per second, \
              and the time from when the PUBLISH was to leave until a watcher has the NOTIFY. The machine takes {} (p99 {}) to \
-             wake a thread on another processor and to be woken by it, without any server.",
+             wake a thread on another processor and to be woken by it, without any server. A loop that only reads the clock, one on \
+             each processor, loses {} % of its time; who comes at any moment and needs two of them, as a PUBLISH does that goes from \
+             one shard to another, is late by {} at the 99th percentile for that alone.",
             wake(&|wake| wake.round_trip_p50_us),
-            wake(&|wake| wake.round_trip_p99_us)
+            wake(&|wake| wake.round_trip_p99_us),
+            shown(results.floor(|floor| Some(floor.gaps.lost_percent))),
+            latency(results.floor(|floor| Some(floor.gaps.late_p99_us)))
         )),
         table(&["", "Kamailio: NOTIFY/s", "p50", "p99", "ComSIPL: NOTIFY/s", "p50", "p99"], rows.into()),
     ]
