@@ -178,18 +178,15 @@ impl Fdb {
     /// What `fdatasync` says: the disk failed or is full. The records are still in memory; what reached the disk is
     /// unknown until a later sync succeeds.
     pub fn sync(&self) -> io::Result<()> {
+        if !self.writer {
+            return self.file.sync_data();
+        }
         let counted: [u32; PARTITIONS] = std::array::from_fn(|partition| self.extents(partition as u8));
         // On Linux this writes back the pages that were dirtied through shared mappings, and the file's length.
-        if self.writer {
-            self.map.sync_in_pieces(map_length(counted.into_iter().fold(0, u32::max)))?;
-        } else {
-            self.file.sync_data()?;
-        }
-        if self.writer {
-            for (partition, &extents) in counted.iter().enumerate() {
-                let cells = self.header_cells(partition as u8);
-                Word::set(&cells[header::SYNCED], checked_count(extents, partition as u32));
-            }
+        self.map.sync_in_pieces(map_length(counted.into_iter().fold(0, u32::max)))?;
+        for (partition, &extents) in counted.iter().enumerate() {
+            let cells = self.header_cells(partition as u8);
+            Word::set(&cells[header::SYNCED], checked_count(extents, partition as u32));
         }
         Ok(())
     }

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use comsipl_fdb::{Fdb, FileKind, Kind, OpenOptions, RecordBuf, RecordId};
+use comsipl_fdb::{Fdb, FileKind, Kind, OpenOptions, PARTITIONS, RecordBuf, RecordId};
 
 /// Enough for more than one piece of a sync, most of whose pages are stored into in each round.
 const RECORDS: u32 = 300;
-const PARTITIONS: u8 = 64;
 const ROUNDS: u64 = 20;
 
 fn fixed(partition: u8, record: u32, round: u64) -> [u64; 12] {
@@ -79,5 +78,5 @@ fn nothing_is_missing_where_syncs_and_stores_go_on_together() {
             assert_eq!(found, fixed(partition.number(), slot, ROUNDS));
         }
     }
-    assert_eq!(again.partitions.len(), usize::from(PARTITIONS));
+    assert_eq!(again.partitions.len(), PARTITIONS);
 }

@@ -20,8 +20,6 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const SPIN_MAX: Duration = Duration::from_micros(150);
 /// Most sockets that one wait tells of; the others are told of by the next.
 const EVENTS_MAX: usize = 1_024;
-/// Sockets that one call looks at.
-const LOOKED_AT: usize = 64;
 
 /// A few sockets, each with its own source port, that carry many agents; over TCP a few connections, or one for each.
 pub struct Sockets {
@@ -394,32 +392,22 @@ impl Sockets {
             return self.look_at_each();
         }
         self.ask(wait)?;
-        for event in &self.events {
-            let socket = event.data.u64() as usize;
-            if !std::mem::replace(&mut self.is_ready[socket], true) {
-                self.ready.push_back(socket);
-            }
+        let Self { events, ready, is_ready, .. } = self;
+        for event in &*events {
+            note_ready(event.data.u64() as usize, ready, is_ready);
         }
-        Ok(!self.events.is_empty())
+        Ok(!events.is_empty())
     }
 
     /// Looks which sockets hold something, without their epoll.
     fn look_at_each(&mut self) -> anyhow::Result<bool> {
-        let mut any = false;
-        for (group, sockets) in self.sockets.chunks(LOOKED_AT).enumerate() {
-            let mut states: [_; LOOKED_AT] =
-                std::array::from_fn(|i| PollFd::new(&sockets[i.min(sockets.len() - 1)], PollFlags::IN));
-            let states = &mut states[..sockets.len()];
-            poll(states, Some(&Timespec::default()))?;
-            for (i, _) in states.iter().enumerate().filter(|(_, state)| !state.revents().is_empty()) {
-                let socket = group * LOOKED_AT + i;
-                any = true;
-                if !std::mem::replace(&mut self.is_ready[socket], true) {
-                    self.ready.push_back(socket);
-                }
-            }
+        let Self { sockets, ready, is_ready, .. } = self;
+        let mut states: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        let count = poll(&mut states, Some(&Timespec::default()))?;
+        for (socket, _) in states.iter().enumerate().filter(|(_, state)| !state.revents().is_empty()) {
+            note_ready(socket, ready, is_ready);
         }
-        Ok(any)
+        Ok(count > 0)
     }
 
     /// Asks the epoll once which sockets are ready, and sleeps at most for `wait`.
@@ -438,6 +426,13 @@ impl Sockets {
     /// Datagrams that the kernel dropped for want of room, since the sockets were opened.
     pub fn dropped(&self) -> u64 {
         self.sockets.iter().filter_map(|socket| mmsg::dropped(socket.as_fd()).ok()).map(u64::from).sum()
+    }
+}
+
+/// A socket may have something to read.
+fn note_ready(socket: usize, ready: &mut VecDeque<usize>, is_ready: &mut [bool]) {
+    if !std::mem::replace(&mut is_ready[socket], true) {
+        ready.push_back(socket);
     }
 }
 
@@ -491,8 +486,7 @@ mod tests {
 
     #[test]
     fn what_arrives_is_answered_from_the_socket_it_came_to() {
-        // More sockets than one call looks at.
-        for (count, polls) in [(3, false), (3, true), (LOOKED_AT + 2, true)] {
+        for (count, polls) in [(3, false), (3, true), (66, true)] {
             answered_from_where_it_came_to(count, polls);
         }
     }

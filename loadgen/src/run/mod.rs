@@ -135,7 +135,8 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
             .map(|thread| {
                 let shared = &shared;
                 let share = (thread..sockets).step_by(threads).count();
-                let cpu = (!common.cpus.is_empty()).then(|| common.cpus[thread % common.cpus.len()]);
+                let cpu_of = |thread| common.cpus.iter().cycle().nth(thread).copied();
+                let (cpu, relief_cpu) = (cpu_of(thread), cpu_of(thread + 1));
                 thread::Builder::new().name(format!("phones-{thread}")).spawn_scoped(scope, move || {
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
@@ -148,8 +149,7 @@ fn run_plan(plan: Plan, rate: Rate, server: Option<Server>, common: &Common) -> 
                         sockets.poll()?;
                     }
                     if is_relieved {
-                        let cpu = common.cpus.get(1).copied();
-                        sockets.relieve(move || cpu.map_or(Ok(()), pin))?;
+                        sockets.relieve(move || relief_cpu.map_or(Ok(()), pin))?;
                     }
                     engine::run(shared, thread, sockets)
                 })
