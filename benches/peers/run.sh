@@ -411,8 +411,12 @@ ask_holding() {
 
 make_database
 threads=(--threads "$share")
+registers=(registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}")
+subscribes=(subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}")
+publishes=(publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}")
+usual=(notifies "$patience" fanout --presentities 100 --watchers 100 --duration "$seconds")
 # One thread reads the only socket; a second one, if there is a processor for it, sends.
-one_proxy=(fanout --presentities 100 --watchers 100 --duration "$seconds" --behind-proxy --threads $((share > 1 ? 2 : 1)))
+one_proxy=(--behind-proxy --threads $((share > 1 ? 2 : 1)))
 celebrity="1 × $celebrity_watchers"
 for ((round = 1; round <= rounds; round++)); do
   echo "round $round of $rounds, after $SECONDS s; load $(cut -d' ' -f1-3 /proc/loadavg)" >&2
@@ -420,23 +424,23 @@ for ((round = 1; round <= rounds; round++)); do
     cut -d' ' -f1-3 /proc/loadavg >>"$results/loads"
     "$bin/floor" --threads "$share" --server-cpu "$share" --client-cpu 0 --json >>"$results/floor.jsonl"
   fi
-  ask_both REGISTER registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}"
-  ask_both SUBSCRIBE subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}"
-  ask_both PUBLISH publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}"
-  for shape in "1 1000" "1000 10" "100 100"; do
+  ask_both REGISTER "${registers[@]}"
+  ask_both SUBSCRIBE "${subscribes[@]}"
+  ask_both PUBLISH "${publishes[@]}"
+  for shape in "1 1000" "1000 10"; do
     read -r presentities watchers <<<"$shape"
     ask_both "$presentities × $watchers" notifies "$patience" \
       fanout --presentities "$presentities" --watchers "$watchers" --duration "$seconds" "${threads[@]}"
   done
-  ask_both "100 × 100, one proxy" notifies "$patience" "${one_proxy[@]}"
+  ask_both "100 × 100" "${usual[@]}" "${threads[@]}"
+  ask_both "100 × 100, one proxy" "${usual[@]}" "${one_proxy[@]}"
   if ((share > 1)); then
     for name in one-processor one-shard; do
-      ask REGISTER "$name" registers "$patience" register --users "$registering" --duration "$seconds" "${threads[@]}"
-      ask SUBSCRIBE "$name" subscribes "$patience" subscribe --presentities 10000 --watchers 10 "${threads[@]}"
-      ask PUBLISH "$name" publishes "$patience" publish --presentities 10000 --duration "$seconds" "${threads[@]}"
-      ask "100 × 100" "$name" notifies "$patience" \
-        fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
-      ask "100 × 100, one proxy" "$name" notifies "$patience" "${one_proxy[@]}"
+      ask REGISTER "$name" "${registers[@]}"
+      ask SUBSCRIBE "$name" "${subscribes[@]}"
+      ask PUBLISH "$name" "${publishes[@]}"
+      ask "100 × 100" "$name" "${usual[@]}" "${threads[@]}"
+      ask "100 × 100, one proxy" "$name" "${usual[@]}" "${one_proxy[@]}"
     done
   fi
   for name in kamailio comsipl; do
@@ -462,8 +466,7 @@ for peer in "${databases[@]}"; do
   ask SUBSCRIBE "$peer" subscribes "$patience" \
     subscribe --presentities $((durable_held / 10)) --watchers 10 "${threads[@]}"
   ask PUBLISH "$peer" publishes "$patience" publish --presentities 1000 --duration "$seconds" "${threads[@]}"
-  ask "100 × 100" "$peer" notifies "$patience" \
-    fanout --presentities 100 --watchers 100 --duration "$seconds" "${threads[@]}"
+  ask "100 × 100" "$peer" "${usual[@]}" "${threads[@]}"
 done
 ask_both "$celebrity" notifies "$celebrity_patience" \
   fanout --presentities 1 --watchers "$celebrity_watchers" --duration "$seconds" --settle 60 "${threads[@]}"

@@ -157,11 +157,10 @@ pub fn latencies(results: &Results) -> Vec<Block> {
 
 /// Both on one processor, where the generator has more than the server.
 pub fn one_processor(results: &Results) -> Vec<Block> {
-    let questions: Vec<_> = REQUESTS.into_iter().chain([FANOUT, FANOUT_PROXY]).collect();
-    if questions.iter().all(|question| results.runs(question, "one-shard").next().is_none()) {
+    if ON_ONE_PROCESSOR.iter().all(|question| results.runs(question, "one-shard").next().is_none()) {
         return Vec::new();
     }
-    let rows = questions.into_iter().map(|question| {
+    let rows = ON_ONE_PROCESSOR.map(|question| {
         let us = |server| results.middle(question, server, US);
         let cells = ["one-processor", "one-shard"]
             .into_iter()
@@ -183,17 +182,16 @@ pub fn one_processor(results: &Results) -> Vec<Block> {
              one that is busy. Per second, and microseconds of the server's processor for one operation."
                 .to_owned(),
         ),
-        table(&["", "Kamailio", "µs", "ComSIPL", "µs", "Kamailio / ComSIPL, µs", "ComSIPL / floor"], rows.collect()),
+        table(&["", "Kamailio", "µs", "ComSIPL", "µs", "Kamailio / ComSIPL, µs", "ComSIPL / floor"], rows.into()),
     ]
 }
 
-/// One shard beside several.
+/// One processor beside several.
 pub fn scaling(results: &Results) -> Vec<Block> {
     if results.runs(FANOUT, "one-shard").next().is_none() {
         return Vec::new();
     }
-    let questions = REQUESTS.into_iter().chain([FANOUT, FANOUT_PROXY]);
-    let rows = questions.map(|question| {
+    let rows = ON_ONE_PROCESSOR.map(|question| {
         let rate = |server| results.middle(question, server, RATE);
         vec![
             named(question),
@@ -228,7 +226,7 @@ pub fn scaling(results: &Results) -> Vec<Block> {
             "ComSIPL with a shard for each processor, and Kamailio with two processes for each, against the same generator, \
              which has as many for both: per second.{machine}"
         )),
-        table(&["", "ComSIPL on 1", &several, &ratio, "Kamailio on 1", &several, &ratio], rows.collect()),
+        table(&["", "ComSIPL on 1", &several, &ratio, "Kamailio on 1", &several, &ratio], rows.into()),
     ]
 }
 
@@ -276,6 +274,8 @@ fn latency(us: Option<f64>) -> String {
     }
 }
 
+/// What is asked of servers on one processor, too.
+const ON_ONE_PROCESSOR: [&str; 5] = ["REGISTER", "SUBSCRIBE", "PUBLISH", FANOUT, FANOUT_PROXY];
 /// Questions about latency, as run.sh names them.
 const HALF_OWN: &str = "half of its own rate";
 const HALF_KAMAILIO: &str = "half of Kamailio's rate";
