@@ -12,11 +12,13 @@
 //!   6. end the engine's turn: due timers, fan-out within its bounds;
 //!   7. notes to the bus, messages to the sockets, wake those who were given something and sleep.
 //!
-//! Turns are short, so that what is written in one leaves soon: a batch in, its answers and NOTIFYs out. Readiness is
-//! edge-triggered: a socket that once was reported readable is read until a batch comes back short, which says that it was
-//! empty. There is no tick: a shard with nothing to do and no deadline sleeps for ever.
+//! Turns are short, so that what is written in one leaves soon: a batch in, its answers and NOTIFYs out. A socket that was
+//! found to hold something is read until a batch comes back short, which says that it was empty; where traffic is dense it
+//! is not for long, so that socket is read once more before the kernel is asked about all of them. There is no tick: a shard
+//! with nothing to do and no deadline sleeps for ever.
 
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +27,7 @@ use std::time::Duration;
 
 use comsipl_core::{ConnectionId, Flow, Listen, Mono, Now};
 use crossbeam::utils::CachePadded;
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Poll, Token};
 use smallvec::SmallVec;
 
 use crate::Report;
@@ -42,7 +43,7 @@ use crate::net::stream::hand_over::Carried;
 use crate::net::stream::layer::LayerSettings;
 use crate::net::stream::{CONNECTION_TOKENS, Streams, StreamsStart};
 use crate::net::throttle::Throttle;
-use crate::net::{SendFigures, Sender};
+use crate::net::{Readiness, SendFigures, Sender};
 use crate::note::Note;
 use crate::resolve::thread::Lookups;
 use crate::rest::{Rest, Rounds};
@@ -50,7 +51,7 @@ use crate::settings::OverloadSettings;
 use crate::shard::{Owner, Shard};
 use crate::wait::Patience;
 
-/// The token of the waker; sockets have their listener's number, connections come from [`CONNECTION_TOKENS`] on.
+/// The token of the waker; listeners of streams have their number, connections come from [`CONNECTION_TOKENS`] on.
 pub const WAKER: Token = Token(usize::MAX);
 
 /// What all shards of a node share to stop together.
@@ -98,7 +99,7 @@ pub struct Parts {
     /// The poll, on which a waker with token [`WAKER`] is registered.
     pub poll: Poll,
     /// One socket of each listener for datagrams, not blocking, with the listener's number.
-    pub sockets: Vec<(u8, std::net::UdpSocket)>,
+    pub sockets: Vec<(u8, UdpSocket)>,
     /// One socket of each listener for streams, not blocking, with the listener's number.
     pub stream_sockets: Vec<(u8, std::net::TcpListener)>,
     /// All addresses listened on.
@@ -128,15 +129,12 @@ pub struct EventLoop {
     index: usize,
     shards: usize,
     shard: Shard,
-    poll: Poll,
-    events: Events,
+    readiness: Readiness,
     sockets: Vec<UdpSocket>,
     /// For each of them, the number of its listener.
     listeners: Vec<u8>,
-    /// For each of them, whether it may hold something.
-    readable: Vec<bool>,
-    /// For each of them, whether we asked to be told when it takes more.
-    wants_writable: Vec<bool>,
+    /// For each of them, what is known of what it holds.
+    holds: Vec<Holds>,
     streams: Streams,
     /// What came by streams in this turn and is ours.
     from_streams: FromStreams,
@@ -144,6 +142,8 @@ pub struct EventLoop {
     mailbox: Arc<Mailbox>,
     lookups: Option<Lookups>,
     recv: RecvBatch,
+    /// The place of the socket that was read before this turn, and what came of it.
+    received: Option<(usize, io::Result<usize>)>,
     sender: Sender,
     /// What waits in each socket.
     queued: Vec<Queued>,
@@ -162,19 +162,12 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Registers the sockets. To be called on the thread that will run the loop.
+    /// Registers what connections come by. To be called on the thread that will run the loop.
     ///
     /// # Errors
     /// What the system says of the registration.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let mut listeners = Vec::new();
-        let mut sockets = Vec::new();
-        for (listener, socket) in parts.sockets {
-            let mut socket = UdpSocket::from_std(socket);
-            parts.poll.registry().register(&mut socket, Token(usize::from(listener)), Interest::READABLE)?;
-            listeners.push(listener);
-            sockets.push(socket);
-        }
+        let (listeners, sockets): (Vec<_>, Vec<_>) = parts.sockets.into_iter().unzip();
         let now = parts.clock.now();
         let streams = Streams::new(StreamsStart {
             shard: u8::try_from(parts.index).expect("there are at most 64 shards"),
@@ -192,14 +185,13 @@ impl EventLoop {
         Ok(Self {
             index: parts.index,
             shards: parts.shards,
-            poll: parts.poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            readable: vec![false; sockets.len()],
-            wants_writable: vec![false; sockets.len()],
+            readiness: Readiness::new(parts.poll),
+            holds: vec![Holds::Nothing; sockets.len()],
             bus: parts.bus,
             mailbox: parts.mailbox,
             lookups: parts.lookups,
             recv: RecvBatch::new(),
+            received: None,
             sender: Sender::new(&listeners),
             listeners,
             streams,
@@ -240,10 +232,16 @@ impl EventLoop {
         let mut work_left = self.take_from_bus(now);
         self.mailbox.take(|command| self.shard.on_command(command));
         work_left |= self.mailbox.is_filled();
-        for place in 0..self.sockets.len() {
-            if self.readable[place] {
-                self.take_from_socket(place, now)?;
-                work_left |= self.readable[place];
+        if let Some((place, count)) = self.received.take() {
+            let judging_since = self.judging_since(now);
+            work_left |= self.take_datagrams(place, count, judging_since, now)?;
+        } else {
+            for place in 0..self.sockets.len() {
+                if self.holds[place] == Holds::Something {
+                    let judging_since = self.judging_since(now);
+                    let count = self.recv.recv(self.sockets[place].as_fd());
+                    work_left |= self.take_datagrams(place, count, judging_since, now)?;
+                }
             }
         }
         self.take_from_streams(now)?;
@@ -263,11 +261,19 @@ impl EventLoop {
         if self.work_left {
             // A socket that is known to hold more need not be asked, but others want their turn.
             self.unpolled += 1;
-            if self.unpolled < UNPOLLED_MAX && (self.readable.contains(&true) || self.streams.has_work()) {
+            if self.unpolled < UNPOLLED_MAX
+                && (self.holds.contains(&Holds::Something) || self.streams.has_work())
+            {
                 return Ok(());
             }
             self.unpolled = 0;
             return self.poll(Some(Duration::ZERO)).map(|_| ());
+        }
+        // While requests are refused, the time that reading takes is counted, which begins with the turn.
+        if self.unpolled < UNPOLLED_MAX && !self.shard.is_refusing() && self.receive_again() {
+            self.unpolled += 1;
+            self.patience.waited(0);
+            return Ok(());
         }
         self.unpolled = 0;
         let began = self.clock.mono();
@@ -294,6 +300,22 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Reads sockets again that have just been emptied, until one holds something. Returns whether one does.
+    fn receive_again(&mut self) -> bool {
+        let Self { sockets, holds, recv, received, .. } = self;
+        let emptied = holds.iter_mut().enumerate().filter(|(_, holds)| **holds == Holds::NothingLately);
+        for (place, holds) in emptied {
+            match recv.recv(sockets[place].as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *holds = Holds::Nothing,
+                count => {
+                    *received = Some((place, count));
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// How long we may sleep if nobody wakes us; `None`: for ever.
     fn longest_sleep(&self, now: Mono) -> Option<Duration> {
         let is_stepping = self.shard.is_refusing() || self.shard.is_in_episode();
@@ -309,36 +331,23 @@ impl EventLoop {
 
     /// Waits for at most `timeout` and notes which sockets are ready. Returns whether anything happened.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            other => other?,
-        }
-        if self.events.is_empty() {
-            return Ok(false);
+        let Self { readiness, sockets, holds, sender, streams, clock, counters, .. } = self;
+        let found = readiness.look(sockets, |place| sender.is_waiting(place), timeout)?;
+        for (place, state) in readiness.sockets() {
+            if state.is_readable {
+                holds[place] = Holds::Something;
+            }
+            if state.is_writable {
+                let mut figures = SendFigures::default();
+                sender.resume(place, &sockets[place], &mut figures);
+                count_sent(counters, figures);
+            }
         }
         let mut now = None;
-        for event in &self.events {
-            let Token(token) = event.token();
-            if event.token() == WAKER {
-                continue;
-            }
-            let Some(place) = self.listeners.iter().position(|&it| usize::from(it) == token) else {
-                let now = *now.get_or_insert_with(|| self.clock.mono());
-                self.streams.on_event(now, event);
-                continue;
-            };
-            // An error of the socket is taken off it by reading.
-            if event.is_readable() || event.is_error() {
-                self.readable[place] = true;
-            }
-            if event.is_writable() && self.wants_writable[place] {
-                let mut figures = SendFigures::default();
-                self.sender.resume(place, &self.sockets[place], &mut figures);
-                count_sent(&self.counters, figures);
-            }
+        for event in readiness.events().filter(|event| event.token() != WAKER) {
+            streams.on_event(*now.get_or_insert_with(|| clock.mono()), event);
         }
-        self.update_interest()?;
-        Ok(true)
+        Ok(found)
     }
 
     /// Notes whether a turn that took `span` has taken all that waited, and takes a step of overload control where there is a
@@ -401,27 +410,39 @@ impl EventLoop {
         taken == BUS_ITEMS_PER_TURN
     }
 
-    /// Takes a batch of what a socket for datagrams holds, and notes when it is empty.
-    fn take_from_socket(&mut self, place: usize, now: Now) -> io::Result<()> {
+    /// The time from which on reading and refusing count, while each message is judged.
+    fn judging_since(&mut self, now: Now) -> Option<Mono> {
+        self.shard.is_judging(now.mono).then(|| self.clock.mono())
+    }
+
+    /// Takes the batch that was read from a socket for datagrams. Returns whether the socket may hold more.
+    fn take_datagrams(
+        &mut self,
+        place: usize,
+        count: io::Result<usize>,
+        judging_since: Option<Mono>,
+        now: Now,
+    ) -> io::Result<bool> {
         let listener = self.listeners[place];
         let counters = &self.counters;
-        let judging_since = self.shard.is_judging(now.mono).then(|| self.clock.mono());
-        let count = match self.recv.recv(self.sockets[place].as_fd()) {
+        let count = match count {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable[place] = false;
+                self.holds[place] = Holds::Nothing;
                 self.queued[place].empty();
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => {
                 // It has been taken off the socket, which may hold datagrams yet.
                 tracing::debug!(%error, "a socket reported an error");
                 counters.recv_errors.add(1);
-                return Ok(());
+                self.holds[place] = Holds::Something;
+                return Ok(true);
             }
         };
-        // A short batch ended because the socket was empty; what has come since is reported anew.
-        self.readable[place] = count == BATCH_LEN;
+        // A short batch ended because the socket was empty.
+        let more_left = count == BATCH_LEN;
+        self.holds[place] = if more_left { Holds::Something } else { Holds::NothingLately };
         let mut bytes_in = 0;
         let mut ours = [0_u8; BATCH_LEN];
         let mut ahead = [None; BATCH_LEN];
@@ -471,7 +492,7 @@ impl EventLoop {
         let memory = memory_of(count as u64, bytes_in);
         self.gauge.note_taken(memory);
         self.queued[place].take(memory);
-        if self.readable[place] {
+        if more_left {
             ask_what_waits(&self.sockets[place], &mut self.queued[place]);
         } else {
             self.queued[place].empty();
@@ -489,7 +510,7 @@ impl EventLoop {
                 self.shard.on_datagram(now, flow_of(listener, &received), received.bytes);
             }
         }
-        Ok(())
+        Ok(more_left)
     }
 
     /// Reads connections within the bounds of a turn.
@@ -552,7 +573,6 @@ impl EventLoop {
         self.post_lookups();
         self.streams.fire_timers(now.mono);
         self.post_unsent();
-        self.update_interest()?;
         self.bus.flush()?;
         Ok(())
     }
@@ -622,27 +642,12 @@ impl EventLoop {
         self.shard.reports.retain(|(to, report)| !bus.report(*to, report));
     }
 
-    /// Asks to be told of room in a socket exactly while something waits for it. Asking always would wake us for each
-    /// datagram that leaves. The registration is looked at anew by the kernel, so no readiness is missed.
-    fn update_interest(&mut self) -> io::Result<()> {
-        for place in 0..self.sockets.len() {
-            let wants = self.sender.is_waiting(place);
-            if wants != self.wants_writable[place] {
-                self.wants_writable[place] = wants;
-                let interest =
-                    if wants { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                let token = Token(usize::from(self.listeners[place]));
-                self.poll.registry().reregister(&mut self.sockets[place], token, interest)?;
-            }
-        }
-        Ok(())
-    }
-
     /// After the wish to stop: reads no socket any more, but brings out every answer, and takes what other shards put
     /// in until nothing is under way between them.
     fn finish(&mut self) -> io::Result<Vec<Carried>> {
         let give_up = self.clock.mono() + FINISH_SPAN;
         let handing_over = self.stop.is_handing_over();
+        self.readiness.stop_reading();
         let mut rounds = Rounds::new(self.shards);
         loop {
             let now = self.clock.now();
@@ -672,6 +677,17 @@ impl EventLoop {
             result?;
         }
     }
+}
+
+/// What is known of what a socket holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Holds {
+    /// It was empty when it was last asked.
+    Nothing,
+    /// It was emptied in the last turn.
+    NothingLately,
+    /// It holds a datagram or an error, or may.
+    Something,
 }
 
 /// Adds what sending came to.
@@ -709,9 +725,6 @@ fn ask_what_waits(socket: &UdpSocket, queued: &mut Queued) -> u64 {
 fn flow_of(listener: u8, received: &Received<'_>) -> Flow {
     Flow::udp(listener, received.local_ip, received.peer)
 }
-
-/// Most events taken from the poll at a time; those that are left come with the next.
-const EVENTS_MAX: usize = 256;
 
 const _: () = assert!(crate::config::LISTENERS_MAX <= CONNECTION_TOKENS);
 
