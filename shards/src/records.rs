@@ -362,6 +362,12 @@ fn amend_subscription(
     }
 }
 
+/// Whom the subscription in `slot` watches.
+#[must_use]
+pub fn watched_by(partition: &Partition, slot: u32) -> Option<AorKey> {
+    number_of_subscription(partition, slot, |stored| AorKey(stored.presentity))
+}
+
 /// Our tag of a stored subscription's dialog.
 #[must_use]
 pub fn local_tag(partition: &Partition, slot: u32) -> Option<u64> {

@@ -33,13 +33,28 @@ pub(crate) const TOLD_WITHIN: Duration = TIMER_F.saturating_add(Duration::from_s
 /// A NOTIFY that leaves longer than this after it was owed is marked in the files until it is answered.
 pub(crate) const LATE: Duration = Duration::from_secs(4);
 
+/// Subscriptions whose presentities are looked for together: as many as the misses that a core can have under way.
+const TOGETHER: usize = 8;
+
+/// What is gone by when records are taken up, and what is noted meanwhile.
+struct TakeUp<'c> {
+    now: Now,
+    /// Watchers may not know what changed since then (Unix milliseconds).
+    since: u64,
+    /// Connections that the process before has handed over, sorted.
+    connections: &'c [ConnectionId],
+    /// Whose documents are composed again.
+    recent: Vec<AorKey>,
+    /// Dialogs that may have several subscriptions: partition and hash.
+    met_again: Vec<(u8, u64)>,
+}
+
 impl Shard {
     /// Rebuilds the memory of this shard from its partitions. Watchers were told what changed long enough before `told_until`
     /// (Unix milliseconds).
     pub(crate) fn recover(&mut self, now: Now, told_until: u64, connections: &[ConnectionId]) {
         self.heed_wall_clock(now);
         let mut record = RecordBuf::default();
-        let mut recent: Vec<AorKey> = Vec::new();
         let own: Vec<u8> = self.files.own_numbers().collect();
         let behind_since = own
             .iter()
@@ -47,23 +62,27 @@ impl Shard {
             .filter(|&since| since != 0)
             .fold(told_until, u64::min);
         let since = behind_since.saturating_sub(TOLD_WITHIN.as_millis() as u64);
+        let mut taking = TakeUp { now, since, connections, recent: Vec::new(), met_again: Vec::new() };
         for &number in &own {
             let heads: Vec<(u32, Kind)> = self.files.presence_partition(number).heads().collect();
-            for (slot, kind) in heads {
-                if self.files.presence_partition(number).read(slot, &mut record).is_err() {
-                    self.counters.unreadable_records.up();
-                    continue;
-                }
-                let taken = match kind {
-                    Kind::Presentity => self.take_document(now, slot, &record, since, &mut recent),
-                    Kind::Publication => self.take_publication(now, slot, &record, since, &mut recent),
-                    Kind::Subscription => {
-                        self.take_subscription(now, number, slot, &record, since, connections)
+            for together in heads.chunks(TOGETHER) {
+                let watched = self.find_watched(number, together);
+                for (&(slot, kind), watched) in together.iter().zip(watched) {
+                    if self.files.presence_partition(number).read(slot, &mut record).is_err() {
+                        self.counters.unreadable_records.up();
+                        continue;
                     }
-                    _ => Some(()),
-                };
-                if taken.is_none() {
-                    self.counters.unreadable_records.up();
+                    let taken = match kind {
+                        Kind::Presentity => self.take_document(&mut taking, slot, &record),
+                        Kind::Publication => self.take_publication(&mut taking, slot, &record),
+                        Kind::Subscription => {
+                            self.take_subscription(&mut taking, number, slot, &record, watched)
+                        }
+                        _ => Some(()),
+                    };
+                    if taken.is_none() {
+                        self.counters.unreadable_records.up();
+                    }
                 }
             }
             let heads: Vec<(u32, Kind)> = self.files.registered_partition(number).heads().collect();
@@ -72,11 +91,12 @@ impl Shard {
                     continue;
                 }
                 let readable = self.files.registered_partition(number).read(slot, &mut record).is_ok();
-                if !readable || self.take_binding(now, slot, &record, &mut recent).is_none() {
+                if !readable || self.take_binding(&mut taking, slot, &record).is_none() {
                     self.counters.unreadable_records.up();
                 }
             }
         }
+        let TakeUp { mut recent, met_again, .. } = taking;
         if let Some(settling) = &mut self.settling {
             let presentities = &self.presentities;
             settling.bare.retain(|&key| {
@@ -91,7 +111,7 @@ impl Shard {
             self.state_changed(now, key);
         }
         self.watch_again(now, since);
-        self.set_shared_dialogs();
+        self.set_shared_dialogs(met_again);
         // Another crash, before all have been told, owes the same again.
         for index in 0..self.due.len() {
             let entry = &mut self.watched[self.due[index]];
@@ -99,14 +119,8 @@ impl Shard {
         }
     }
 
-    fn take_document(
-        &mut self,
-        now: Now,
-        slot: u32,
-        record: &RecordBuf,
-        since: u64,
-        recent: &mut Vec<AorKey>,
-    ) -> Option<()> {
+    fn take_document(&mut self, taking: &mut TakeUp<'_>, slot: u32, record: &RecordBuf) -> Option<()> {
+        let TakeUp { now, since, .. } = *taking;
         let document = records::document(record).filter(|it| is_known(it.event))?;
         let user = self.presentities.find_or_insert(document.key, document.event);
         let other = &self.presentities[user];
@@ -115,7 +129,7 @@ impl Shard {
             let is_older = document.version < other.version;
             let older = if is_older { slot } else { other.document };
             self.files.presence_partition_mut(document.key.partition()).remove(older);
-            recent.push(document.key);
+            taking.recent.push(document.key);
             if is_older {
                 return Some(());
             }
@@ -130,7 +144,7 @@ impl Shard {
         self.take_hold_down(now, user, document.unregistered_at);
         let is_offline = self.presentities[user].marks & OFFLINE != 0;
         if document.changed_at.0 >= since || is_behind || is_offline {
-            recent.push(document.key);
+            taking.recent.push(document.key);
         } else if let Some(settling) = &mut self.settling {
             // Whether it is bare shows when all publications are read.
             settling.bare.push(document.key);
@@ -138,14 +152,8 @@ impl Shard {
         Some(())
     }
 
-    fn take_publication(
-        &mut self,
-        now: Now,
-        slot: u32,
-        record: &RecordBuf,
-        since: u64,
-        recent: &mut Vec<AorKey>,
-    ) -> Option<()> {
+    fn take_publication(&mut self, taking: &mut TakeUp<'_>, slot: u32, record: &RecordBuf) -> Option<()> {
+        let TakeUp { now, since, .. } = *taking;
         let stored = records::publication(record).filter(|it| is_known(it.event))?;
         let presentity = self.presentities.find_or_insert(stored.key, stored.event);
         let number = self.presentities.insert_publication(Publication {
@@ -164,18 +172,13 @@ impl Shard {
         });
         self.presentities.publication_expiry.arm(number, self.wall.end_of(now, stored.expires_at));
         if stored.published_at.0 >= since {
-            recent.push(stored.key);
+            taking.recent.push(stored.key);
         }
         Some(())
     }
 
-    fn take_binding(
-        &mut self,
-        now: Now,
-        slot: u32,
-        record: &RecordBuf,
-        recent: &mut Vec<AorKey>,
-    ) -> Option<()> {
+    fn take_binding(&mut self, taking: &mut TakeUp<'_>, slot: u32, record: &RecordBuf) -> Option<()> {
+        let now = taking.now;
         let stored = records::binding(record)?;
         let presentity = self.presentities.find_or_insert(stored.key, EventPackage::PRESENCE);
         let binding = Binding { presentity, next: NONE, slot, expires_at: stored.expires_at };
@@ -183,30 +186,48 @@ impl Shard {
         self.presentities.binding_expiry.arm(number, self.wall.end_of(now, stored.expires_at));
         // A crash came between this binding and the word that the one before was the last.
         if self.is_back(presentity) {
-            recent.push(stored.key);
+            taking.recent.push(stored.key);
         }
         // The operator may have changed what a registration alone says.
         let entry = &self.presentities[presentity];
         let is_open = self.settings.registered_state == RegisteredState::Open;
         if entry.first_publication == NONE && is_open != (entry.document != NONE) {
-            recent.push(stored.key);
+            taking.recent.push(stored.key);
         }
         Some(())
     }
 
+    /// Looks for the presentities of those of `heads` that are subscriptions. Each look-up waits for memory several times, and
+    /// several look-ups wait at once.
+    fn find_watched(&self, number: u8, heads: &[(u32, Kind)]) -> [Option<u32>; TOGETHER] {
+        let mut found = [None; TOGETHER];
+        let partition = self.files.presence_partition(number);
+        for (found, &(slot, _)) in found.iter_mut().zip(heads).filter(|(_, it)| it.1 == Kind::Subscription) {
+            *found = records::watched_by(partition, slot).and_then(|key| self.watched.find(key));
+        }
+        found
+    }
+
+    /// Takes up a subscription to the presentity numbered `watched`, if that is known already.
     fn take_subscription(
         &mut self,
-        now: Now,
+        taking: &mut TakeUp<'_>,
         partition: u8,
         slot: u32,
         record: &RecordBuf,
-        since: u64,
-        connections: &[ConnectionId],
+        watched: Option<u32>,
     ) -> Option<()> {
+        let TakeUp { now, since, connections, .. } = *taking;
         let stored = records::subscription(record)?;
         let package = stored.package.number;
-        let watched =
-            self.watched.find(stored.key).unwrap_or_else(|| self.watched.insert(stored.key, package));
+        // It may have been met since it was looked for.
+        let watched = watched
+            .or_else(|| self.watched.find(stored.key))
+            .unwrap_or_else(|| self.watched.insert(stored.key, package));
+        let dialog = dialog_hash(&self.keys, stored.call_id, stored.remote_tag);
+        if self.subscriptions.of_dialog(partition, dialog).next().is_some() {
+            taking.met_again.push((partition, dialog));
+        }
         let quirks = Quirks::of(stored.user_agent);
         let ending = stored.expires_at <= stored.accepted_at;
         // What failed before is marked in the record; what ends is owed its last NOTIFY.
@@ -217,7 +238,7 @@ impl Shard {
         let cseq = subscriptions::go_on_above(stored.cseq_reserved, self.start);
         let id = self.subscriptions.insert(
             Subscription {
-                dialog: dialog_hash(&self.keys, stored.call_id, stored.remote_tag),
+                dialog,
                 watched,
                 slot,
                 secret: self.chance.next_u64() as u32,
@@ -281,25 +302,23 @@ impl Shard {
         records::local_tag(self.files.presence_partition(entry.partition), entry.slot)
     }
 
-    /// Marks the subscriptions that share a dialog, and has them go on above the highest number that any of them may have used.
-    fn set_shared_dialogs(&mut self) {
-        for id in self.subscriptions.ids() {
-            if !self.subscriptions.knows(id) {
-                continue;
+    /// Marks the subscriptions that share one of `dialogs`, and has them go on above the highest number that any of them may have
+    /// used.
+    fn set_shared_dialogs(&mut self, mut dialogs: Vec<(u8, u64)>) {
+        dialogs.sort_unstable();
+        dialogs.dedup();
+        for (partition, dialog) in dialogs {
+            let ids: Vec<u32> = self.subscriptions.of_dialog(partition, dialog).collect();
+            for &id in &ids {
+                let mine = self.local_tag(id);
+                let others = ids.iter().take(SUBSCRIPTIONS_PER_DIALOG_MAX + 1).filter(|&&other| other != id);
+                let shared = others.copied().any(|other| self.local_tag(other) == mine);
+                if shared {
+                    let highest = ids.iter().map(|&other| self.subscriptions[other].cseq).max().unwrap_or(0);
+                    self.raise_dialog_cseq(id, highest);
+                }
+                self.subscriptions[id].shared_dialog = shared;
             }
-            let entry = &self.subscriptions[id];
-            let mine = self.local_tag(id);
-            let others = self
-                .subscriptions
-                .of_dialog(entry.partition, entry.dialog)
-                .take(SUBSCRIPTIONS_PER_DIALOG_MAX + 1);
-            let shared = others.filter(|&other| other != id).any(|other| self.local_tag(other) == mine);
-            if shared {
-                let of_dialog = self.subscriptions.of_dialog(entry.partition, entry.dialog);
-                let highest = of_dialog.map(|other| self.subscriptions[other].cseq).max().unwrap_or(0);
-                self.raise_dialog_cseq(id, highest);
-            }
-            self.subscriptions[id].shared_dialog = shared;
         }
     }
 }

@@ -264,11 +264,6 @@ impl Subscriptions {
     pub fn high_water(&self) -> usize {
         self.slab.high_water()
     }
-
-    /// Every number handed out so far, living or not.
-    pub fn ids(&self) -> impl Iterator<Item = u32> + use<> {
-        0..u32::try_from(self.slab.high_water()).unwrap_or(u32::MAX)
-    }
 }
 
 impl std::ops::Index<u32> for Subscriptions {
