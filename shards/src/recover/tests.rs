@@ -149,3 +149,35 @@ fn what_changes_by_a_clock_that_was_set_back_is_owed_after_a_crash_before_the_ne
     let told = engine.turn();
     assert!(told.iter().any(|it| it.starts_with("NOTIFY ") && it.contains("open")), "{told:?}");
 }
+
+#[test]
+fn subscriptions_of_one_dialog_count_together_after_a_start() {
+    let mut engine = Engine::new();
+    let sent = engine.deliver(by_udp(), &subscribe("UDP"));
+    let to = sent[0].split("\r\n").find(|line| line.starts_with("To: ")).expect("an answer").to_owned();
+    assert!(to.contains(";tag="), "{to}");
+    engine.deliver(by_udp(), &ok(&sent[1]));
+    let second = subscribe("UDP")
+        .replace("branch=z9hG4bKs1", "branch=z9hG4bKs2")
+        .replace("To: <sip:alice@example.com>", &to)
+        .replace("CSeq: 1", "CSeq: 2")
+        .replace("Event: presence", "Event: presence;id=2");
+    let sent = engine.deliver(by_udp(), &second);
+    engine.deliver(by_udp(), &ok(&sent[1]));
+    // Another dialog, which counts by itself.
+    let other = subscribe("UDP").replace("z9hG4bKs1", "z9hG4bKs3").replace("Call-ID: c1", "Call-ID: c2");
+    engine.deliver(by_udp(), &other);
+    let mut engine = engine.restart(|_| ());
+    let ids = 0..engine.shard.subscriptions.high_water() as u32;
+    let shared: Vec<bool> = ids.map(|id| engine.shard.subscriptions[id].shared_dialog).collect();
+    assert_eq!(shared.iter().filter(|&&it| it).count(), 2, "{shared:?}");
+    let told = engine.turn();
+    let cseq_of = |call_id: &str| {
+        let notifies = told.iter().filter(|it| it.starts_with("NOTIFY") && it.contains(call_id));
+        let numbers = notifies.filter_map(|it| it.split("\r\n").find_map(|line| line.strip_prefix("CSeq: ")));
+        numbers.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (ours, others) = (cseq_of("Call-ID: c1"), cseq_of("Call-ID: c2"));
+    assert_eq!((ours.len(), others.len()), (2, 1), "{told:#?}");
+    assert_ne!(ours[0], ours[1], "no number of a dialog is used twice");
+}
