@@ -11,6 +11,7 @@ use comsipl_core::{AorKey, Mono, Now};
 
 use crate::records;
 use crate::shard::Shard;
+use crate::sipp::Queued;
 use crate::subscriptions::{Subscriptions, go_on_above, is_reserved};
 use crate::watched::NONE;
 
@@ -139,7 +140,7 @@ impl Shard {
         }
         let entry = &all[id];
         let watched = &self.watched[entry.watched];
-        let is_under_way = entry.attempt != NONE || watched.queued || entry.awaits_flow;
+        let is_under_way = entry.attempt != NONE || watched.queued != Queued::No || entry.awaits_flow;
         if !all.expiry.is_armed(id) && !is_under_way {
             found.subscriptions_never_freed += 1;
         }

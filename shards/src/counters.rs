@@ -183,6 +183,8 @@ counters! {
     presentities_watched,
     /// Presentities with watchers that wait to be told, at present (gauge).
     presentities_due,
+    /// Those of them that wait because of a start, which tells again what may not have been told before it, at present (gauge).
+    presentities_left_over,
     /// Subscriptions that nothing will ever free (gauge). This and the following are what the shard's last look at its own tables has
     /// found ([`Findings`](crate::audit::Findings)), and zero unless there is a mistake in it.
     subscriptions_never_freed,

@@ -329,7 +329,7 @@ pub fn sum(shards: &[Arc<CachePadded<NetCounters>>]) -> NetFigures {
 }
 
 /// Which of the engine's counters say how many there are at present, instead of how many there have been.
-pub const ENGINE_GAUGES: [&str; 16] = [
+pub const ENGINE_GAUGES: [&str; 17] = [
     "shards_refusing",
     "subscriptions",
     "watchers_unreachable",
@@ -339,6 +339,7 @@ pub const ENGINE_GAUGES: [&str; 16] = [
     "presentities",
     "presentities_watched",
     "presentities_due",
+    "presentities_left_over",
     "subscriptions_never_freed",
     "watchers_never_told",
     "numbers_never_reserved",

@@ -22,7 +22,7 @@ use crate::presentities::{Binding, OFFLINE, Publication};
 use crate::records;
 use crate::settings::RegisteredState;
 use crate::shard::Shard;
-use crate::sipp::dialog_hash;
+use crate::sipp::{Queued, dialog_hash};
 use crate::subscriptions::{self, Subscription};
 use crate::watched::{BodyKind, NONE};
 
@@ -113,10 +113,7 @@ impl Shard {
         self.watch_again(now, since);
         self.set_shared_dialogs(met_again);
         // Another crash, before all have been told, owes the same again.
-        for index in 0..self.due.len() {
-            let entry = &mut self.watched[self.due[index]];
-            entry.due_since = entry.due_since.min(UnixMillis(behind_since.max(1)));
-        }
+        self.leave_over(UnixMillis(behind_since.max(1)));
     }
 
     fn take_document(&mut self, taking: &mut TakeUp<'_>, slot: u32, record: &RecordBuf) -> Option<()> {
@@ -268,7 +265,7 @@ impl Shard {
             let is_lost = !self.subscriptions[id].awaits_flow;
             self.subscriptions.set_unreachable(id, is_lost);
         }
-        if owed && !self.watched[watched].queued {
+        if owed && self.watched[watched].queued == Queued::No {
             self.queue(now, watched);
         }
         Some(())

@@ -40,7 +40,7 @@ use crate::resolve::names::Names;
 use crate::settings::Settings;
 use crate::shard_files::{Files, ShardFiles};
 use crate::sipl::{Guard, Report, Reports, Settling, WatchedRegistration, WatchedWatchers};
-use crate::sipp::{Attempt, Behind, BoundFlows, CACHED_MAX, Mark, Renewals};
+use crate::sipp::{Attempt, Behind, BoundFlows, CACHED_MAX, Due, Mark, Renewals};
 use crate::subscriptions::Subscriptions;
 use crate::wall::Wall;
 use crate::watched::WatchedTable;
@@ -48,9 +48,6 @@ use crate::watched::WatchedTable;
 /// How long after a start bare documents are kept although nobody is known to watch them: long enough for every shard to
 /// say whom it watches.
 const SETTLING: Duration = Duration::from_secs(10);
-
-/// So few presentities that are due are nothing: one with a million watchers takes long and holds nobody up.
-const DUE_FEW: usize = 64;
 
 /// How long after a start granted times are spread more widely: whoever was cut off by what led to the start comes back within
 /// minutes.
@@ -171,8 +168,8 @@ pub struct Shard {
     pub(crate) attempts: Slab<Attempt>,
     /// Their timers.
     pub(crate) attempt_timers: Wheel,
-    /// Watched presentities whose watchers are to be told, in the order in which they changed.
-    pub(crate) due: VecDeque<u32>,
+    /// Watched presentities whose watchers are to be told.
+    pub(crate) due: Due,
     /// Watched presentities whose bodies are cached, oldest first.
     pub(crate) cached: VecDeque<(u32, AorKey)>,
     /// Watched resources whose cached bodies tell what time it is, so that they are not kept beyond the turn.
@@ -245,7 +242,7 @@ impl Shard {
             names: Names::default(),
             attempts: Slab::default(),
             attempt_timers: Wheel::new(now.mono),
-            due: VecDeque::new(),
+            due: Due::default(),
             cached: VecDeque::with_capacity(CACHED_MAX + 1),
             timed: Vec::new(),
             renewals: Renewals::default(),
@@ -384,14 +381,6 @@ impl Shard {
         .min()
     }
 
-    /// How many presentities have watchers to be told, and if they are many, how long the one whose turn is next has waited.
-    #[must_use]
-    pub fn fan_out_stands(&self, now: Now) -> (usize, Duration) {
-        let first = self.due.front().filter(|_| self.due.len() > DUE_FEW);
-        let waited = first.map(|&id| now.wall.0.saturating_sub(self.watched[id].due_since.0));
-        (self.due.len(), Duration::from_millis(waited.unwrap_or(0)))
-    }
-
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -451,8 +440,7 @@ impl Shard {
         if !self.behind.is_due(now.mono) {
             return;
         }
-        let due_since = self.due.iter().map(|&id| self.watched[id].due_since).min();
-        if let Some(since) = self.behind.note(now.mono, due_since) {
+        if let Some(since) = self.behind.note(now.mono, self.due_since()) {
             for number in self.files.own_numbers() {
                 self.files.presence_partition_mut(number).set_undelivered_since(since);
             }
@@ -469,6 +457,7 @@ impl Shard {
         counters.presentities.set(self.presentities.len() as u64);
         counters.presentities_watched.set(self.watched.len() as u64);
         counters.presentities_due.set(self.due.len() as u64);
+        counters.presentities_left_over.set(self.due.left_over() as u64);
         counters.answers_forgotten_early.set(self.transactions.forgotten_early());
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants:
 //!   * a presentity is here exactly while a subscription of this shard watches it;
 //!   * a subscription is due exactly when its `epoch` differs from its presentity's;
-//!   * `queued` says that the presentity stands in the fan-out's queue.
+//!   * `queued` says in which queue of the fan-out the presentity stands, or whose walk through it is under way.
 
 use comsipl_core::chunked::Slab;
 use comsipl_core::event::{Compose, EventPackage, RequestedInfo};
@@ -11,6 +11,7 @@ use comsipl_core::quirks::Quirks;
 use comsipl_core::{AorKey, BodyId, UnixMillis};
 
 use crate::index::{PartitionedIndex, hash_of};
+use crate::sipp::Queued;
 
 /// No entry.
 pub const NONE: u32 = u32::MAX;
@@ -32,8 +33,8 @@ pub struct Watched {
     pub epoch: u32,
     /// Where the fan-out goes on, or [`NONE`].
     pub cursor: u32,
-    /// Whether it stands in the fan-out's queue.
-    pub queued: bool,
+    /// Whether it stands in the fan-out's queue, and in which.
+    pub queued: Queued,
     /// Whether the owner has not yet said what there is to tell, of a package whose state the server makes by itself.
     pub awaited: bool,
     /// Whether its watchers are reported to its owner.
@@ -56,7 +57,7 @@ impl Default for Watched {
             version: 0,
             epoch: 0,
             cursor: NONE,
-            queued: false,
+            queued: Queued::No,
             awaited: false,
             is_reported: false,
             again: false,
@@ -135,7 +136,7 @@ impl WatchedTable {
     /// Forgets a presentity that no subscription watches and that is not queued.
     pub fn remove(&mut self, id: u32) {
         let key = self.slab[id].key;
-        debug_assert!(self.slab[id].count == 0 && !self.slab[id].queued);
+        debug_assert!(self.slab[id].count == 0 && self.slab[id].queued == Queued::No);
         debug_assert!(self.slab[id].bodies.iter().all(Option::is_none));
         self.index.remove(key.partition(), hash_of(key), id);
         self.slab.remove(id);

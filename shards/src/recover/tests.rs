@@ -181,3 +181,129 @@ fn subscriptions_of_one_dialog_count_together_after_a_start() {
     assert_eq!((ours.len(), others.len()), (2, 1), "{told:#?}");
     assert_ne!(ours[0], ours[1], "no number of a dialog is used twice");
 }
+
+/// More watchers than are told in a turn.
+const CROWD: usize = 300;
+
+fn is_notify(message: &&String) -> bool {
+    message.starts_with("NOTIFY ")
+}
+
+/// Whether it tells somebody of alice.
+fn is_of_alice(message: &&String) -> bool {
+    is_notify(message) && message.contains("entity=\"sip:alice@example.com\"")
+}
+
+/// A shard with a crowd that watches alice and one watcher of carol's, all of whom have been told, killed and started again.
+fn killed_with_a_crowd() -> Engine {
+    let mut engine = Engine::new();
+    engine.deliver(by_udp(), &publish(1, "open"));
+    let watch = |n: usize| {
+        let subscribe = subscribe("UDP").replace("branch=z9hG4bKs1", &format!("branch=z9hG4bKs{n}"));
+        subscribe.replace("Call-ID: c1", &format!("Call-ID: w{n}"))
+    };
+    let to_carol = watch(CROWD).replace("alice", "carol");
+    for subscribe in (0..CROWD).map(watch).chain([to_carol]) {
+        let sent = engine.deliver(by_udp(), &subscribe);
+        engine.deliver(by_udp(), &ok(&sent[1]));
+    }
+    engine.restart(|_| ())
+}
+
+#[test]
+fn what_changes_after_a_start_is_told_before_what_the_start_owes() {
+    let mut engine = killed_with_a_crowd();
+    let due = |engine: &Engine| {
+        let counters = engine.shard.counters();
+        (counters.presentities_due.get(), counters.presentities_left_over.get())
+    };
+    let sent = engine.deliver(by_udp(), &publish(2, "open").replace("alice", "carol"));
+    let told: Vec<&String> = sent.iter().filter(is_notify).collect();
+    assert!(told[0].contains("sip:carol@example.com"), "{}", told[0]);
+    let to_alice = sent.iter().filter(is_of_alice).count();
+    assert_eq!(to_alice, told.len() - 1, "she was left over, too, and is told once");
+    assert!((200..CROWD).contains(&to_alice), "{to_alice}");
+    assert_eq!(due(&engine), (1, 1), "alice");
+    let (stands, waited) = engine.shard.fan_out_stands(engine.now);
+    assert_eq!((stands, waited), (0, Duration::ZERO), "no reason to refuse anything");
+    let rest = engine.turn();
+    assert_eq!(rest.iter().filter(is_notify).count(), CROWD - to_alice);
+    assert_eq!(due(&engine), (0, 0));
+}
+
+#[test]
+fn a_change_amid_what_a_start_owes_reaches_everybody() {
+    let mut engine = killed_with_a_crowd();
+    let first = engine.turn();
+    let first: Vec<&String> = first.iter().filter(is_of_alice).collect();
+    assert!(first.iter().all(|it| it.contains("<basic>open")));
+    assert!((200..CROWD).contains(&first.len()), "{}", first.len());
+    // Some have answered before the change, some after it.
+    let (before, after) = first.split_at(first.len() / 2);
+    let answers = |of: &[&String]| of.iter().map(|it| ok(it)).collect::<Vec<_>>();
+    for answer in answers(before) {
+        engine.take(by_udp(), &answer);
+    }
+    let mut told = engine.deliver(by_udp(), &publish(2, "closed"));
+    for answer in answers(after) {
+        told.extend(engine.deliver(by_udp(), &answer));
+    }
+    told.extend(engine.turn());
+    let mut watchers: Vec<&str> = told
+        .iter()
+        .filter(|it| is_of_alice(it) && it.contains("<basic>closed"))
+        .filter_map(|it| it.split("\r\n").find(|line| line.starts_with("Call-ID: ")))
+        .collect();
+    assert_eq!(watchers.len(), CROWD, "each once");
+    watchers.sort_unstable();
+    watchers.dedup();
+    assert_eq!(watchers.len(), CROWD);
+    assert_eq!(engine.shard.counters().presentities_due.get(), 0);
+}
+
+#[test]
+fn what_a_start_owes_is_owed_by_the_next_until_it_was_told() {
+    let mut engine = killed_with_a_crowd();
+    heartbeat(&engine);
+    let killed_at = engine.now.wall.0;
+    engine.now.wall.0 += 1_800_000;
+    let mut engine = engine.restart(|_| ());
+    // That tells not all.
+    engine.pass(Duration::from_secs(1));
+    assert_eq!(engine.shard.counters().presentities_left_over.get(), 1);
+    let files = &engine.shard.files;
+    for number in files.own_numbers() {
+        let since = files.presence.undelivered_since(number);
+        assert!((1..=killed_at).contains(&since), "{since}");
+    }
+}
+
+#[test]
+fn who_went_over_to_those_that_changed_and_is_gone_is_forgotten() {
+    let mut engine = killed_with_a_crowd();
+    let told = [engine.turn(), engine.turn()].concat();
+    let to_carols = told.iter().find(|it| it.contains("Call-ID: w300\r\n")).expect("a NOTIFY of carol");
+    let ours = to_carols.split("\r\n").find_map(|line| line.strip_prefix("From: ")).expect("a From");
+    let mut engine = engine.restart(|_| ());
+    // She has something new to tell, and then nobody watches her any more, all in one turn.
+    engine.take(by_udp(), &publish(2, "open").replace("alice", "carol"));
+    let end = subscribe("UDP")
+        .replace("branch=z9hG4bKs1", "branch=z9hG4bKend")
+        .replace("To: <sip:alice@example.com>", &format!("To: {ours}"))
+        .replace("alice", "carol")
+        .replace("Call-ID: c1", "Call-ID: w300")
+        .replace("CSeq: 1", "CSeq: 2")
+        .replace("Expires: 3600", "Expires: 0");
+    engine.take(by_udp(), &end);
+    let sent = engine.sent();
+    let last = sent.iter().find(|it| it.contains("terminated")).expect("the last NOTIFY");
+    engine.take(by_udp(), &ok(last));
+    assert_eq!((engine.shard.watched.len(), engine.shard.subscriptions.len()), (2, CROWD));
+    engine.shard.input_waits = true;
+    engine.turn();
+    assert_eq!(engine.shard.watched.len(), 1, "carol is forgotten");
+    engine.shard.input_waits = false;
+    engine.turn();
+    engine.turn();
+    assert_eq!((engine.shard.watched.len(), engine.shard.counters().presentities_due.get()), (1, 0));
+}

@@ -8,6 +8,7 @@ use comsipl_fdb::{ReadError, RecordBuf};
 
 use crate::records::{self, Document};
 use crate::shard::Shard;
+use crate::sipp::Queued;
 use crate::watched::BodyKind;
 
 /// Presentities whose bodies stay encoded after their fan-out; the oldest is let go for the next.
@@ -116,7 +117,7 @@ impl Shard {
             if self.watched.find(key) != Some(id) {
                 return false;
             }
-            let goes_on = self.watched[id].queued;
+            let goes_on = self.watched[id].queued != Queued::No;
             if !goes_on {
                 self.release_bodies(id);
             }
@@ -137,7 +138,7 @@ impl Shard {
             // Its number may belong to another one by now.
             && self.watched.find(key) == Some(oldest)
             && oldest != id
-            && !self.watched[oldest].queued
+            && self.watched[oldest].queued == Queued::No
         {
             self.release_bodies(oldest);
         }

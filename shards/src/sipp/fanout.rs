@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::note::Note;
 use crate::shard::Shard;
 use crate::sipp::attempt::Phase;
+use crate::sipp::due::Queued;
 use crate::watched::NONE;
 
 /// NOTIFYs that one presentity may start before the next one has its go.
@@ -53,51 +54,79 @@ impl Shard {
     /// anew at each change it would never reach the last watchers of somebody who changes all the time.
     pub(crate) fn queue(&mut self, now: Now, id: u32) {
         let watched = &mut self.watched[id];
-        if watched.queued {
-            watched.again = true;
-        } else {
-            watched.queued = true;
-            watched.cursor = watched.first;
-            watched.due_since = now.wall;
-            self.due.push_back(id);
+        match watched.queued {
+            Queued::No => {
+                watched.cursor = watched.first;
+                watched.due_since = now.wall;
+            }
+            Queued::Changed => {
+                watched.again = true;
+                return;
+            }
+            Queued::LeftOver => watched.again = watched.cursor != watched.first,
         }
+        self.queue_changed(id, now.mono);
     }
 
     /// Goes on telling watchers, within the bounds of a turn.
     pub(crate) fn fan_out(&mut self, now: Now) {
         let share = if self.input_waits { INPUT_WAITS_SHARE } else { 1 };
-        let mut budget = (self.settings.notifies_per_turn / share).max(1);
-        while budget > 0
-            && let Some(id) = self.due.pop_front()
+        let budget = self.due.budget((self.settings.notifies_per_turn / share).max(1));
+        let mut left = budget.changed;
+        while left > 0
+            && let Some((id, since)) = self.pop_changed()
         {
-            let mut quantum = QUANTUM.min(budget);
-            let mut steps = STEPS_MAX;
-            while quantum > 0 && steps > 0 && self.watched[id].cursor != NONE {
-                for &subscription in &self.next_owed(id, quantum, &mut steps) {
-                    if self.notify_if_free(now, subscription) {
-                        quantum -= 1;
-                        budget -= 1;
-                    }
-                }
-            }
+            self.walk(now, id, &mut left);
             let watched = &mut self.watched[id];
-            if watched.cursor == NONE {
+            if watched.cursor != NONE {
+                self.queue_changed(id, since);
+            } else if std::mem::take(&mut watched.again) {
                 self.behind.told(now, watched.due_since);
-            }
-            if watched.cursor == NONE && !std::mem::take(&mut watched.again) {
-                watched.queued = false;
-                self.remember_cached(id);
-                self.forget_if_unwatched(now, id);
+                watched.cursor = watched.first;
+                watched.due_since = now.wall;
+                self.queue_changed(id, now.mono);
             } else {
-                if watched.cursor == NONE {
-                    watched.cursor = watched.first;
-                    watched.due_since = now.wall;
-                }
-                self.due.push_back(id);
+                self.end_walk(now, id);
             }
-            // A walk over watchers that are all in flight costs too.
-            budget = budget.saturating_sub((STEPS_MAX - steps) / QUANTUM);
         }
+        left += budget.left_over;
+        while left > 0
+            && let Some(id) = self.pop_left_over()
+        {
+            self.walk(now, id, &mut left);
+            let watched = &self.watched[id];
+            if watched.queued != Queued::LeftOver {
+                // Meanwhile it has something new to tell, and stands with the others.
+            } else if watched.cursor != NONE {
+                self.put_back_left_over(id);
+            } else {
+                self.end_walk(now, id);
+            }
+        }
+    }
+
+    /// Tells the next watchers of a presentity.
+    fn walk(&mut self, now: Now, id: u32, budget: &mut usize) {
+        let mut quantum = QUANTUM.min(*budget);
+        let mut steps = STEPS_MAX;
+        while quantum > 0 && steps > 0 && self.watched[id].cursor != NONE {
+            for &subscription in &self.next_owed(id, quantum, &mut steps) {
+                if self.notify_if_free(now, subscription) {
+                    quantum -= 1;
+                    *budget -= 1;
+                }
+            }
+        }
+        // A walk over watchers that are all in flight costs too.
+        *budget = budget.saturating_sub((STEPS_MAX - steps) / QUANTUM);
+    }
+
+    /// The NOTIFYs to all watchers of a presentity have left.
+    fn end_walk(&mut self, now: Now, id: u32) {
+        self.behind.told(now, self.watched[id].due_since);
+        self.leave_queue(id);
+        self.remember_cached(id);
+        self.forget_if_unwatched(now, id);
     }
 
     /// Goes on in the walk over a presentity's watchers: the next few who are owed a NOTIFY, at most `most`. Their records are
@@ -143,7 +172,7 @@ impl Shard {
     /// Forgets a presentity that nobody on this shard watches any more, and tells its owner.
     pub(crate) fn forget_if_unwatched(&mut self, now: Now, id: u32) {
         let watched = &self.watched[id];
-        if watched.count > 0 || watched.queued {
+        if watched.count > 0 || watched.queued != Queued::No {
             return;
         }
         let (key, is_reported) = (watched.key, watched.is_reported);

@@ -66,9 +66,13 @@ impl Engine {
 
     /// Brings a message, written with `\n` for its line ends; tells what the turn sends.
     pub(crate) fn deliver(&mut self, flow: Flow, message: &str) -> Vec<String> {
-        let message = message.replace('\n', "\r\n");
-        self.shard.on_datagram(self.now, flow, message.as_bytes());
+        self.take(flow, message);
         self.turn()
+    }
+
+    /// Brings a message amid a turn.
+    pub(crate) fn take(&mut self, flow: Flow, message: &str) {
+        self.shard.on_datagram(self.now, flow, message.replace('\n', "\r\n").as_bytes());
     }
 
     /// Lets time pass and ends a turn; tells what it sends.
@@ -81,6 +85,11 @@ impl Engine {
     /// Ends a turn; tells what it sends.
     pub(crate) fn turn(&mut self) -> Vec<String> {
         self.shard.on_turn_end(self.now);
+        self.sent()
+    }
+
+    /// What is sent so far in a turn.
+    pub(crate) fn sent(&mut self) -> Vec<String> {
         let shard = &mut self.shard;
         let text = |message| {
             let parts = shard.outbox.parts(message, &shard.bodies).concat();
