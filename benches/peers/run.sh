@@ -326,19 +326,22 @@ ask_capacity() {
   stop
 }
 
-# PUBLISHes per second at half of what a server did in a closed loop with 100 watchers each; nothing if it was not asked.
+# PUBLISHes per second at half of what a server did in a closed loop with so many watchers each: server, presentities, watchers;
+# nothing if it was not asked.
 half_rate() {
-  jq -rs --arg server "$1" '[.[] | select(.question == "100 × 100" and .server == $server) | .rate | values] | sort
-    | if length == 0 then empty else .[length / 2 | floor] / 200 | floor end' "$results/results.jsonl"
+  jq -rs --arg server "$1" --arg shape "$2 × $3" --argjson watchers "$3" \
+    '[.[] | select(.question == $shape and .server == $server) | .rate | values] | sort
+      | if length == 0 then empty else .[length / 2 | floor] / 2 / $watchers | floor end' "$results/results.jsonl"
 }
 
-# How long a change takes to its watchers when a server is half busy: question, server, whose rate.
+# How long a change takes to its watchers when a server is half busy: presentities, watchers each, words for the rate, server,
+# whose rate.
 ask_latency() {
   local rate flat_out=()
-  rate=$(half_rate "$3")
+  rate=$(half_rate "$5" "$1" "$2")
   [[ $rate ]] || return 0
-  ask "$1" "$2" notifies "$patience" fanout --presentities 100 --watchers 100 --rate "$rate" --duration "$seconds" \
-    "${threads[@]}"
+  ask "$1 × $2, $3" "$4" notifies "$patience" fanout --presentities "$1" --watchers "$2" --rate "$rate" \
+    --duration "$seconds" "${threads[@]}"
 }
 
 # What the state itself takes at the moment, into $state: of Kamailio the shared memory that is given out; of ComSIPL, started
@@ -444,8 +447,11 @@ for ((round = 1; round <= rounds; round++)); do
     done
   fi
   for name in kamailio comsipl; do
-    ask_latency "half of its own rate" "$name" "$name"
-    ask_latency "half of Kamailio's rate" "$name" kamailio
+    for shape in "100 100" "1000 10"; do
+      read -r presentities watchers <<<"$shape"
+      ask_latency "$presentities" "$watchers" "half of its own rate" "$name" "$name"
+      ask_latency "$presentities" "$watchers" "half of Kamailio's rate" "$name" kamailio
+    done
   done
 done
 
