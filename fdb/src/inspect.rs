@@ -70,7 +70,7 @@ pub struct Problem {
 /// What is wrong with a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// The checksum of the head fails.
+    /// The checksum of the record fails.
     Torn,
     /// The head is whole, its chain is not.
     BadChain,
@@ -146,6 +146,10 @@ impl VerifyReport {
             CHAIN => match chain_state(file, id) {
                 ChainState::Gone => {}
                 ChainState::Owned => self.chain_records += 1,
+                ChainState::Torn => {
+                    self.torn += 1;
+                    self.problem(id, ProblemKind::Torn);
+                }
                 ChainState::Orphan => {
                     self.orphan_chains += 1;
                     self.problem(id, ProblemKind::OrphanChain);
@@ -189,6 +193,8 @@ enum ChainState {
     /// It was freed or reused while we looked.
     Gone,
     Owned,
+    /// It is not whole.
+    Torn,
     Orphan,
 }
 
@@ -198,11 +204,14 @@ fn chain_state(file: &Fdb, id: RecordId) -> ChainState {
     let mut payload = [0; CHAIN_BYTES];
     let sequence = |id: RecordId| file.record(id.partition, id.slot).map(|record| record[0].get());
     let before = sequence(id);
+    let mut is_whole = false;
     for _ in 0..LOOKS_MAX {
         if sequence(id) != before {
             return ChainState::Gone;
         }
-        if let Ok(Some(link)) = file.link(id.partition, id.slot, &mut payload)
+        let link = file.link(id.partition, id.slot, &mut payload).ok().flatten();
+        is_whole = link.is_some();
+        if let Some(link) = link
             && let Some(head) = head_of(file, RecordId { slot: link.owner, ..id })
             && head.stamp == link.stamp
             && link.continues(&head, link.owner, link.position)
@@ -211,7 +220,11 @@ fn chain_state(file: &Fdb, id: RecordId) -> ChainState {
         }
         std::thread::yield_now();
     }
-    if sequence(id) == before { ChainState::Orphan } else { ChainState::Gone }
+    match sequence(id) == before {
+        false => ChainState::Gone,
+        true if is_whole => ChainState::Orphan,
+        true => ChainState::Torn,
+    }
 }
 
 /// The head at `id`, if it is whole and nobody writes it just now.

@@ -120,6 +120,8 @@ impl fmt::Display for Kind {
 pub(crate) const FREE: u8 = 0;
 /// Kind code of a record that continues another's payload.
 pub(crate) const CHAIN: u8 = 1;
+/// Kind code of a record that can be none; never stored.
+pub(crate) const SPOILED: u8 = u8::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +131,7 @@ mod tests {
     fn codes_and_kinds_are_one_to_one() {
         for kind in Kind::ALL {
             assert_eq!(Kind::of(kind.code()), Some(kind));
-            assert!(kind.code() != FREE && kind.code() != CHAIN);
+            assert!(![FREE, CHAIN, SPOILED].contains(&kind.code()));
         }
         for kind in [FileKind::Registered, FileKind::Presence] {
             assert_eq!(FileKind::of(kind.code()), Some(kind));

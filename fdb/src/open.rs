@@ -62,11 +62,12 @@ pub struct Recovery {
     pub clean: bool,
     /// Head records that are there.
     pub records: u64,
-    /// Head records that were damaged (by a power cut or the disk, never by a kill) and were dropped.
+    /// Records that were damaged (by a power cut or the disk, never by a kill) and were dropped: heads, and chain records, which may
+    /// have been heads.
     pub torn_dropped: u64,
     /// Updates that were interrupted half-way and were finished from their redo image.
     pub redone: u64,
-    /// Chain records that no head names and that were freed.
+    /// Whole chain records that no head names and that were freed.
     pub orphans_freed: u64,
     /// Extents that a power cut took before their first sync: counted, but beyond the end of the file; or holding something,
     /// but not counted.

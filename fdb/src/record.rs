@@ -10,7 +10,7 @@
 //!
 //! Word 1 is the commit word: 0 means free. Inserting stores it after all others, removing stores 0 into it.
 
-use crate::kind::{CHAIN, FREE, Kind};
+use crate::kind::{CHAIN, FREE, Kind, SPOILED};
 use crate::layout::{
     CHAIN_BYTES, CHAIN_MAX, FIXED_WORDS, INLINE_BYTES, INLINE_START, PAYLOAD_MAX, RECORD_HEADER_WORDS,
     RECORD_WORDS, WORD_BYTES, chain_records,
@@ -36,7 +36,10 @@ impl Commit {
     }
 
     pub(crate) const fn unpack(word: u64) -> Self {
-        Self { crc: word as u32, kind: (word >> 32) as u8, count: (word >> 48) as u16 }
+        let kind = (word >> 32) as u8;
+        // Only a word that is 0 makes a slot free: one with anything else in it is a record of which the disk spoiled the kind.
+        let kind = if kind == FREE && word != 0 { SPOILED } else { kind };
+        Self { crc: word as u32, kind, count: (word >> 48) as u16 }
     }
 }
 

@@ -59,9 +59,10 @@ pub(crate) fn scan(file: &Fdb, pen: &mut Pen) -> io::Result<Scan> {
                         settle(record);
                         Slot::Link
                     }
+                    // No kill leaves one that is not whole; and what says that it is one may have been a head.
                     None => {
                         clear(record);
-                        scan.orphans_freed += 1;
+                        scan.torn_dropped += 1;
                         Slot::Free
                     }
                 },
