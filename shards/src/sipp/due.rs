@@ -108,15 +108,14 @@ impl Shard {
 
     /// Takes the first of those that are left over.
     pub(crate) fn pop_left_over(&mut self) -> Option<u32> {
-        if self.due.left_over_count == 0 {
-            self.due.left_over = VecDeque::new();
-        }
         // One that went over to the others may be gone by now, and its number be another's.
         while let Some(id) = self.due.left_over.pop_front() {
             if self.watched[id].queued == Queued::LeftOver {
                 return Some(id);
             }
         }
+        // It is not needed again.
+        self.due.left_over = VecDeque::new();
         None
     }
 

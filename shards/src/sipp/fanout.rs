@@ -70,6 +70,9 @@ impl Shard {
 
     /// Goes on telling watchers, within the bounds of a turn.
     pub(crate) fn fan_out(&mut self, now: Now) {
+        if self.due.is_empty() {
+            return;
+        }
         let share = if self.input_waits { INPUT_WAITS_SHARE } else { 1 };
         let budget = self.due.budget((self.settings.notifies_per_turn / share).max(1));
         let mut left = budget.changed;
