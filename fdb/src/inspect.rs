@@ -220,10 +220,12 @@ fn chain_state(file: &Fdb, id: RecordId) -> ChainState {
         }
         std::thread::yield_now();
     }
-    match sequence(id) == before {
-        false => ChainState::Gone,
-        true if is_whole => ChainState::Orphan,
-        true => ChainState::Torn,
+    if sequence(id) != before {
+        ChainState::Gone
+    } else if is_whole {
+        ChainState::Orphan
+    } else {
+        ChainState::Torn
     }
 }
 

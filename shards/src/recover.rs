@@ -306,15 +306,17 @@ impl Shard {
         dialogs.dedup();
         for (partition, dialog) in dialogs {
             let ids: Vec<u32> = self.subscriptions.of_dialog(partition, dialog).collect();
+            let mut is_shared = false;
             for &id in &ids {
                 let mine = self.local_tag(id);
                 let others = ids.iter().take(SUBSCRIPTIONS_PER_DIALOG_MAX + 1).filter(|&&other| other != id);
                 let shared = others.copied().any(|other| self.local_tag(other) == mine);
-                if shared {
-                    let highest = ids.iter().map(|&other| self.subscriptions[other].cseq).max().unwrap_or(0);
-                    self.raise_dialog_cseq(id, highest);
-                }
                 self.subscriptions[id].shared_dialog = shared;
+                is_shared |= shared;
+            }
+            let highest = ids.iter().map(|&id| self.subscriptions[id].cseq).max().filter(|_| is_shared);
+            if let Some(highest) = highest {
+                self.raise_dialog_cseq(ids[0], highest);
             }
         }
     }

@@ -2,7 +2,7 @@ use comsipl_core::event::EventPackage;
 
 use super::*;
 use crate::records::{StoredDocument, StoredPublicationRecord};
-use crate::testing::engine::{Engine, by_udp, ok, publish, subscribe};
+use crate::testing::engine::{Engine, by_udp, field, ok, publish, subscribe};
 
 /// The slots of a shard's records of one kind, with their partitions.
 fn slots(shard: &Shard, kind: Kind) -> Vec<(u8, u32)> {
@@ -154,12 +154,12 @@ fn what_changes_by_a_clock_that_was_set_back_is_owed_after_a_crash_before_the_ne
 fn subscriptions_of_one_dialog_count_together_after_a_start() {
     let mut engine = Engine::new();
     let sent = engine.deliver(by_udp(), &subscribe("UDP"));
-    let to = sent[0].split("\r\n").find(|line| line.starts_with("To: ")).expect("an answer").to_owned();
+    let to = field(&sent[0], "To").to_owned();
     assert!(to.contains(";tag="), "{to}");
     engine.deliver(by_udp(), &ok(&sent[1]));
     let second = subscribe("UDP")
         .replace("branch=z9hG4bKs1", "branch=z9hG4bKs2")
-        .replace("To: <sip:alice@example.com>", &to)
+        .replace("To: <sip:alice@example.com>", &format!("To: {to}"))
         .replace("CSeq: 1", "CSeq: 2")
         .replace("Event: presence", "Event: presence;id=2");
     let sent = engine.deliver(by_udp(), &second);
@@ -174,8 +174,7 @@ fn subscriptions_of_one_dialog_count_together_after_a_start() {
     let told = engine.turn();
     let cseq_of = |call_id: &str| {
         let notifies = told.iter().filter(|it| it.starts_with("NOTIFY") && it.contains(call_id));
-        let numbers = notifies.filter_map(|it| it.split("\r\n").find_map(|line| line.strip_prefix("CSeq: ")));
-        numbers.map(str::to_owned).collect::<Vec<_>>()
+        notifies.map(|it| field(it, "CSeq").to_owned()).collect::<Vec<_>>()
     };
     let (ours, others) = (cseq_of("Call-ID: c1"), cseq_of("Call-ID: c2"));
     assert_eq!((ours.len(), others.len()), (2, 1), "{told:#?}");
@@ -252,7 +251,7 @@ fn a_change_amid_what_a_start_owes_reaches_everybody() {
     let mut watchers: Vec<&str> = told
         .iter()
         .filter(|it| is_of_alice(it) && it.contains("<basic>closed"))
-        .filter_map(|it| it.split("\r\n").find(|line| line.starts_with("Call-ID: ")))
+        .map(|it| field(it, "Call-ID"))
         .collect();
     assert_eq!(watchers.len(), CROWD, "each once");
     watchers.sort_unstable();
@@ -283,7 +282,7 @@ fn who_went_over_to_those_that_changed_and_is_gone_is_forgotten() {
     let mut engine = killed_with_a_crowd();
     let told = [engine.turn(), engine.turn()].concat();
     let to_carols = told.iter().find(|it| it.contains("Call-ID: w300\r\n")).expect("a NOTIFY of carol");
-    let ours = to_carols.split("\r\n").find_map(|line| line.strip_prefix("From: ")).expect("a From");
+    let ours = field(to_carols, "From");
     let mut engine = engine.restart(|_| ());
     // She has something new to tell, and then nobody watches her any more, all in one turn.
     engine.take(by_udp(), &publish(2, "open").replace("alice", "carol"));

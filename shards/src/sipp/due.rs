@@ -72,11 +72,6 @@ impl Due {
         let left_over = (most / LEFT_OVER_SHARE).max(1);
         Budget { changed: (most - left_over).max(1), left_over }
     }
-
-    /// Those that count, of both queues.
-    fn ids(&self) -> impl Iterator<Item = u32> {
-        self.changed.iter().map(|&(id, _)| id).chain(self.left_over.iter().copied())
-    }
 }
 
 impl Shard {
@@ -141,8 +136,9 @@ impl Shard {
 
     /// When the watchers became due who have waited longest.
     pub(crate) fn due_since(&self) -> Option<UnixMillis> {
-        let due = self.due.ids().map(|id| &self.watched[id]).filter(|it| it.queued != Queued::No);
-        due.map(|it| it.due_since).min()
+        let Due { changed, left_over, .. } = &self.due;
+        let ids = changed.iter().map(|&(id, _)| id).chain(left_over.iter().copied());
+        ids.map(|id| &self.watched[id]).filter(|it| it.queued != Queued::No).map(|it| it.due_since).min()
     }
 }
 

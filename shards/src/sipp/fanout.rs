@@ -84,7 +84,6 @@ impl Shard {
             if watched.cursor != NONE {
                 self.queue_changed(id, since);
             } else if std::mem::take(&mut watched.again) {
-                self.behind.told(now, watched.due_since);
                 watched.cursor = watched.first;
                 watched.due_since = now.wall;
                 self.queue_changed(id, now.mono);
@@ -122,11 +121,14 @@ impl Shard {
         }
         // A walk over watchers that are all in flight costs too.
         *budget = budget.saturating_sub((STEPS_MAX - steps) / QUANTUM);
+        let watched = &self.watched[id];
+        if watched.cursor == NONE {
+            self.behind.told(now, watched.due_since);
+        }
     }
 
-    /// The NOTIFYs to all watchers of a presentity have left.
+    /// All watchers of a presentity have been told.
     fn end_walk(&mut self, now: Now, id: u32) {
-        self.behind.told(now, self.watched[id].due_since);
         self.leave_queue(id);
         self.remember_cached(id);
         self.forget_if_unwatched(now, id);

@@ -155,6 +155,12 @@ pub(crate) fn publish(n: u32, basic: &str) -> String {
     )
 }
 
+/// The value of a message's header field.
+pub(crate) fn field<'m>(message: &'m str, name: &str) -> &'m str {
+    let of_line = |line: &'m str| line.strip_prefix(name)?.strip_prefix(": ");
+    message.split("\r\n").find_map(of_line).unwrap_or_else(|| panic!("no {name} in {message}"))
+}
+
 /// The 200 to a NOTIFY.
 pub(crate) fn ok(notify: &str) -> String {
     let copied =

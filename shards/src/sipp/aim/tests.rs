@@ -3,7 +3,7 @@ use std::time::Duration;
 use comsipl_core::Mono;
 use comsipl_core::auth::Source;
 
-use crate::testing::engine::{Engine, by_udp, ok, subscribe};
+use crate::testing::engine::{Engine, by_udp, field, ok, subscribe};
 
 fn notifies(sent: Vec<String>) -> Vec<String> {
     sent.into_iter().filter(|it| it.starts_with("NOTIFY ")).collect()
@@ -11,8 +11,7 @@ fn notifies(sent: Vec<String>) -> Vec<String> {
 
 /// Our tag in the NOTIFY behind an answer.
 fn our_tag(sent: &[String]) -> String {
-    let tag = sent[1].split("\r\nFrom: ").nth(1).and_then(|it| it.split(";tag=").nth(1));
-    tag.and_then(|it| it.split("\r\n").next()).expect("our tag").to_owned()
+    field(&sent[1], "From").split(";tag=").nth(1).expect("our tag").to_owned()
 }
 
 /// A watcher who has not answered yet, where nothing more may be sent for five minutes; and our tag.

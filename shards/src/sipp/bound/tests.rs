@@ -1,7 +1,7 @@
 use comsipl_core::Flow;
 
 use crate::note::Note;
-use crate::testing::engine::{Engine, by_tcp, by_udp, ok, publish, subscribe};
+use crate::testing::engine::{Engine, by_tcp, by_udp, field, ok, publish, subscribe};
 
 /// A REGISTER of bob's phone, whose instance is 1.
 fn register(cseq: u32) -> String {
@@ -32,8 +32,7 @@ fn is_by(notify: &str, transport: &str) -> bool {
 }
 
 fn cseq(notify: &str) -> u32 {
-    let (_, rest) = notify.split_once("\r\nCSeq: ").unwrap();
-    rest.split(' ').next().unwrap().parse().unwrap()
+    field(notify, "CSeq").split(' ').next().unwrap().parse().unwrap()
 }
 
 /// RFC 3261 §18.1.1; without a connection UDP does, as §18.1.1 has it where none is taken, and that is counted.
